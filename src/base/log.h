@@ -1,0 +1,54 @@
+// Messages to the person at the terminal, on stderr: "[rank 3] warning: text". Safe from any thread.
+// This is the only place that holds mutable global state: the level, and the rank each thread speaks for.
+#pragma once
+
+#include <fmt/core.h>
+
+#include <string_view>
+#include <utility>
+
+namespace sluice::log {
+
+enum class Level { debug, info, warn, error, off };
+
+// Messages below `level` are dropped; info at the start.
+void set_level(Level level);
+bool enabled(Level level);
+
+// Puts one message out, ready formatted.
+void write(Level level, std::string_view message);
+
+// While alive, this thread's messages carry "[rank N]". Nothing is shown in a world of one.
+class RankScope {
+ public:
+  RankScope(int rank, int world);
+  ~RankScope();
+  RankScope(const RankScope&) = delete;
+  RankScope& operator=(const RankScope&) = delete;
+
+ private:
+  int previous_;
+};
+
+template <class... Args>
+void write_format(Level level, fmt::format_string<Args...> format, Args&&... args) {
+  if (enabled(level)) write(level, fmt::vformat(format, fmt::make_format_args(args...)));
+}
+template <class... Args>
+void debug(fmt::format_string<Args...> format, Args&&... args) {
+  write_format(Level::debug, format, std::forward<Args>(args)...);
+}
+template <class... Args>
+void info(fmt::format_string<Args...> format, Args&&... args) {
+  write_format(Level::info, format, std::forward<Args>(args)...);
+}
+template <class... Args>
+void warn(fmt::format_string<Args...> format, Args&&... args) {
+  write_format(Level::warn, format, std::forward<Args>(args)...);
+}
+template <class... Args>
+void error(fmt::format_string<Args...> format, Args&&... args) {
+  write_format(Level::error, format, std::forward<Args>(args)...);
+}
+
+}  // namespace sluice::log

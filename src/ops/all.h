@@ -1,0 +1,27 @@
+// The whole vocabulary of the engine.
+#pragma once
+
+#include "ops/attention.h"
+#include "ops/dispatch.h"
+#include "ops/elementwise.h"
+#include "ops/embedding.h"
+#include "ops/gemm.h"
+#include "ops/head_loss.h"
+#include "ops/optimizer.h"
+#include "ops/rmsnorm.h"
+#include "ops/rope.h"
+#include "ops/router.h"
+#include "ops/swiglu.h"
+
+namespace sluice {
+
+template <class... Ops>
+struct OpList {};
+
+using AllOps =
+    OpList<Gemm, GroupedGemm, GroupedGemmWeight, RmsNormForward, RmsNormBackward, ResidualRmsNormForward, RopeTable,
+           Rope, AttentionForward, AttentionBackward, SwigluForward, SwigluBackward, SoftmaxTopKForward,
+           SoftmaxTopKBackward, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows, SumRows,
+           EmbeddingForward, EmbeddingBackward, HeadLoss, AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
+
+}  // namespace sluice

@@ -1,0 +1,86 @@
+// Backend: what executes operations. The public call is not virtual: it checks, tells the observers, charges, and then
+// a private virtual does the work. `ref` is the specification, `cpu` derives from it, `meta` only charges.
+#pragma once
+
+#include <vector>
+
+#include "device/stream.h"
+#include "ops/all.h"
+
+namespace sluice {
+
+struct OpTensor {
+  std::string_view name;
+  Tensor tensor;
+  Access access;
+};
+
+// One executed operation, as observers see it.
+struct OpRecord {
+  std::string_view name;
+  Cost cost;
+  std::vector<OpTensor> tensors;
+};
+
+// Watches operations: profilers, mutation tests, poisoning, the search for the first bad value.
+class OpObserver {
+ public:
+  OpObserver() = default;
+  OpObserver(const OpObserver&) = delete;
+  OpObserver& operator=(const OpObserver&) = delete;
+  virtual ~OpObserver() = default;
+  virtual void before(const OpRecord& /*record*/) {}
+  virtual void after(const OpRecord& /*record*/) {}
+};
+
+// One pure virtual per operation of AllOps.
+template <class O>
+class Executes {
+ public:
+  virtual ~Executes() = default;
+
+ protected:
+  Executes() = default;
+  virtual void execute(const O& op, const Tensor& scratch) = 0;
+};
+
+template <class List>
+class ExecutesAll;
+template <class... Ops>
+class ExecutesAll<OpList<Ops...>> : public Executes<Ops>... {
+ protected:
+  using Executes<Ops>::execute...;
+};
+
+class Backend : public ExecutesAll<AllOps> {
+ public:
+  virtual Target target() const = 0;
+  virtual std::string_view name() const = 0;
+  // False on meta: tensors have no contents, and reads are answered by a forecast.
+  virtual bool real() const { return true; }
+
+  // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
+  template <class O>
+  void run(const O& op, const Tensor& scratch, Stream& stream, const std::vector<OpObserver*>& observers) {
+    op.check();
+    const Cost cost = cost_of(op);
+    charge(O::name, cost, stream);
+    if (observers.empty()) {
+      this->execute(op, scratch);
+      return;
+    }
+    OpRecord record{O::name, cost, {}};
+    op.visit([&](std::string_view tensor_name, const Tensor& t, Access access) {
+      if (t.defined()) record.tensors.push_back({tensor_name, t, access});
+    });
+    for (OpObserver* observer : observers) observer->before(record);
+    this->execute(op, scratch);
+    for (OpObserver* observer : observers) observer->after(record);
+  }
+
+ protected:
+  // Advances the stream by what the operation takes; only meta does.
+  virtual void charge(std::string_view /*op*/, const Cost& /*cost*/, Stream& /*stream*/) {}
+};
+
+}  // namespace sluice

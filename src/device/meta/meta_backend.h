@@ -1,0 +1,57 @@
+// meta: the backend that does nothing but charge. Operations advance the compute stream by a model of the target
+// machine; their tensors have addresses and no contents. This is what `sluice plan` runs the trainer on.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "device/backend.h"
+
+namespace sluice {
+
+// A machine as operations see it: time = overhead + max(flops / (peak x efficiency), bytes / bandwidth).
+struct DeviceModel {
+  Target target;
+  double peak_flops = 1e11;  // per second, of the dtype matrices are in
+  double bandwidth = 1e10;   // bytes per second
+  double op_overhead_s = 0;
+  double matrix_efficiency = 0.8;                         // share of the peak that products reach when large
+  double other_efficiency = 0.05;                         // share that arithmetic outside products reaches
+  std::map<std::string, double, std::less<>> efficiency;  // by operation name, where measured
+
+  double seconds(std::string_view op, const Cost& cost) const;
+};
+
+namespace meta_detail {
+
+// Gives every operation of the list an empty body.
+template <class Base, class List>
+class EmptyBodies;
+template <class Base>
+class EmptyBodies<Base, OpList<>> : public Base {};
+template <class Base, class First, class... Rest>
+class EmptyBodies<Base, OpList<First, Rest...>> : public EmptyBodies<Base, OpList<Rest...>> {
+ protected:
+  void execute(const First& /*op*/, const Tensor& /*scratch*/) final {}
+};
+
+}  // namespace meta_detail
+
+class MetaBackend final : public meta_detail::EmptyBodies<Backend, AllOps> {
+ public:
+  explicit MetaBackend(DeviceModel model) : model_(std::move(model)) {}
+  Target target() const override { return model_.target; }
+  std::string_view name() const override { return "meta"; }
+  bool real() const override { return false; }
+  // Seconds charged so far, by operation.
+  const std::map<std::string, double, std::less<>>& seconds_by_op() const { return seconds_; }
+
+ protected:
+  void charge(std::string_view op, const Cost& cost, Stream& stream) override;
+
+ private:
+  DeviceModel model_;
+  std::map<std::string, double, std::less<>> seconds_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,47 @@
+// The specification: every operation as plain loops, one thread, sums in f64 except where a contract says otherwise.
+// Whole models run on it in f64. Rarely edited; one file per operation family, forward and backward together.
+#pragma once
+
+#include "device/backend.h"
+
+namespace sluice {
+
+class RefBackend : public Backend {
+ public:
+  Target target() const override { return {.row_align = 1, .workers = 1}; }
+  std::string_view name() const override { return "ref"; }
+
+ protected:
+  void execute(const Gemm& op, const Tensor& scratch) override;
+  void execute(const GroupedGemm& op, const Tensor& scratch) override;
+  void execute(const GroupedGemmWeight& op, const Tensor& scratch) override;
+  void execute(const RmsNormForward& op, const Tensor& scratch) override;
+  void execute(const RmsNormBackward& op, const Tensor& scratch) override;
+  void execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
+  void execute(const RopeTable& op, const Tensor& scratch) override;
+  void execute(const Rope& op, const Tensor& scratch) override;
+  void execute(const AttentionForward& op, const Tensor& scratch) override;
+  void execute(const AttentionBackward& op, const Tensor& scratch) override;
+  void execute(const SwigluForward& op, const Tensor& scratch) override;
+  void execute(const SwigluBackward& op, const Tensor& scratch) override;
+  void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;
+  void execute(const SoftmaxTopKBackward& op, const Tensor& scratch) override;
+  void execute(const ForcedGate& op, const Tensor& scratch) override;
+  void execute(const DispatchPlan& op, const Tensor& scratch) override;
+  void execute(const ExpertSort& op, const Tensor& scratch) override;
+  void execute(const InvertIndex& op, const Tensor& scratch) override;
+  void execute(const GatherRows& op, const Tensor& scratch) override;
+  void execute(const SumRows& op, const Tensor& scratch) override;
+  void execute(const EmbeddingForward& op, const Tensor& scratch) override;
+  void execute(const EmbeddingBackward& op, const Tensor& scratch) override;
+  void execute(const HeadLoss& op, const Tensor& scratch) override;
+  void execute(const AdamW& op, const Tensor& scratch) override;
+  void execute(const ClipFactor& op, const Tensor& scratch) override;
+  void execute(const Fill& op, const Tensor& scratch) override;
+  void execute(const FillNormal& op, const Tensor& scratch) override;
+  void execute(const Copy& op, const Tensor& scratch) override;
+  void execute(const Add& op, const Tensor& scratch) override;
+  void execute(const Sum& op, const Tensor& scratch) override;
+};
+
+}  // namespace sluice

@@ -1,0 +1,116 @@
+#include "ops/rope.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/gradient_check.h"
+#include "support/op_fixture.h"
+
+namespace sluice::test {
+namespace {
+
+class RopeOps : public OpTest {};
+SLUICE_ON_ALL_BACKENDS(RopeOps);
+
+TEST_P(RopeOps, TableByHand) {
+  TestContext tc(DType::f64, GetParam());
+  const Tensor table = tc.empty({3, 4});
+  tc->run(RopeTable{.cos_sin = table, .theta = 100});
+  // inverse frequencies 1 and 1/10
+  EXPECT_TRUE(close(table,
+                    std::vector{1., 1., 0., 0., std::cos(1), std::cos(0.1), std::sin(1), std::sin(0.1), std::cos(2),
+                                std::cos(0.2), std::sin(2), std::sin(0.2)},
+                    tolerance(DType::f64)));
+}
+
+TEST_P(RopeOps, RotatesPairsAndStartsOverWithEachSequence) {
+  TestContext tc(DType::f64, GetParam());
+  const Tensor table = tc.empty({2, 2}), x = tc.of({4, 1, 2}, DType::f64, {1, 0, 1, 0, 0, 2, 0, 2});
+  tc->run(RopeTable{.cos_sin = table, .theta = 7});
+  tc->run(Rope{.x = x, .cos_sin = table});
+  EXPECT_TRUE(close(x, std::vector{1., 0., std::cos(1), std::sin(1), 0., 2., -2 * std::sin(1), 2 * std::cos(1)},
+                    tolerance(DType::f64)));
+}
+
+TEST_P(RopeOps, InverseUndoesAndScoresDependOnDistanceOnly) {
+  TestContext tc(DType::f64, GetParam());
+  constexpr int64_t kSeq = 9, kDim = 8;
+  const Tensor table = tc.empty({kSeq, kDim}), x = tc.random({kSeq, 3, kDim}, 1), y = tc.copy(x);
+  tc->run(RopeTable{.cos_sin = table, .theta = 1e4});
+  tc->run(Rope{.x = y, .cos_sin = table});
+  tc->run(Rope{.x = y, .cos_sin = table, .inverse = true});
+  EXPECT_TRUE(close(y, x, tolerance(DType::f64)));
+  // The same vector everywhere: <rope(s), rope(t)> is a function of t - s.
+  const std::vector<double> one = random_values(kDim, 2);
+  std::vector<double> all;
+  for (int64_t s = 0; s < kSeq; ++s) all.insert(all.end(), one.begin(), one.end());
+  const Tensor z = tc.empty({kSeq, 1, kDim});
+  assign(z, all);
+  tc->run(Rope{.x = z, .cos_sin = table});
+  const std::vector<double> v = values_of(z);
+  const auto score = [&](size_t s, size_t t) {
+    double sum = 0;
+    for (size_t i = 0; i < kDim; ++i) sum += v[s * kDim + i] * v[t * kDim + i];
+    return sum;
+  };
+  EXPECT_NEAR(score(0, 3), score(5, 8), 1e-12);
+  EXPECT_NEAR(score(1, 2), score(6, 7), 1e-12);
+  EXPECT_GT(std::abs(score(0, 3) - score(0, 4)), 1e-6);
+}
+
+TEST_P(RopeOps, AgreesWithRef) {
+  for (const DType dtype : kStorage) {
+    for (const Shape& shape : {Shape{0, 2, 4}, Shape{6, 1, 2}, Shape{12, 3, 10}, Shape{600, 5, 64}}) {
+      for (const bool strided : {false, true}) {
+        compare(dtype, 2, [&](TestContext& tc) {
+          const Tensor table = tc.empty({6, shape[2]}, tc.accumulator());
+          const Tensor x = strided ? tc.strided(shape, dtype) : tc.empty(shape);
+          randomize(x, 1);
+          tc->run(RopeTable{.cos_sin = table, .theta = 1e4});
+          tc->run(Rope{.x = x, .cos_sin = table});
+          const Tensor back = tc.copy(x);
+          tc->run(Rope{.x = back, .cos_sin = table, .inverse = true});
+          return std::vector{table, x, back};
+        });
+      }
+    }
+  }
+}
+
+TEST(RopeGradient, IsTheInverse) {
+  TestContext tc(DType::f64);
+  const Shape shape{6, 2, 4};
+  const Tensor x = tc.random(shape, 1);
+  Tensor table;
+  check_gradients(tc, {.variables = {{"x", x}},
+                       .forward =
+                           [&](Context& ctx) {
+                             table = ctx.activations().empty({3, 4}, DType::f64);
+                             const Tensor y = ctx.activations().empty(shape, DType::f64);
+                             ctx.run(RopeTable{.cos_sin = table, .theta = 50});
+                             ctx.run(Copy{.y = y, .x = x});
+                             ctx.run(Rope{.x = y, .cos_sin = table});
+                             return std::vector{y};
+                           },
+                       .backward =
+                           [&](Context& ctx, const std::vector<Tensor>& dout) {
+                             const Tensor dx = ctx.activations().empty(shape, DType::f64);
+                             ctx.run(Copy{.y = dx, .x = dout[0]});
+                             ctx.run(Rope{.x = dx, .cos_sin = table, .inverse = true});
+                             return std::vector{dx};
+                           }});
+}
+
+TEST(RopeCheck, RejectsWhatDoesNotFit) {
+  TestContext tc(DType::bf16);
+  const Tensor table = tc.empty({4, 6}, DType::f32), x = tc.empty({8, 2, 6});
+  EXPECT_NO_THROW((Rope{.x = x, .cos_sin = table}.check()));
+  EXPECT_REJECTED((Rope{.x = tc.empty({8, 2, 5}), .cos_sin = table}), "rope: the rotated dimension 5 is odd");
+  EXPECT_REJECTED((Rope{.x = tc.empty({8, 2, 8}), .cos_sin = table}), "cos_sin is f32[4, 6], expected f32[4, 8]");
+  EXPECT_REJECTED((Rope{.x = x, .cos_sin = tc.empty({4, 6})}), "cos_sin is bf16[4, 6], expected f32[4, 6]");
+  EXPECT_REJECTED((RopeTable{.cos_sin = table, .theta = 0}), "theta is 0");
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -1,0 +1,281 @@
+#include "comm/inproc/inproc.h"
+
+#include <cstring>
+#include <numeric>
+#include <optional>
+
+#include "base/log.h"
+#include "comm/inproc/group.h"
+#include "comm/inproc/reduce.h"
+#include "comm/inproc/worker.h"
+
+namespace sluice {
+
+namespace {
+
+char* advance(void* data, int64_t elements, DType dtype) {
+  return static_cast<char*>(data) + elements * static_cast<int64_t>(size_of(dtype));
+}
+
+const char* advance(const void* data, int64_t elements, DType dtype) {
+  return static_cast<const char*>(data) + elements * static_cast<int64_t>(size_of(dtype));
+}
+
+void copy(void* out, const void* in, int64_t elements, DType dtype) {
+  const size_t bytes = static_cast<size_t>(elements) * size_of(dtype);
+  if (bytes > 0 && out != in) std::memmove(out, in, bytes);
+}
+
+std::vector<const void*> inputs(const Group::Posts& posts, int64_t first, DType dtype) {
+  std::vector<const void*> in;
+  for (const Post* post : posts) in.push_back(advance(post->in, first, dtype));
+  return in;
+}
+
+// A collective that is done already: only whether it was waited for is left to watch.
+class DoneWork final : public Work::Pending {
+ public:
+  DoneWork(Job& job, int rank, CallName call) : job_(job), rank_(rank), call_(std::move(call)) {}
+  ~DoneWork() override {
+    if (!waited_) job_.dropped(rank_, call_, unwinding_());
+  }
+  void wait(Stream&) override { waited_ = true; }
+
+ private:
+  Job& job_;
+  int rank_;
+  CallName call_;
+  bool waited_ = false;
+  UnwindingSince unwinding_;
+};
+
+class TransferWork final : public Work::Pending {
+ public:
+  TransferWork(Group& group, std::shared_ptr<Transfer> transfer) : group_(group), transfer_(std::move(transfer)) {}
+  ~TransferWork() override {
+    if (waited_) return;
+    group_.withdraw(*transfer_);
+    group_.job().dropped(group_.world_rank(transfer_->rank), transfer_->call, unwinding_());
+  }
+  void wait(Stream&) override {
+    waited_ = true;
+    group_.finish(*transfer_);
+  }
+
+ private:
+  Group& group_;
+  std::shared_ptr<Transfer> transfer_;
+  bool waited_ = false;
+  UnwindingSince unwinding_;
+};
+
+// What a worker will have done. Dropped, it ends the job first, so that the worker comes out of its meeting and the
+// buffers are free when the destructor returns.
+class QueuedWork final : public Work::Pending {
+ public:
+  QueuedWork(Job& job, int rank, CallName call, std::future<Work> result)
+      : job_(job), rank_(rank), call_(std::move(call)), result_(std::move(result)) {}
+  ~QueuedWork() override {
+    if (!result_.valid()) return;
+    job_.dropped(rank_, call_, unwinding_());
+    result_.wait();
+  }
+  void wait(Stream& stream) override { result_.get().wait(stream); }
+
+ private:
+  Job& job_;
+  int rank_;
+  CallName call_;
+  std::future<Work> result_;
+  UnwindingSince unwinding_;
+};
+
+class InprocCommunicator final : public Communicator {
+ public:
+  InprocCommunicator(InprocWorld& world, Group& group, int rank)
+      : Communicator(group.axis(), group.members(), rank), world_(world), group_(group) {
+    if (world.options().async && size() > 1) worker_.emplace(world_rank(), size());
+  }
+  ~InprocCommunicator() override {
+    const CallName call{Collective::barrier, axis(), "the end of its communicator"};
+    if (worker_ && unwinding_() && !worker_->idle()) world_.job().dropped(world_rank(), call, true);
+  }
+  bool real() const override { return true; }
+
+ private:
+  Work do_all_gather(Stream&, const Tensor& out, const Tensor& in, std::string_view what) override {
+    Post post = make_post(Collective::all_gather, what, in.dtype(), in.numel());
+    post.in = in.raw();
+    return meet(std::move(post), [out](const Group::Posts& posts, int) {
+      int64_t first = 0;
+      for (const Post* p : posts) {
+        copy(advance(out.raw(), first, p->dtype), p->in, p->elements, p->dtype);
+        first += p->elements;
+      }
+    });
+  }
+
+  Work do_reduce_scatter(Stream&, const Tensor& out, const Tensor& in, std::string_view what) override {
+    Post post = make_post(Collective::reduce_scatter, what, out.dtype(), out.numel());
+    post.in = in.raw();
+    return meet(std::move(post), [out](const Group::Posts& posts, int rank) {
+      void* const target = out.raw();
+      const auto in_parts = inputs(posts, rank * out.numel(), out.dtype());
+      reduce_buffers(out.dtype(), ReduceOp::sum, std::span(&target, 1), in_parts, out.numel());
+    });
+  }
+
+  Work do_all_reduce(Stream&, const Tensor& data, ReduceOp op, std::string_view what) override {
+    Post post = make_post(Collective::all_reduce, what, data.dtype(), data.numel());
+    post.variant = static_cast<int>(op);
+    post.in = data.raw();
+    post.out = data.raw();
+    return meet(std::move(post), [data, op](const Group::Posts& posts, int rank) {
+      const auto n = static_cast<int64_t>(posts.size());
+      const int64_t begin = data.numel() * rank / n;
+      const int64_t count = data.numel() * (rank + 1) / n - begin;
+      std::vector<void*> out;
+      for (const Post* post_of_rank : posts) out.push_back(advance(post_of_rank->out, begin, data.dtype()));
+      reduce_buffers(data.dtype(), op, out, inputs(posts, begin, data.dtype()), count);
+    });
+  }
+
+  Work do_all_to_all_v(Stream&, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
+                       std::span<const int64_t> in_counts, std::string_view what) override {
+    Post post = make_post(Collective::all_to_all_v, what, in.dtype(), (in.rank() > 0 ? in : out).shape().inner());
+    post.in = in.raw();
+    post.in_counts.assign(in_counts.begin(), in_counts.end());
+    post.out_counts.assign(out_counts.begin(), out_counts.end());
+    return meet(std::move(post), [this, out](const Group::Posts& posts, int rank) {
+      const auto self = static_cast<size_t>(rank);
+      const std::vector<int64_t>& expected = posts[self]->out_counts;
+      char* target = static_cast<char*>(out.raw());
+      for (size_t r = 0; r < posts.size(); ++r) {
+        const Post& from = *posts[r];
+        if (from.in_counts[self] != expected[r]) disagree(from, static_cast<int>(r), expected[r]);
+        const int64_t first = std::accumulate(from.in_counts.begin(), from.in_counts.begin() + rank, int64_t{0});
+        copy(target, advance(from.in, first * from.elements, from.dtype), expected[r] * from.elements, from.dtype);
+        target = advance(target, expected[r] * from.elements, from.dtype);
+      }
+    });
+  }
+
+  Work do_broadcast(Stream&, const Tensor& data, int root, std::string_view what) override {
+    Post post = make_post(Collective::broadcast, what, data.dtype(), data.numel());
+    post.variant = root;
+    post.in = data.raw();
+    return meet(std::move(post), [data, root](const Group::Posts& posts, int) {
+      copy(data.raw(), posts[static_cast<size_t>(root)]->in, data.numel(), data.dtype());
+    });
+  }
+
+  Work do_send(Stream&, const Tensor& data, int to, int tag, std::string_view what) override {
+    return transfer(Collective::send, data, to, tag, what);
+  }
+  Work do_recv(Stream&, const Tensor& data, int from, int tag, std::string_view what) override {
+    return transfer(Collective::recv, data, from, tag, what);
+  }
+
+  void do_barrier(Stream& stream, std::string_view what) override {
+    meet(make_post(Collective::barrier, what, DType::u8, 0), [](const Group::Posts&, int) {}).wait(stream);
+  }
+
+  std::unique_ptr<Communicator> do_split(std::string axis, std::vector<int> members, int rank) override {
+    Group& part = world_.group(&group_, splits_++, world_rank(), axis, members);
+    return std::make_unique<InprocCommunicator>(world_, part, rank);
+  }
+
+  static Post make_post(Collective kind, std::string_view what, DType dtype, int64_t elements) {
+    Post post;
+    post.kind = kind;
+    post.what = what;
+    post.dtype = dtype;
+    post.elements = elements;
+    return post;
+  }
+
+  template <class Move>
+  Work meet(Post post, Move move) {
+    const CallName call{post.kind, axis(), post.what};
+    return issue(call, [this, call, post = std::move(post), move] {
+      group_.meet(rank(), post, [&](const Group::Posts& posts) { move(posts, rank()); });
+      return Work(std::make_unique<DoneWork>(world_.job(), world_rank(), call));
+    });
+  }
+
+  Work transfer(Collective kind, const Tensor& data, int peer, int tag, std::string_view what) {
+    return issue({kind, axis(), std::string(what)}, [this, kind, data, peer, tag, name = std::string(what)] {
+      return Work(std::make_unique<TransferWork>(group_, group_.start(kind, rank(), peer, tag, data, name)));
+    });
+  }
+
+  template <class Run>
+  Work issue(const CallName& call, Run run) {
+    if (!worker_) return run();
+    auto result = worker_->submit(std::packaged_task<Work()>(std::move(run)));
+    return Work(std::make_unique<QueuedWork>(world_.job(), world_rank(), call, std::move(result)));
+  }
+
+  [[noreturn]] void disagree(const Post& from, int sender, int64_t expected) const {
+    throw Error(
+        ErrorKind::internal,
+        fmt::format("rank {} and rank {} do not agree in {} of {} (axis {}): rank {} sends {} rows, rank {} "
+                    "expects {}",
+                    group_.world_rank(sender), world_rank(), name_of(from.kind), from.what, axis(),
+                    group_.world_rank(sender), from.in_counts[static_cast<size_t>(rank())], world_rank(), expected));
+  }
+
+  InprocWorld& world_;
+  Group& group_;
+  int splits_ = 0;
+  UnwindingSince unwinding_;
+  std::optional<Worker> worker_;
+};
+
+}  // namespace
+
+InprocWorld::InprocWorld(int ranks, const InprocOptions& options) : options_(options) {
+  require(ranks >= 1, "a world of {} ranks", ranks);
+  ranks_.resize(static_cast<size_t>(ranks));
+  std::iota(ranks_.begin(), ranks_.end(), 0);
+  job_ = std::make_unique<Job>(ranks_, options.timeout_s);
+}
+
+InprocWorld::~InprocWorld() = default;
+
+std::unique_ptr<Communicator> InprocWorld::communicator(int rank) {
+  return std::make_unique<InprocCommunicator>(*this, group(nullptr, 0, rank, "world", ranks_), rank);
+}
+
+void InprocWorld::abort(int rank, const std::string& message) {
+  job_->fail(rank, std::make_exception_ptr(runtime_failure("{}", message)));
+}
+
+void InprocWorld::run(const std::function<void(int rank)>& body) {
+  job_->run(body);
+}
+
+Group& InprocWorld::group(const Group* parent, int sequence, int rank, const std::string& axis,
+                          const std::vector<int>& members) {
+  Job::Lock lock = job_->lock();
+  std::unique_ptr<Group>& entry = groups_[{parent, sequence, members.front()}];
+  if (!entry) entry = std::make_unique<Group>(*job_, axis, members);
+  if (entry->axis() != axis || entry->members() != members) {
+    const Error error(ErrorKind::internal,
+                      fmt::format("rank {} splits axis {} of {}, another rank axis {} of {}", rank, axis,
+                                  format_ranks(members), entry->axis(), format_ranks(entry->members())));
+    job_->fail_with(lock, rank, error);
+  }
+  return *entry;
+}
+
+void run_ranks(int ranks, const InprocOptions& options, const std::function<void(Communicator& world)>& body) {
+  InprocWorld world(ranks, options);
+  world.run([&](int rank) {
+    const log::RankScope scope(rank, ranks);
+    const std::unique_ptr<Communicator> communicator = world.communicator(rank);
+    body(*communicator);
+  });
+}
+
+}  // namespace sluice

@@ -1,0 +1,291 @@
+#include "comm/meta/meta.h"
+
+#include <algorithm>
+#include <numeric>
+#include <tuple>
+
+#include "base/log.h"
+#include "comm/job.h"
+
+namespace sluice {
+
+namespace {
+
+struct Letter {
+  double arrival = 0;
+  std::string tensor;  // "f32[4, 8]"
+};
+
+// Messages from one rank to another with one tag; the n-th receive takes the n-th letter.
+struct Channel {
+  std::map<int64_t, Letter> letters;
+  int64_t sent = 0;
+  int64_t expected = 0;
+  std::condition_variable changed;
+};
+
+using ChannelKey = std::tuple<std::string, int, int, int>;  // axis, sender, receiver, tag
+
+// How much of a wait from `now` to `end` was for data on its way, and how much for a peer that had not sent.
+void charge_wait(TrafficTotals& totals, double now, double end, double transfer_s) {
+  const double waited = std::max(0.0, end - now);
+  const double exposed = std::min(waited, transfer_s);
+  totals.exposed_s += exposed;
+  totals.idle_s += waited - exposed;
+}
+
+// A call with a known end.
+class MetaWork : public Work::Pending {
+ public:
+  MetaWork(Job& job, int rank, CallName call, TrafficTotals& totals, double end, double seconds)
+      : job_(job), rank_(rank), call_(std::move(call)), totals_(totals), end_(end), seconds_(seconds) {}
+  ~MetaWork() override {
+    if (!waited_) job_.dropped(rank_, call_, unwinding_());
+  }
+  void wait(Stream& stream) override {
+    waited_ = true;
+    charge_wait(totals_, stream.now(), end_, seconds_);
+    stream.wait_until(end_);
+  }
+
+ protected:
+  Job& job_;
+  int rank_;
+  CallName call_;
+  TrafficTotals& totals_;
+  double end_;
+  double seconds_;
+  bool waited_ = false;
+  UnwindingSince unwinding_;
+};
+
+// A receive from a rank that is simulated too: its end is known when the letter is there.
+class LetterWork final : public MetaWork {
+ public:
+  LetterWork(Job& job, int rank, CallName call, TrafficTotals& totals, double issued, double seconds, int from,
+             Channel& channel, std::string tensor)
+      : MetaWork(job, rank, std::move(call), totals, issued, seconds),
+        from_(from),
+        channel_(channel),
+        tensor_(std::move(tensor)),
+        number_(channel.expected++) {}
+
+  void wait(Stream& stream) override {
+    waited_ = true;
+    {
+      Job::Lock lock = job_.lock();
+      job_.wait(
+          lock, channel_.changed, rank_, call_, [&] { return channel_.letters.contains(number_); },
+          [&] { return std::vector<int>{from_}; });
+      const Letter letter = channel_.letters.extract(number_).mapped();
+      if (letter.tensor != tensor_) {
+        const Error error(ErrorKind::internal,
+                          fmt::format("rank {} and rank {} do not agree in {}: {} was sent, {} is expected", from_,
+                                      rank_, call_.str(), letter.tensor, tensor_));
+        job_.fail_with(lock, rank_, error);
+      }
+      end_ = std::max(end_, letter.arrival);
+    }
+    MetaWork::wait(stream);
+  }
+
+ private:
+  int from_;
+  Channel& channel_;
+  std::string tensor_;
+  int64_t number_;
+};
+
+}  // namespace
+
+TrafficTotals& TrafficTotals::operator+=(const TrafficTotals& other) {
+  calls += other.calls;
+  bytes += other.bytes;
+  seconds += other.seconds;
+  exposed_s += other.exposed_s;
+  idle_s += other.idle_s;
+  return *this;
+}
+
+TrafficTotals Traffic::total(const std::string& axis) const {
+  TrafficTotals sum;
+  if (const auto found = axes_.find(axis); found != axes_.end()) {
+    for (const TrafficTotals& totals : found->second) sum += totals;
+  }
+  return sum;
+}
+
+TrafficTotals Traffic::total() const {
+  TrafficTotals sum;
+  for (const auto& [axis, kinds] : axes_) sum += total(axis);
+  return sum;
+}
+
+TrafficTotals Traffic::of(const std::string& axis, Collective kind) const {
+  const auto found = axes_.find(axis);
+  return found == axes_.end() ? TrafficTotals() : found->second[static_cast<size_t>(kind)];
+}
+
+void Traffic::reset() {
+  for (auto& [axis, kinds] : axes_) kinds = {};
+}
+
+struct MetaWorld::State {
+  State(const NetworkModel& model, int world_size, std::vector<int> linked_ranks, double timeout_s)
+      : network(model), size(world_size), linked(std::move(linked_ranks)), job(linked, timeout_s) {}
+
+  bool is_linked(int rank) const { return std::find(linked.begin(), linked.end(), rank) != linked.end(); }
+
+  NetworkModel network;
+  int size;
+  std::vector<int> linked;
+  Job job;
+  std::map<ChannelKey, Channel> channels;           // under the job's lock
+  std::map<int, std::unique_ptr<Traffic>> traffic;  // likewise
+};
+
+class MetaCommunicator final : public Communicator {
+ public:
+  MetaCommunicator(MetaWorld::State& state, std::string axis_name, std::vector<int> group, int rank_in_group)
+      : Communicator(std::move(axis_name), std::move(group), rank_in_group),
+        state_(state),
+        cost_(state.network, members(), rank()),
+        traffic_(traffic_of(state, world_rank()).axis(axis())) {}
+
+  bool real() const override { return false; }
+
+  static Traffic& traffic_of(MetaWorld::State& state, int rank) {
+    const Job::Lock lock = state.job.lock();
+    std::unique_ptr<Traffic>& entry = state.traffic[rank];
+    if (!entry) entry = std::make_unique<Traffic>();
+    return *entry;
+  }
+
+ private:
+  Work do_all_gather(Stream& after, const Tensor& out, const Tensor&, std::string_view what) override {
+    return charge(after, Collective::all_gather, what, others(out), cost_.all_gather(bytes_of(out)));
+  }
+  Work do_reduce_scatter(Stream& after, const Tensor&, const Tensor& in, std::string_view what) override {
+    return charge(after, Collective::reduce_scatter, what, others(in), cost_.all_gather(bytes_of(in)));
+  }
+  Work do_all_reduce(Stream& after, const Tensor& data, ReduceOp, std::string_view what) override {
+    return charge(after, Collective::all_reduce, what, 2 * others(data), cost_.all_reduce(bytes_of(data)));
+  }
+  Work do_all_to_all_v(Stream& after, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
+                       std::span<const int64_t> in_counts, std::string_view what) override {
+    std::vector<double> sent(in_counts.begin(), in_counts.end());
+    std::vector<double> received(out_counts.begin(), out_counts.end());
+    sent[static_cast<size_t>(rank())] = received[static_cast<size_t>(rank())] = 0;
+    const auto row =
+        static_cast<double>((in.rank() > 0 ? in : out).shape().inner()) * static_cast<double>(size_of(in.dtype()));
+    const auto to_bytes = [&](std::vector<double>& rows) {
+      for (double& r : rows) r *= row;
+      return std::accumulate(rows.begin(), rows.end(), 0.0);
+    };
+    const double bytes = std::max(to_bytes(sent), to_bytes(received));
+    return charge(after, Collective::all_to_all_v, what, bytes, cost_.all_to_all(sent, received));
+  }
+  Work do_broadcast(Stream& after, const Tensor& data, int, std::string_view what) override {
+    return charge(after, Collective::broadcast, what, bytes_of(data), cost_.broadcast(bytes_of(data)));
+  }
+  void do_barrier(Stream& stream, std::string_view what) override {
+    charge(stream, Collective::barrier, what, 0, cost_.barrier()).wait(stream);
+  }
+
+  Work do_send(Stream& after, const Tensor& data, int to, int tag, std::string_view what) override {
+    const CallName call = begin(Collective::send, what);
+    const int receiver = members()[static_cast<size_t>(to)];
+    const LinkModel& link = state_.network.link(world_rank(), receiver);
+    send_link_.wait_until(after.now());
+    send_link_.advance(link.seconds(bytes_of(data)));
+    const double arrival = send_link_.now() + link.latency_s;
+    if (state_.is_linked(receiver)) {
+      const Job::Lock lock = state_.job.lock();
+      Channel& channel = state_.channels[{axis(), world_rank(), receiver, tag}];
+      channel.letters[channel.sent++] = {arrival, data.str()};
+      channel.changed.notify_all();
+    }
+    const double seconds = link.seconds(bytes_of(data)) + link.latency_s;
+    TrafficTotals& totals = add(Collective::send, bytes_of(data), seconds);
+    return Work(std::make_unique<MetaWork>(state_.job, world_rank(), call, totals, arrival, seconds));
+  }
+
+  Work do_recv(Stream& after, const Tensor& data, int from, int tag, std::string_view what) override {
+    const CallName call = begin(Collective::recv, what);
+    const int sender = members()[static_cast<size_t>(from)];
+    const LinkModel& link = state_.network.link(world_rank(), sender);
+    const double seconds = link.seconds(bytes_of(data)) + link.latency_s;
+    TrafficTotals& totals = add(Collective::recv, bytes_of(data), seconds);
+    if (state_.linked.empty()) {
+      return Work(std::make_unique<MetaWork>(state_.job, world_rank(), call, totals, after.now(), seconds));
+    }
+    require(state_.is_linked(sender), "rank {} waits in {} for rank {}, which is not simulated", world_rank(),
+            call.str(), sender);
+    const Job::Lock lock = state_.job.lock();
+    Channel& channel = state_.channels[{axis(), sender, world_rank(), tag}];
+    return Work(std::make_unique<LetterWork>(state_.job, world_rank(), call, totals, after.now(), seconds, sender,
+                                             channel, data.str()));
+  }
+
+  std::unique_ptr<Communicator> do_split(std::string axis_name, std::vector<int> group, int rank_in_group) override {
+    return std::make_unique<MetaCommunicator>(state_, std::move(axis_name), std::move(group), rank_in_group);
+  }
+
+  static double bytes_of(const Tensor& t) { return static_cast<double>(t.bytes()); }
+  // What of a tensor that all ranks share in equal parts is of the others.
+  double others(const Tensor& t) const { return bytes_of(t) * (size() - 1) / size(); }
+
+  CallName begin(Collective kind, std::string_view what) const {
+    CallName call{kind, axis(), std::string(what)};
+    state_.job.check(state_.job.lock(), world_rank(), call);
+    return call;
+  }
+
+  TrafficTotals& add(Collective kind, double bytes, double seconds) {
+    TrafficTotals& totals = traffic_[static_cast<size_t>(kind)];
+    totals += {.calls = 1, .bytes = bytes, .seconds = seconds};
+    return totals;
+  }
+
+  Work charge(Stream& after, Collective kind, std::string_view what, double bytes, double seconds) {
+    const CallName call = begin(kind, what);
+    stream_.wait_until(after.now());
+    stream_.advance(seconds);
+    TrafficTotals& totals = add(kind, bytes, seconds);
+    return Work(std::make_unique<MetaWork>(state_.job, world_rank(), call, totals, stream_.now(), seconds));
+  }
+
+  MetaWorld::State& state_;
+  GroupCost cost_;
+  Traffic::ByKind& traffic_;
+  Stream stream_;     // collectives
+  Stream send_link_;  // messages on their way out
+};
+
+MetaWorld::MetaWorld(const NetworkModel& network, int size, std::vector<int> linked, double timeout_s) {
+  require(size >= 1, "a world of {} ranks", size);
+  for (const int rank : linked) require(rank >= 0 && rank < size, "rank {} of a world of {}", rank, size);
+  state_ = std::make_unique<State>(network, size, std::move(linked), timeout_s);
+}
+
+MetaWorld::~MetaWorld() = default;
+
+std::unique_ptr<Communicator> MetaWorld::communicator(int rank) {
+  std::vector<int> all(static_cast<size_t>(state_->size));
+  std::iota(all.begin(), all.end(), 0);
+  return std::make_unique<MetaCommunicator>(*state_, "world", std::move(all), rank);
+}
+
+void MetaWorld::run(const std::function<void(Communicator& world)>& body) {
+  state_->job.run([&](int rank) {
+    const log::RankScope scope(rank, state_->size);
+    const std::unique_ptr<Communicator> world = communicator(rank);
+    body(*world);
+  });
+}
+
+Traffic& MetaWorld::traffic(int rank) {
+  return MetaCommunicator::traffic_of(*state_, rank);
+}
+
+}  // namespace sluice

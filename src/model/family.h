@@ -1,0 +1,80 @@
+// A model family: everything that is particular to one `model_type` of Hugging Face, in one file, as one table of pure
+// functions. A new family is that file and one line in family.cpp.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/hf_config.h"
+#include "model/model_config.h"
+#include "nn/block_config.h"
+#include "tensor/tensor.h"
+
+namespace sluice {
+
+// One tensor of the hub's layout and the part of one of our parameters that it is: rows [row, row + rows) of the
+// parameter's view as a matrix [numel / cols, cols], cols its last dimension (a vector is one row). Elements stand in
+// the same order on both sides, so the part is contiguous: numel elements from `first`.
+struct HubTensor {
+  std::string hub_name;  // "model.layers.3.mlp.experts.5.up_proj.weight"
+  Shape hub_shape;
+  std::string parameter;  // "layers.3.moe.experts.gate_up"
+  Shape parameter_shape;  // global
+  int64_t row = 0;
+  int64_t rows = 0;
+  int64_t expert = -1;  // the routed expert it belongs to; -1: none
+
+  int64_t cols() const { return parameter_shape[parameter_shape.rank() - 1]; }
+  int64_t first() const { return row * cols(); }
+};
+
+// A field of config.json that is known and has no effect here, and why.
+struct IgnoredField {
+  std::string_view key;
+  std::string_view reason;
+};
+
+struct Family {
+  std::string_view model_type;
+  std::string_view experts_key;             // how config.json spells the number of experts
+  std::span<const std::string_view> reads;  // fields (with all below them) that parse() looks at
+  std::span<const IgnoredField> ignores;    // beside those that every family ignores
+  ModelConfig (*parse)(const HfConfig&);    // user errors for what the family cannot be
+  BlockConfig (*block)(const ModelConfig&, int64_t layer, int64_t seq_len);
+  double (*flops_per_sequence)(const ModelConfig&, int64_t seq_len);  // forward and backward, by the published formula
+  // Every parameter of the model in the order of the network, each covered exactly once.
+  std::vector<HubTensor> (*tensors)(const ModelConfig&);
+};
+
+// User error listing the families when there is none of this name.
+const Family& find_family(std::string_view model_type, std::string_view where = {});
+const Family& family_of(const ModelConfig& model);
+std::vector<std::string> family_names();
+
+// The model a configuration describes: its family is found by `model_type`, overrides of fields that the family does
+// not know are refused with the nearest match, values are checked.
+ModelConfig make_model(const HfConfig& config);
+
+// The fields of a configuration that have no effect, with the reason.
+struct IgnoredHfField {
+  std::string key;
+  std::string where;
+  std::string reason;
+};
+std::vector<IgnoredHfField> ignored_fields(const HfConfig& config);
+
+// FLOPs of one sequence, forward and backward (3 x forward): matrix products and attention, the causal half counted; no
+// recomputation, router, norms.
+double model_flops_per_sequence(const ModelConfig& model, int64_t seq_len);
+
+struct ParamCount {
+  int64_t total = 0;
+  int64_t active = 0;     // that one token uses: K of the E routed experts of each layer
+  int64_t embedding = 0;  // embedding and head
+};
+ParamCount param_count(const ModelConfig& model);
+
+}  // namespace sluice

@@ -1,0 +1,54 @@
+// What the engine needs to know of a model, whatever its family: plain numbers, checked once.
+// Legend: V vocabulary, D hidden, L layers, n heads, kv key/value heads, hd head dim, E experts, K top-k, F expert
+// width.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "model/hf_config.h"
+
+namespace sluice {
+
+struct ModelConfig {
+  std::string model_type;  // of Hugging Face: the family
+  std::string name;        // for people: "Qwen3-30B-A3B"
+  std::string hub_id;      // "Qwen/Qwen3-30B-A3B", a directory, or empty for a model written out in the configuration
+
+  int64_t vocab_size = 0;    // V
+  int64_t hidden_size = 0;   // D
+  int64_t num_layers = 0;    // L
+  int64_t num_heads = 0;     // n
+  int64_t num_kv_heads = 0;  // kv, divides n
+  int64_t head_dim = 0;      // hd, even; n hd need not be D
+  int64_t num_experts = 0;   // E
+  int64_t top_k = 0;         // K <= E
+  int64_t moe_ffn = 0;       // F
+  bool qk_norm = false;      // RMSNorm on each head of q and k
+  double rope_theta = 10000;
+  double norm_eps = 1e-6;
+  double init_std = 0.02;
+  int64_t max_positions = 0;  // what the authors trained for; nothing depends on it
+  double aux_loss_coef = 0;   // the family's default
+
+  bool operator==(const ModelConfig&) const = default;
+};
+
+// Bounds of what a configuration may ask for, far above any model; within them no product of sizes overflows int64.
+namespace model_bounds {
+inline constexpr IntegerRange vocab{1, int64_t{1} << 24};
+inline constexpr IntegerRange width{1, int64_t{1} << 20};  // of hidden states and experts
+inline constexpr IntegerRange layers{1, 4096};
+inline constexpr IntegerRange heads{1, 4096};
+inline constexpr IntegerRange head_dim{2, 4096};
+inline constexpr IntegerRange experts{1, 16384};
+inline constexpr IntegerRange positions{1, int64_t{1} << 30};
+inline constexpr double parameters = 1125899906842624.0;  // 2^50
+inline constexpr double expert_stacks = 1048576;          // L E: tensors on the hub grow with it
+}  // namespace model_bounds
+
+// What must hold between the values; single values are bounded as they are read. `source` says where they came from,
+// `experts_key` how the family spells the number of experts. Throws user errors.
+void validate(const ModelConfig& model, const HfConfig& source, std::string_view experts_key);
+
+}  // namespace sluice

@@ -1,0 +1,86 @@
+#include "model/cards.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/error.h"
+
+namespace sluice {
+namespace {
+
+TEST(Cards, Qwen3) {
+  const ModelConfig m = load_model("Qwen/Qwen3-30B-A3B");
+  EXPECT_EQ(m.model_type, "qwen3_moe");
+  EXPECT_EQ(m.name, "Qwen3-30B-A3B");
+  EXPECT_EQ(m.hub_id, "Qwen/Qwen3-30B-A3B");
+  EXPECT_EQ(m.vocab_size, 151936);
+  EXPECT_EQ(m.hidden_size, 2048);
+  EXPECT_EQ(m.num_layers, 48);
+  EXPECT_EQ(m.num_heads, 32);
+  EXPECT_EQ(m.num_kv_heads, 4);
+  EXPECT_EQ(m.head_dim, 128);
+  EXPECT_EQ(m.num_experts, 128);
+  EXPECT_EQ(m.top_k, 8);
+  EXPECT_EQ(m.moe_ffn, 768);
+  EXPECT_TRUE(m.qk_norm);
+  EXPECT_EQ(m.rope_theta, 1e6);
+  EXPECT_EQ(m.norm_eps, 1e-6);
+  EXPECT_EQ(m.init_std, 0.02);
+  EXPECT_EQ(m.max_positions, 40960);
+  EXPECT_EQ(m.aux_loss_coef, 0.001);
+}
+
+TEST(Cards, EveryCardIsAModelAndEveryFieldKnown) {
+  ASSERT_FALSE(card_ids().empty());
+  for (const std::string& id : card_ids()) {
+    EXPECT_GT(param_count(load_model(id)).total, 0) << id;
+    for (const auto& field : ignored_fields(load_hf_config(id))) {
+      EXPECT_EQ(field.reason.find("not a field"), std::string::npos) << id << " " << field.key;
+    }
+  }
+}
+
+TEST(Cards, OverridesChangeACard) {
+  const std::vector<HfOverride> overrides = {{"num_hidden_layers", "4", "--model.config.num_hidden_layers"}};
+  EXPECT_EQ(load_model("Qwen/Qwen3-30B-A3B", overrides).num_layers, 4);
+}
+
+TEST(Cards, UnknownIdListsCardsAndTheOtherWay) {
+  try {
+    load_model("Qwen/Qwen3-30B-A3");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::user);
+    EXPECT_NE(error.hint().find("did you mean Qwen/Qwen3-30B-A3B?"), std::string::npos) << error.hint();
+    EXPECT_NE(error.hint().find("config.json"), std::string::npos) << error.hint();
+  }
+}
+
+TEST(Cards, DirectoryWithConfigJson) {
+  const auto directory =
+      std::filesystem::temp_directory_path() / fmt::format("sluice_cards_{}", ::getpid()) / "my-model";
+  std::filesystem::create_directories(directory);
+  EXPECT_THROW(load_model(directory.string()), Error);
+  std::ofstream(directory / "config.json") << R"({"model_type": "qwen3_moe", "vocab_size": 64, "hidden_size": 32,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 16, "some_new_field": 1,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000000}, "rope_theta": 10000000})";
+  const ModelConfig m = load_model(directory.string() + "/");
+  EXPECT_EQ(m.name, "my-model");
+  EXPECT_EQ(m.head_dim, 8);
+  EXPECT_EQ(m.num_kv_heads, 4);
+  EXPECT_EQ(m.num_experts, 4);
+  EXPECT_EQ(m.rope_theta, 1e7);
+  // An override in either spelling beats what the file says in both.
+  for (const char* key : {"rope_theta", "rope_parameters.rope_theta"}) {
+    const std::vector<HfOverride> overrides = {{key, "123", "here"}};
+    EXPECT_EQ(load_model(directory.string(), overrides).rope_theta, 123) << key;
+  }
+  std::filesystem::remove_all(directory.parent_path());
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,24 @@
+// The tokens of one micro-batch.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "data/dataset.h"
+
+namespace sluice {
+
+// B sequences of S tokens.
+struct Batch {
+  std::vector<std::int32_t> tokens;      // [B * S]
+  std::vector<std::int32_t> labels;      // [B * S], the next token; -100 where it is not to be learnt
+  std::vector<std::int64_t> sample_ids;  // [B]
+};
+
+Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_ids, std::int64_t seq_len);
+
+// Labels that count in the loss.
+std::int64_t count_label_tokens(std::span<const std::int32_t> labels);
+
+}  // namespace sluice

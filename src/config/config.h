@@ -1,0 +1,461 @@
+// The configuration: one struct per section of the YAML file, under NeMo AutoModel's names. Each field is declared
+// once, in `fields`; the parser, the defaults, the checks, the key listing and the resolved dump all come from there.
+//   v(name, member, meaning [, bounds or words])   a value
+//   v.section(name, member, meaning)               a nested section
+//   v.ignore(name, reason)                         a key (with all below it) that is read and has no effect
+//   v.open(fields, meaning)                        any further key of this section goes to `fields`
+// "checked, not used" marks choices between NeMo's kernels: sluice has its own, but a word that NeMo would refuse is
+// a mistake here too. Keys marked [sluice] are not NeMo's.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "config/types.h"
+
+namespace sluice::config {
+
+struct StepScheduler {
+  std::int64_t global_batch_size = 8;
+  std::int64_t local_batch_size = 1;
+  std::int64_t max_steps = 100;
+  std::int64_t num_epochs = 1;
+  std::optional<std::int64_t> ckpt_every_steps;
+  std::optional<std::int64_t> val_every_steps;
+
+  template <class V>
+  void fields(V& v) {
+    v("global_batch_size", global_batch_size, "sequences per optimizer step, over all ranks", count);
+    v("local_batch_size", local_batch_size, "sequences per data-parallel rank per local batch", count);
+    v("max_steps", max_steps, "optimizer steps of the run, warm-up included", count);
+    v("num_epochs", num_epochs, "passes over the data; the run ends with these or max_steps", count);
+    v("ckpt_every_steps", ckpt_every_steps, "steps between checkpoints; null: only at the end", count);
+    v("val_every_steps", val_every_steps, "steps between validations; null: never", count);
+    v.ignore("gc_every_steps", "steers Python's garbage collector");
+    v.ignore("preemption_signal", "steers NeMo's signal handler");
+  }
+};
+
+struct DistEnv {
+  std::string backend = "nccl";
+  double timeout_minutes = 10;
+
+  template <class V>
+  void fields(V& v) {
+    v("backend", backend, "checked, not used: the communicator follows the device and the launcher",
+      {"nccl", "gloo", "mpi", "inproc"});
+    v("timeout_minutes", timeout_minutes, "how long a collective may wait before the job is ended", positive);
+  }
+};
+
+struct Pipeline {
+  Schedule pp_schedule = Schedule::one_f_one_b;
+  std::int64_t pp_microbatch_size = 1;
+  std::optional<std::int64_t> layers_per_stage;
+  std::optional<Rounding> round_virtual_stages_to_pp_multiple;
+  std::optional<std::int64_t> virtual_stages;
+
+  template <class V>
+  void fields(V& v) {
+    v("pp_schedule", pp_schedule, "order of forward, backward and weight gradients (inert when pp_size is 1)");
+    v("pp_microbatch_size", pp_microbatch_size, "sequences per pass through the pipeline", count);
+    v("layers_per_stage", layers_per_stage, "layers of a virtual stage; null: spread evenly", count);
+    v("round_virtual_stages_to_pp_multiple", round_virtual_stages_to_pp_multiple,
+      "how layers_per_stage is rounded to whole virtual stages per rank");
+    v("virtual_stages", virtual_stages, "[sluice] stages per rank, stated; wins over layers_per_stage", count);
+    v.ignore("scale_grads_in_schedule", "gradients are divided once, by the step's label tokens");
+    v.ignore("patch_inner_model", "patches Python modules");
+    v.ignore("patch_causal_lm_model", "patches Python modules");
+    v.ignore("patch_stage_backward_maybe_with_nosync", "patches Python modules");
+    v.ignore("pp_batch_size", "NeMo sets it from local_batch_size, and so does sluice");
+    v.ignore("pp_seq_len", "shapes are known from the model and dataset.seq_len");
+    v.ignore("pp_recv_buffer_pool", "memory is planned before the run");
+    v.ignore("pp_recv_buffer_pool_slack", "memory is planned before the run");
+  }
+};
+
+struct MoeParallel {
+  bool reshard_after_forward = false;
+  std::optional<bool> experts_reshard_after_forward;
+
+  template <class V>
+  void fields(V& v) {
+    v("reshard_after_forward", reshard_after_forward, "free gathered weights after forward, gather again in backward");
+    v("experts_reshard_after_forward", experts_reshard_after_forward, "the same for experts; null: as the rest");
+    v.ignore("wrap_outer_model", "steers how FSDP wraps Python modules");
+    v.ignore("ignore_router_for_ac", "recomputation always keeps the routing: nothing is decided twice");
+  }
+};
+
+struct Distributed {
+  Strategy strategy = Strategy::fsdp2;
+  std::int64_t tp_size = 1;
+  std::int64_t cp_size = 1;
+  std::int64_t pp_size = 1;
+  std::int64_t ep_size = 1;
+  std::optional<std::int64_t> dp_size;
+  std::int64_t dp_replicate_size = 1;
+  bool sequence_parallel = false;
+  ActivationCheckpointing activation_checkpointing = ActivationCheckpointing::none;
+  Pipeline pipeline;
+  MoeParallel moe;
+
+  template <class V>
+  void fields(V& v) {
+    v("strategy", strategy, "how dense parameters are sharded over data-parallel ranks");
+    v("tp_size", tp_size, "tensor parallel ranks", count);
+    v("cp_size", cp_size, "context parallel ranks", count);
+    v("pp_size", pp_size, "pipeline parallel ranks", count);
+    v("ep_size", ep_size, "expert parallel ranks, within one pipeline stage", count);
+    v("dp_size", dp_size, "data parallel ranks; null: ranks / (tp x cp x pp)", count);
+    v("dp_replicate_size", dp_replicate_size, "replicas among the data parallel ranks (HSDP)", count);
+    v("sequence_parallel", sequence_parallel, "shard activations along the sequence between tensor parallel layers");
+    v("activation_checkpointing", activation_checkpointing,
+      "what backward recomputes (true: full), unless memory.recompute says");
+    v.section("pipeline", pipeline, "pipeline schedule and stages");
+    v.section("moe", moe, "sharding of mixture-of-experts models");
+    v.ignore("activation_checkpointing_scope", "these models have one kind of layer stack");
+    v.ignore("defer_fsdp_grad_sync", "gradients are reduced once per optimizer step");
+    v.ignore("enable_async_tensor_parallel", "steers torch's compiler");
+    v.ignore("enable_compile", "steers torch's compiler");
+    v.ignore("enable_fsdp2_prefetch", "the next block is always gathered ahead");
+    v.ignore("fsdp2_backward_prefetch_depth", "the next block is always gathered ahead");
+    v.ignore("fsdp2_forward_prefetch_depth", "the next block is always gathered ahead");
+    v.ignore("patch_is_packed_sequence", "patches Python modules");
+  }
+};
+
+struct HubConfig {
+  ConfigSource target = ConfigSource::from_pretrained;
+  std::optional<std::string> pretrained_model_name_or_path;
+  HubFields overrides;
+
+  template <class V>
+  void fields(V& v) {
+    v("_target_", target, "how the model's config is found");
+    v("pretrained_model_name_or_path", pretrained_model_name_or_path,
+      "a hub id with a built-in card, or a directory with config.json; null: all fields stand here");
+    v.ignore("trust_remote_code", "no Python is run");
+    v.open(overrides, "fields of the Hugging Face config.json, laid over the named model's");
+  }
+};
+
+struct Backend {
+  std::string attn = "te";
+  std::string linear = "te";
+  std::string rms_norm = "te";
+  std::string rope = "torch";
+  bool rope_fusion = true;
+  std::string experts = "torch_mm";
+  std::string dispatcher = "deepep";
+  std::int64_t dispatcher_num_sms = 20;
+  bool fake_balanced_gate = false;
+  double fake_gate_noise = 0;
+
+  template <class V>
+  void fields(V& v) {
+    v("attn", attn, "checked, not used", {"te", "sdpa", "flex", "eager", "tilelang", "cudnn", "magi"});
+    v("linear", linear, "checked, not used", {"torch", "te", "quack"});
+    v("rms_norm", rms_norm, "checked, not used", {"torch", "torch_fp32", "te", "quack"});
+    v("rope", rope, "checked, not used", {"torch", "quack"});
+    v("rope_fusion", rope_fusion, "checked, not used");
+    v("experts", experts, "checked, not used", {"torch", "te", "gmm", "torch_mm", "torch_mm_mxfp8"});
+    v("dispatcher", dispatcher, "checked, not used", {"torch", "deepep", "hybridep", "uccl_ep", "mok"});
+    v("dispatcher_num_sms", dispatcher_num_sms, "checked, not used", count);
+    v("fake_balanced_gate", fake_balanced_gate, "route by the published balanced gate (unless benchmark.balance says)");
+    v("fake_gate_noise", fake_gate_noise, "noise of that gate, 0 to 1: 0.1 loads about 1.2x, 0.5 about 2x",
+      Range{0, 1});
+    v.ignore("_target_", "names a Python class");
+    v.ignore("enable_hf_state_dict_adapter", "checkpoints carry Hugging Face names always");
+    v.ignore("enable_fsdp_optimizations", "gradients are reduced once per optimizer step");
+    v.ignore("dispatcher_share_token_dispatcher", "steers DeepEP's buffers");
+    v.ignore("dispatcher_async_dispatch", "steers DeepEP's streams");
+    v.ignore("compile_attn", "steers torch's compiler");
+  }
+};
+
+struct Model {
+  ModelSource target = ModelSource::from_config;
+  HubConfig config;
+  Backend backend;
+  std::optional<double> aux_loss_coef;
+
+  template <class V>
+  void fields(V& v) {
+    v("_target_", target, "how weights begin: from_config draws them at random");
+    v("aux_loss_coef", aux_loss_coef, "[sluice] weight of the balance loss; null: the model family's", non_negative);
+    v.section("config", config, "which model");
+    v.section("backend", backend, "NeMo's choice of kernels, and the gate");
+    v.ignore("trust_remote_code", "no Python is run");
+  }
+};
+
+struct Optimizer {
+  OptimizerKind target = OptimizerKind::adamw;
+  double lr = 1e-4;
+  std::vector<double> betas = {0.9, 0.999};
+  double eps = 1e-8;
+  double weight_decay = 0;
+  StateDtype state_dtype = StateDtype::fp32;
+
+  template <class V>
+  void fields(V& v) {
+    v("_target_", target, "update rule (Adam only without weight decay, where it is AdamW)");
+    v("lr", lr, "learning rate after warm-up", positive);
+    v("betas", betas, "decay of the first and second moment, two numbers below 1", Range{0, 1});
+    v("eps", eps, "added to the root of the second moment", positive);
+    v("weight_decay", weight_decay, "decoupled decay", non_negative);
+    v("state_dtype", state_dtype, "[sluice] fp32: master weights and moments; bf16: moments only, no master");
+    v.ignore("foreach", "steers torch's optimizer loop");
+    v.ignore("fused", "steers torch's optimizer loop");
+  }
+};
+
+struct LrScheduler {
+  DecayStyle lr_decay_style = DecayStyle::constant;
+  std::int64_t lr_warmup_steps = 0;
+  std::optional<std::int64_t> lr_decay_steps;
+  double min_lr = 0;
+
+  template <class V>
+  void fields(V& v) {
+    v("lr_decay_style", lr_decay_style, "shape of the learning rate after warm-up");
+    v("lr_warmup_steps", lr_warmup_steps, "steps over which it rises linearly", count_or_0);
+    v("lr_decay_steps", lr_decay_steps, "step at which it reaches min_lr; null: step_scheduler.max_steps", count);
+    v("min_lr", min_lr, "learning rate at the end of the decay", non_negative);
+  }
+};
+
+struct LossFn {
+  Loss target = Loss::cross_entropy;
+
+  template <class V>
+  void fields(V& v) {
+    v("_target_", target, "loss; the head is fused and chunked under each of NeMo's names");
+    v.ignore("fp32_upcast", "softmax statistics are always kept in fp32 or wider");
+  }
+};
+
+struct Dataset {
+  DatasetKind target = DatasetKind::none;
+  std::int64_t seq_len = 4096;
+  std::optional<std::int64_t> num_samples = std::nullopt;
+  std::optional<std::int64_t> vocab_size = std::nullopt;
+  std::optional<std::string> path = std::nullopt;
+  Split split = Split::all;
+  std::int64_t holdout_every = 10;
+
+  template <class V>
+  void fields(V& v) {
+    v("_target_", target, "mock: random tokens; bytes: the bytes of files [sluice]");
+    v("seq_len", seq_len, "tokens of a sequence", count);
+    v("num_samples", num_samples, "sequences to use (mock in NeMo: batches); null: all", count);
+    v("vocab_size", vocab_size, "mock: tokens are below it; null: the model's", count);
+    v("path", path, "[sluice] bytes: a file, a directory (all its files) or a glob pattern");
+    v("split", split, "[sluice] bytes: which of the blocks that holdout_every tells apart");
+    v("holdout_every", holdout_every, "[sluice] bytes: every so many blocks one is for validation",
+      Range{2, max_count});
+    v.ignore("batch_size", "set from step_scheduler.local_batch_size");
+  }
+};
+
+// Figures of the same row measured elsewhere, printed beside ours.
+struct Published {
+  std::optional<double> step_time_s;
+  std::optional<double> tokens_per_s_per_gpu;
+  std::optional<double> tflops_per_s_per_gpu;
+  std::optional<std::int64_t> gpus;
+  std::optional<std::string> machine;
+
+  template <class V>
+  void fields(V& v) {
+    v("step_time_s", step_time_s, "[sluice] seconds per optimizer step", positive);
+    v("tokens_per_s_per_gpu", tokens_per_s_per_gpu, "[sluice] tokens per second per GPU", positive);
+    v("tflops_per_s_per_gpu", tflops_per_s_per_gpu, "[sluice] model TFLOP per second per GPU", positive);
+    v("gpus", gpus, "[sluice] GPUs it ran on", count);
+    v("machine", machine, "[sluice] what they were");
+  }
+};
+
+struct Benchmark {
+  std::int64_t warmup_steps = 2;
+  std::optional<double> peak_tflops;
+  std::optional<std::string> json_output_path;
+  std::optional<Balance> balance;
+  double skew = 2;
+  std::optional<std::string> row;
+  Published published;
+
+  template <class V>
+  void fields(V& v) {
+    v("warmup_steps", warmup_steps, "first steps, left out of the timing", count_or_0);
+    v("peak_tflops", peak_tflops, "denominator of MFU, TFLOP/s; null: measured on this machine", positive);
+    v("json_output_path", json_output_path, "file for the results");
+    v("balance", balance, "[sluice] how tokens find experts; null: model.backend.fake_balanced_gate decides");
+    v("skew", skew, "[sluice] balance skewed: load of the fullest expert over the mean", Range{.low = 1});
+    v("row", row, "[sluice] label of the row in the table");
+    v.section("published", published, "the published figures of the row");
+    v.ignore("num_nodes", "NeMo does not read it either");
+    v.ignore("nsys_start", "steers NVIDIA's profiler");
+    v.ignore("nsys_end", "steers NVIDIA's profiler");
+    v.ignore("nsys_ranks", "steers NVIDIA's profiler");
+  }
+};
+
+struct Checkpoint {
+  bool enabled = false;
+  std::string checkpoint_dir = "checkpoints";
+  std::optional<std::int64_t> max_recent_checkpoints;
+
+  template <class V>
+  void fields(V& v) {
+    v("enabled", enabled, "write checkpoints");
+    v("checkpoint_dir", checkpoint_dir, "directory they go to");
+    v("max_recent_checkpoints", max_recent_checkpoints, "how many are kept; null: all", count);
+    v.ignore("load_base_model", "the benchmark begins from random weights");
+    v.ignore("model_save_format", "checkpoints are safetensors");
+    v.ignore("save_consolidated", "the manifest lets any layout load any checkpoint");
+    v.ignore("is_async", "steers torch's checkpoint writer");
+  }
+};
+
+struct ClipGradNorm {
+  std::optional<double> max_norm;
+
+  template <class V>
+  void fields(V& v) {
+    v("max_norm", max_norm, "gradients are scaled down to this norm; null: never", positive);
+  }
+};
+
+struct Memory {
+  double load_factor = 1.5;
+  std::optional<Recompute> recompute;
+
+  template <class V>
+  void fields(V& v) {
+    v("load_factor", load_factor, "[sluice] room for routed tokens over the balanced load", Range{.low = 1});
+    v("recompute", recompute, "[sluice] null: as distributed.activation_checkpointing");
+  }
+};
+
+struct Runtime {
+  DeviceKind device = DeviceKind::cpu;
+  Dtype dtype = Dtype::f32;
+  std::optional<std::int64_t> threads;
+  bool async_comm = false;
+  bool deterministic = true;
+  std::optional<double> watchdog_seconds;
+
+  template <class V>
+  void fields(V& v) {
+    v("device", device, "[sluice] cpu; ref: plain loops; meta: counts memory and time, computes nothing");
+    v("dtype", dtype, "[sluice] storage of parameters and activations");
+    v("threads", threads, "[sluice] compute threads of the process; null: one per core", Range{1, 4096});
+    v("async_comm", async_comm, "[sluice] in-process collectives on a thread of their own");
+    v("deterministic", deterministic, "[sluice] same seed and layout give the same bits");
+    v("watchdog_seconds", watchdog_seconds, "[sluice] null: dist_env.timeout_minutes", positive);
+  }
+};
+
+struct Logging {
+  std::optional<std::string> jsonl;
+  std::int64_t every = 1;
+
+  template <class V>
+  void fields(V& v) {
+    v("jsonl", jsonl, "[sluice] file that gets one JSON object per logged step");
+    v("every", every, "[sluice] steps between logged lines", count);
+  }
+};
+
+// Where a value came from.
+struct Origin {
+  enum class Kind { preset, file, command_line, rule };
+  Kind kind = Kind::preset;
+  std::string text;  // "examples/my.yaml:23", "--distributed.ep_size", "scale laptop"; empty for a preset
+
+  static Origin rule(std::string name) { return {Kind::rule, std::move(name)}; }
+};
+
+// A key that was given and has no effect, where, and why.
+struct IgnoredKey {
+  std::string key;
+  std::string where;
+  std::string reason;
+};
+
+struct Config {
+  Recipe recipe = Recipe::train;
+  std::int64_t seed = 1234;
+  StepScheduler step_scheduler;
+  DistEnv dist_env;
+  Distributed distributed;
+  Model model;
+  Optimizer optimizer;
+  LrScheduler lr_scheduler;
+  LossFn loss_fn;
+  Dataset dataset{.target = DatasetKind::mock};
+  Dataset validation_dataset;
+  Benchmark benchmark;
+  Checkpoint checkpoint;
+  ClipGradNorm clip_grad_norm;
+  Memory memory;
+  Runtime runtime;
+  Logging logging;
+
+  // Not part of the schema: where each value that is not a preset came from, by key, and what had no effect.
+  std::map<std::string, Origin, std::less<>> origins;
+  std::vector<IgnoredKey> ignored;
+
+  Origin origin(std::string_view key) const;
+  bool is_set(std::string_view key) const { return origins.find(key) != origins.end(); }
+
+  // Rules between sections, in one place.
+  Recompute recompute() const;      // memory.recompute where given, else distributed.activation_checkpointing
+  Balance balance() const;          // benchmark.balance where given, else model.backend.fake_balanced_gate
+  double watchdog_seconds() const;  // runtime.watchdog_seconds where given, else dist_env.timeout_minutes
+
+  template <class V>
+  void fields(V& v) {
+    v("recipe", recipe, "what the file is for");
+    v("seed", seed, "of weights, mock tokens and gates", non_negative);
+    v.section("step_scheduler", step_scheduler, "batch sizes and length of the run");
+    v.section("dist_env", dist_env, "communication between ranks");
+    v.section("distributed", distributed, "parallel degrees");
+    v.section("model", model, "the model");
+    v.section("optimizer", optimizer, "the optimizer");
+    v.section("lr_scheduler", lr_scheduler, "the learning rate over the run");
+    v.section("loss_fn", loss_fn, "the loss");
+    v.section("dataset", dataset, "training data");
+    v.section("validation_dataset", validation_dataset, "validation data");
+    v.section("benchmark", benchmark, "what a benchmark times and prints");
+    v.section("checkpoint", checkpoint, "checkpoints");
+    v.section("clip_grad_norm", clip_grad_norm, "gradient clipping");
+    v.section("memory", memory, "what is kept, and room for imbalance");
+    v.section("runtime", runtime, "device, numbers and threads");
+    v.section("logging", logging, "records of the run");
+    v.ignore("dataloader", "batches are made in the process, in the order of global sample ids");
+    v.ignore("validation_dataloader", "batches are made in the process, in the order of global sample ids");
+    v.ignore("ci", "settings of NeMo's own test jobs");
+    v.ignore("wandb", "no reports leave the machine; see logging.jsonl");
+    v.ignore("mlflow", "no reports leave the machine; see logging.jsonl");
+    v.ignore("comet", "no reports leave the machine; see logging.jsonl");
+    v.ignore("moe_metrics", "steers NeMo's loggers");
+    v.ignore("nvtx", "annotates Python modules");
+    v.ignore("compile", "steers torch's compiler");
+    v.ignore("slurm", "launching is left to mpirun or srun");
+  }
+};
+
+}  // namespace sluice::config
+
+namespace sluice {
+using config::Config;
+}

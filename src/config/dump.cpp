@@ -1,0 +1,137 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+#include <optional>
+
+#include "base/error.h"
+#include "base/text.h"
+#include "config/load.h"
+#include "config/schema.h"
+
+namespace sluice::config {
+namespace {
+
+// One line of the resolved configuration.
+struct Line {
+  std::string key;
+  std::string text;
+};
+
+// Every value in the order of the schema; the model's own fields stand where their section is.
+std::vector<Line> lines_of(const Config& config) {
+  Config copy = config;
+  const Schema schema = bind(copy);
+  std::vector<Line> lines;
+  bool in_open = false;
+  const auto add_open = [&] {
+    for (const HubField& field : copy.model.config.overrides.fields) {
+      lines.push_back({fmt::format("{}.{}", schema.open_section.key, field.key), field.json});
+    }
+  };
+  for (const Field& field : schema.fields) {
+    const bool now = parent(field.key) == schema.open_section.key;
+    if (in_open && !now) add_open();
+    in_open = now;
+    lines.push_back({field.key, field.write()});
+  }
+  if (in_open) add_open();
+  return lines;
+}
+
+std::vector<std::string_view> split(std::string_view key) {
+  std::vector<std::string_view> parts;
+  for (std::size_t dot; (dot = key.find('.')) != std::string_view::npos; key.remove_prefix(dot + 1)) {
+    parts.push_back(key.substr(0, dot));
+  }
+  parts.push_back(key);
+  return parts;
+}
+
+std::string comment(const Origin& origin) {
+  return origin.kind == Origin::Kind::preset ? "preset" : origin.text;
+}
+
+bool under(std::string_view key, std::string_view section) {
+  return section.empty() || key == section || (key.starts_with(section) && key[section.size()] == '.');
+}
+
+}  // namespace
+
+std::string to_yaml(const Config& config, Show show) {
+  constexpr std::size_t comment_column = 56;
+  std::string text;
+  std::vector<std::string_view> open;
+  const std::vector<Line> lines = lines_of(config);
+  for (const Line& line : lines) {
+    const Origin origin = config.origin(line.key);
+    if (show == Show::given && origin.kind == Origin::Kind::preset) continue;
+    std::vector<std::string_view> parts = split(line.key);
+    const std::string_view name = parts.back();
+    parts.pop_back();
+    const auto common = static_cast<std::size_t>(std::ranges::mismatch(parts, open).in1 - parts.begin());
+    for (std::size_t depth = common; depth < parts.size(); ++depth) {
+      text += fmt::format("{:{}}{}:\n", "", 2 * depth, parts[depth]);
+    }
+    const std::string entry = fmt::format("{:{}}{}: {}", "", 2 * parts.size(), name, line.text);
+    const std::size_t width = std::max(entry.size() + 2, comment_column);
+    text += fmt::format("{:<{}}# {}\n", entry, width, comment(origin));
+    open = std::move(parts);
+  }
+  if (!config.ignored.empty()) text += "# given, without effect here:\n";
+  for (const IgnoredKey& ignored : config.ignored) {
+    text += fmt::format("#   {} ({}): {}\n", ignored.key, ignored.where, ignored.reason);
+  }
+  return text;
+}
+
+std::vector<Change> differences(const Config& before, const Config& after) {
+  const std::vector<Line> old_lines = lines_of(before);
+  const std::vector<Line> new_lines = lines_of(after);
+  const auto find = [](const std::vector<Line>& lines, std::string_view key) -> std::optional<std::string> {
+    const auto found = std::ranges::find(lines, key, [](const Line& line) -> std::string_view { return line.key; });
+    return found == lines.end() ? std::nullopt : std::optional(found->text);
+  };
+  std::vector<Change> changes;
+  for (const Line& line : new_lines) {
+    const std::optional<std::string> old = find(old_lines, line.key);
+    if (!old || *old != line.text) changes.push_back({line.key, old.value_or("unset"), line.text});
+  }
+  for (const Line& line : old_lines) {
+    if (!find(new_lines, line.key)) changes.push_back({line.key, line.text, "unset"});
+  }
+  return changes;
+}
+
+std::vector<KeyInfo> keys(std::string_view section) {
+  Config presets;
+  const Schema schema = bind(presets);
+  std::vector<KeyInfo> result;
+  for (const Field& field : schema.fields) {
+    if (under(field.key, section)) result.push_back({field.key, field.type, field.write(), field.doc, false});
+  }
+  if (under(schema.open_section.key, section)) {
+    result.push_back({schema.open_section.key + ".*", "any", "unset", schema.open_section.doc, false});
+  }
+  for (const Described& ignored : schema.ignored) {
+    if (under(ignored.key, section)) result.push_back({ignored.key, "", "", ignored.doc, true});
+  }
+  if (result.empty()) throw unknown_key(schema, section);
+  return result;
+}
+
+std::string describe_keys(std::string_view section) {
+  std::string values;
+  std::string ignored;
+  for (const KeyInfo& info : keys(section)) {
+    if (info.ignored) {
+      ignored += fmt::format("  {}: {}\n", info.key, info.doc);
+    } else {
+      values += fmt::format("{}: {}\n    {}\n    {}\n", info.key, info.preset, info.doc, info.type);
+    }
+  }
+  if (!ignored.empty()) values += "read, without effect:\n" + ignored;
+  return values;
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,211 @@
+#include "config/load.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/text.h"
+#include "config/schema.h"
+
+namespace sluice::config {
+namespace {
+
+// Lays parsed values over a configuration, key by key.
+class Loader {
+ public:
+  // `name` is the file; a value of the command line or of a rule has the origin it is given instead.
+  Loader(Config& config, std::string_view name) : config_(config), schema_(bind(config)), name_(name) {}
+  Loader(Config& config, Origin origin) : Loader(config, place_of(origin)) { origin_ = std::move(origin); }
+
+  // The entries of a section, of the whole file when `section` is empty.
+  void entries(const std::string& section, const Node& node) {
+    for (const Node& entry : node.items) {
+      const std::string key = section.empty() ? entry.key : section + "." + entry.key;
+      // Dots are for the command line; in a file they would let a key be given twice.
+      if (entry.key.find('.') != std::string::npos && !is_open(key)) throw unknown_key(schema_, key).at(at(entry));
+      value(key, entry);
+    }
+  }
+
+  void value(const std::string& key, const Node& node) {
+    if (const Field* field = schema_.find(key)) {
+      assign(*field, node);
+    } else if (schema_.find_section(key) != nullptr) {
+      section(key, node);
+    } else if (const Described* ignored = schema_.find_ignored(key)) {
+      config_.ignored.push_back({key, written(key, node).text, ignored->doc});
+    } else if (is_open(key)) {
+      hub_field(key, node);
+    } else if (const std::string inside = ignored_around(key); !inside.empty()) {
+      config_.ignored.push_back({key, written(key, node).text, schema_.find_ignored(inside)->doc});
+    } else {
+      throw unknown_key(schema_, key).at(at(node));
+    }
+  }
+
+ private:
+  static std::string place_of(const Origin& origin) {
+    return origin.kind == Origin::Kind::command_line ? "command line" : origin.text;
+  }
+
+  std::string at(const Node& node) const { return place(name_, node.line); }
+
+  Origin written(std::string_view key, const Node& node) const {
+    if (origin_.kind == Origin::Kind::preset) return {Origin::Kind::file, at(node)};
+    // An override of a whole section is noted by its own name at each of its keys.
+    if (origin_.kind == Origin::Kind::command_line && origin_.text.empty())
+      return {origin_.kind, fmt::format("--{}", key)};
+    return origin_;
+  }
+
+  void assign(const Field& field, const Node& node) {
+    // NeMo also writes a choice as a section that holds nothing but its target.
+    const bool wrapped = node.kind == Node::Kind::map && node.items.size() == 1 && node.items[0].key == "_target_";
+    naming(field.key, node, [&] { field.assign(expanded(wrapped ? node.items[0] : node)); });
+    config_.origins[field.key] = written(field.key, node);
+  }
+
+  void section(const std::string& key, const Node& node) {
+    if (node.kind == Node::Kind::null) return;
+    if (node.kind != Node::Kind::map) {
+      throw user_error("{} is a section: its keys stand indented below it", key)
+          .at(at(node))
+          .advise(fmt::format("keys of this section: sluice config --keys {}", key));
+    }
+    entries(key, node);
+  }
+
+  bool is_open(std::string_view key) const {
+    const std::string& open = schema_.open_section.key;
+    if (schema_.open == nullptr || !key.starts_with(open + ".")) return false;
+    // A near miss of one of the section's own keys is a mistake, not a field of the model.
+    std::vector<std::string> own;
+    for (const Field& field : schema_.fields) {
+      if (parent(field.key) == open) own.emplace_back(leaf(field.key));
+    }
+    return nearest(key.substr(open.size() + 1), own).empty();
+  }
+
+  void hub_field(const std::string& key, const Node& node) {
+    if (node.kind == Node::Kind::map && !node.items.empty()) {
+      for (const Node& entry : node.items) hub_field(key + "." + entry.key, entry);
+      return;
+    }
+    const std::string_view name = std::string_view(key).substr(schema_.open_section.key.size() + 1);
+    naming(key, node, [&] { schema_.open->set(name, to_json(expanded(node))); });
+    config_.origins[key] = written(key, node);
+  }
+
+  // The ignored key that `key` stands below, if any.
+  std::string ignored_around(std::string_view key) const {
+    while (!(key = parent(key)).empty()) {
+      if (schema_.find_ignored(key) != nullptr) return std::string(key);
+    }
+    return {};
+  }
+
+  // Runs `act`; its error gets the key in front and the place.
+  template <class Act>
+  void naming(std::string_view key, const Node& node, Act act) const {
+    try {
+      act();
+    } catch (const Error& error) {
+      throw Error(error.kind(), fmt::format("{}: {}", key, error.what())).at(at(node)).advise(error.hint());
+    }
+  }
+
+  static Node expanded(const Node& node) {
+    Node result = node;
+    if (result.text.find('$') != std::string::npos) result.text = expand_environment(result.text);
+    for (Node& item : result.items) item = expanded(item);
+    return result;
+  }
+
+  Config& config_;
+  Schema schema_;
+  std::string name_;
+  Origin origin_;
+};
+
+// Text of the command line: a flow list, flow map or quoted text where it begins as one, otherwise a plain scalar.
+Node read_argument(std::string_view key, std::string_view text, std::string_view name) {
+  Node node;
+  if (!text.empty() && std::string_view("[{\"'").find(text.front()) != std::string_view::npos) {
+    try {
+      node = parse_yaml(text, name);
+    } catch (const Error&) {
+      // The parser's own words speak of lines and of the end of the file.
+      throw user_error("{}: not a list, a map or quoted text: {}", key, json_quote(text)).at(std::string(name));
+    }
+  } else {
+    node.kind = Node::Kind::scalar;
+    node.text = text;
+  }
+  // Lines within an argument mean nothing to a person.
+  const auto clear = [](auto&& self, Node& each) -> void {
+    each.line = 0;
+    for (Node& item : each.items) self(self, item);
+  };
+  clear(clear, node);
+  return node;
+}
+
+}  // namespace
+
+Config parse(std::string_view yaml, std::string_view name) {
+  const Node root = parse_yaml(yaml, name);
+  if (root.kind == Node::Kind::null) {
+    throw user_error("the file is empty")
+        .at(std::string(name))
+        .advise("a configuration needs at least model.config; examples/ has runnable ones");
+  }
+  if (root.kind != Node::Kind::map) {
+    throw user_error("not a configuration: expected keys such as `model:` at the left margin")
+        .at(place(name, root.line));
+  }
+  Config config;
+  Loader(config, name).entries("", root);
+  return config;
+}
+
+Config load(const std::filesystem::path& file) {
+  std::error_code ignored;
+  if (std::filesystem::is_directory(file, ignored)) {
+    throw user_error("cannot read {}: it is a directory", file.string()).advise("name a YAML file");
+  }
+  return parse(read_file(file, max_file_bytes), file.string());
+}
+
+void set(Config& config, std::string_view key, std::string_view text, Origin origin) {
+  const std::string name = origin.kind == Origin::Kind::command_line ? "command line" : origin.text;
+  Node node = read_argument(key, text, name);
+  // Written down only if the whole value is good.
+  Config changed = config;
+  Loader(changed, std::move(origin)).value(std::string(key), node);
+  config = std::move(changed);
+}
+
+void apply_overrides(Config& config, std::span<const std::string> arguments) {
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (!argument.starts_with("--") || argument.size() == 2) {
+      throw user_error("{} is neither a key nor a value", json_quote(argument))
+          .at("command line")
+          .advise("settings are written --section.key value");
+    }
+    const std::size_t equals = argument.find('=');
+    const std::string key = argument.substr(2, equals == std::string::npos ? equals : equals - 2);
+    std::string text = "true";
+    if (equals != std::string::npos) {
+      text = argument.substr(equals + 1);
+    } else if (i + 1 < arguments.size() && !arguments[i + 1].starts_with("--")) {
+      text = arguments[++i];
+    }
+    set(config, key, text, {Origin::Kind::command_line, ""});
+  }
+}
+
+}  // namespace sluice::config

@@ -1,0 +1,53 @@
+// From a file and the command line to a Config, and back to text. Every mistake in the input is a user error that
+// names the key, the value, what was expected and the place.
+#pragma once
+
+#include <filesystem>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "config/config.h"
+
+namespace sluice::config {
+
+// Reads a file over the presets. Checks keys and types, not the rules of `validate`.
+Config load(const std::filesystem::path& file);
+// The same for text at hand; `name` stands for the file in messages.
+Config parse(std::string_view yaml, std::string_view name);
+
+// Sets one key, or a whole section given as a flow map ("{tp_size: 2}"), from text typed by the schema.
+void set(Config& config, std::string_view key, std::string_view text, Origin origin);
+// Applies "--a.b.c value", "--a.b.c=value" and "--a.b.flag" (true) in order.
+void apply_overrides(Config& config, std::span<const std::string> arguments);
+
+// The rules between values that need neither a model nor the number of ranks.
+void validate(const Config& config);
+
+// The values that differ, as they would be written.
+struct Change {
+  std::string key;
+  std::string before;
+  std::string after;
+};
+std::vector<Change> differences(const Config& before, const Config& after);
+
+// The resolved configuration as YAML that reads back as the same values, each with where it came from, and what was
+// given without effect.
+enum class Show { all, given };
+std::string to_yaml(const Config& config, Show show = Show::all);
+
+// Keys of a section (all when empty) with what they take.
+struct KeyInfo {
+  std::string key;
+  std::string type;    // empty for an ignored key
+  std::string preset;  // empty for an ignored key
+  std::string doc;     // for an ignored key: why it has no effect
+  bool ignored = false;
+};
+std::vector<KeyInfo> keys(std::string_view section = {});
+// The listing a person reads.
+std::string describe_keys(std::string_view section = {});
+
+}  // namespace sluice::config

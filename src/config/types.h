@@ -1,0 +1,190 @@
+// The vocabulary of the configuration: choices written as words, bounds of numbers, fields that only the model knows.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace sluice::config {
+
+// Bounds of a number, both ends included unless `above` is set.
+struct Range {
+  double low = -std::numeric_limits<double>::infinity();
+  double high = std::numeric_limits<double>::infinity();
+  bool above = false;  // the low end itself is excluded
+};
+inline constexpr double max_count = 2147483647.0;
+inline constexpr Range count{1, max_count};       // of things there is at least one of
+inline constexpr Range count_or_0{0, max_count};  // of things there may be none of
+inline constexpr Range positive{.low = 0, .above = true};
+inline constexpr Range non_negative{.low = 0};
+
+// A choice and the words it goes by: the first word of a value is the one sluice writes, the others are NeMo's or
+// customary. A dotted path matches by its tail ("torch.optim.AdamW" is "AdamW"). Case does not matter.
+template <class Enum>
+struct Spelling {
+  std::string_view word;
+  Enum value;
+};
+
+enum class Recipe { train, benchmark };
+constexpr auto spellings(Recipe) {
+  return std::to_array<Spelling<Recipe>>({{"train", Recipe::train},
+                                          {"TrainFinetuneRecipeForNextTokenPrediction", Recipe::train},
+                                          {"benchmark", Recipe::benchmark},
+                                          {"BenchmarkingRecipeForNextTokenPrediction", Recipe::benchmark}});
+}
+
+enum class Strategy { fsdp2 };
+constexpr auto spellings(Strategy) {
+  return std::to_array<Spelling<Strategy>>({{"fsdp2", Strategy::fsdp2}});
+}
+
+enum class Schedule { one_f_one_b, interleaved, zb_h1 };
+constexpr auto spellings(Schedule) {
+  return std::to_array<Spelling<Schedule>>({{"1f1b", Schedule::one_f_one_b},
+                                            {"interleaved1f1b", Schedule::interleaved},
+                                            {"interleaved_1f1b", Schedule::interleaved},
+                                            {"zb_h1", Schedule::zb_h1},
+                                            {"zbh1", Schedule::zb_h1}});
+}
+
+enum class Rounding { up, down };
+constexpr auto spellings(Rounding) {
+  return std::to_array<Spelling<Rounding>>({{"up", Rounding::up}, {"down", Rounding::down}});
+}
+
+enum class ActivationCheckpointing { none, selective, full };
+constexpr auto spellings(ActivationCheckpointing) {
+  using A = ActivationCheckpointing;
+  return std::to_array<Spelling<A>>(
+      {{"false", A::none}, {"true", A::full}, {"selective", A::selective}, {"full", A::full}});
+}
+
+enum class ModelSource { from_config };
+constexpr auto spellings(ModelSource) {
+  return std::to_array<Spelling<ModelSource>>({{"from_config", ModelSource::from_config}});
+}
+
+enum class ConfigSource { from_pretrained };
+constexpr auto spellings(ConfigSource) {
+  return std::to_array<Spelling<ConfigSource>>({{"from_pretrained", ConfigSource::from_pretrained}});
+}
+
+enum class OptimizerKind { adamw, adam };
+constexpr auto spellings(OptimizerKind) {
+  return std::to_array<Spelling<OptimizerKind>>({{"AdamW", OptimizerKind::adamw}, {"Adam", OptimizerKind::adam}});
+}
+
+enum class StateDtype { fp32, bf16 };
+constexpr auto spellings(StateDtype) {
+  return std::to_array<Spelling<StateDtype>>({{"fp32", StateDtype::fp32},
+                                              {"f32", StateDtype::fp32},
+                                              {"float32", StateDtype::fp32},
+                                              {"bf16", StateDtype::bf16},
+                                              {"bfloat16", StateDtype::bf16}});
+}
+
+enum class DecayStyle { constant, linear, cosine };
+constexpr auto spellings(DecayStyle) {
+  return std::to_array<Spelling<DecayStyle>>(
+      {{"constant", DecayStyle::constant}, {"linear", DecayStyle::linear}, {"cosine", DecayStyle::cosine}});
+}
+
+// Every one of NeMo's names for the same number; sluice's head is always fused and chunked.
+enum class Loss { cross_entropy };
+constexpr auto spellings(Loss) {
+  return std::to_array<Spelling<Loss>>({{"cross_entropy", Loss::cross_entropy},
+                                        {"MaskedCrossEntropy", Loss::cross_entropy},
+                                        {"FusedLinearCrossEntropy", Loss::cross_entropy},
+                                        {"ChunkedCrossEntropy", Loss::cross_entropy},
+                                        {"TEParallelCrossEntropy", Loss::cross_entropy}});
+}
+
+enum class DatasetKind { none, mock, bytes };
+constexpr auto spellings(DatasetKind) {
+  return std::to_array<Spelling<DatasetKind>>({{"none", DatasetKind::none},
+                                               {"mock", DatasetKind::mock},
+                                               {"MockIterableDataset", DatasetKind::mock},
+                                               {"bytes", DatasetKind::bytes}});
+}
+
+enum class Split { all, train, validation };
+constexpr auto spellings(Split) {
+  return std::to_array<Spelling<Split>>(
+      {{"all", Split::all}, {"train", Split::train}, {"validation", Split::validation}});
+}
+
+enum class Balance { published, spread, skewed, router };
+constexpr auto spellings(Balance) {
+  return std::to_array<Spelling<Balance>>({{"published", Balance::published},
+                                           {"spread", Balance::spread},
+                                           {"skewed", Balance::skewed},
+                                           {"router", Balance::router}});
+}
+
+enum class Piece { norm, mla_up, qk_rope, act, experts, dispatch };
+constexpr auto spellings(Piece) {
+  return std::to_array<Spelling<Piece>>({{"norm", Piece::norm},
+                                         {"mla_up", Piece::mla_up},
+                                         {"qk_rope", Piece::qk_rope},
+                                         {"act", Piece::act},
+                                         {"experts", Piece::experts},
+                                         {"dispatch", Piece::dispatch}});
+}
+
+enum class Dtype { f32, bf16, f64 };
+constexpr auto spellings(Dtype) {
+  return std::to_array<Spelling<Dtype>>({{"f32", Dtype::f32},
+                                         {"fp32", Dtype::f32},
+                                         {"float32", Dtype::f32},
+                                         {"bf16", Dtype::bf16},
+                                         {"bfloat16", Dtype::bf16},
+                                         {"f64", Dtype::f64},
+                                         {"fp64", Dtype::f64},
+                                         {"float64", Dtype::f64}});
+}
+
+enum class DeviceKind { cpu, ref, meta };
+constexpr auto spellings(DeviceKind) {
+  return std::to_array<Spelling<DeviceKind>>(
+      {{"cpu", DeviceKind::cpu}, {"ref", DeviceKind::ref}, {"meta", DeviceKind::meta}});
+}
+
+// The first word a value goes by.
+template <class Enum>
+constexpr std::string_view word(Enum value) {
+  for (const auto& spelling : spellings(Enum{})) {
+    if (spelling.value == value) return spelling.word;
+  }
+  return {};
+}
+
+// What backward computes again instead of keeping: nothing, the named pieces, or the whole block from its input.
+// The word `selective` stands for the pieces that cost little: norm, mla_up, qk_rope, act.
+struct Recompute {
+  bool full = false;
+  std::vector<Piece> pieces;  // empty when full
+
+  static Recompute selective() { return {false, {Piece::norm, Piece::mla_up, Piece::qk_rope, Piece::act}}; }
+  bool operator==(const Recompute&) const = default;
+};
+
+// Hugging Face fields written under model.config: sluice's schema does not know them, the model's family does. Nested
+// maps are flattened ("rope_scaling.factor"); values are JSON text, so a consumer can lay them over a config.json.
+struct HubField {
+  std::string key;
+  std::string json;
+};
+struct HubFields {
+  std::vector<HubField> fields;  // in the order first written
+
+  const HubField* find(std::string_view key) const;
+  // A field replaces what it lies under and what lies under it.
+  void set(std::string_view key, std::string json);
+};
+
+}  // namespace sluice::config

@@ -1,0 +1,56 @@
+#include "config/support.h"
+
+namespace sluice::config {
+namespace {
+
+// The error of the valid configuration after the given overrides.
+std::string invalid(const std::vector<std::string>& arguments) {
+  Config config = parse(valid_yaml, "my.yaml");
+  override_with(config, arguments);
+  return error_of([&] { validate(config); });
+}
+
+TEST(Validate, TheValidOnePasses) {
+  EXPECT_NO_THROW(validate(parse(valid_yaml, "my.yaml")));
+}
+
+TEST(Validate, EachRuleCanFail) {
+  EXPECT_EQ(invalid({"--step_scheduler.local_batch_size", "6"}),
+            "my.yaml:4: global_batch_size 64 is not a multiple of local_batch_size 6\n"
+            "       global_batch_size = local_batch_size x data-parallel ranks x accumulation steps");
+  EXPECT_EQ(invalid({"--distributed.pipeline.pp_microbatch_size", "3"}),
+            "command line: pp_microbatch_size 3 does not divide local_batch_size 4");
+  EXPECT_EQ(invalid({"--distributed.pipeline.pp_schedule", "1f1b"}),
+            "my.yaml:14: virtual_stages 2 needs an interleaved schedule, pp_schedule is 1f1b\n"
+            "       pp_schedule: interleaved1f1b");
+  EXPECT_EQ(invalid({"--benchmark.warmup_steps", "12"}),
+            "command line: warmup_steps 12 leaves none of max_steps 12 to time");
+  EXPECT_EQ(invalid({"--optimizer.betas", "[0.9]"}).substr(0, 36), "command line: optimizer.betas are tw");
+  EXPECT_EQ(invalid({"--optimizer.betas", "[0.9, 1]"}).substr(0, 36), "command line: optimizer.betas are tw");
+  EXPECT_EQ(invalid({"--optimizer._target_", "torch.optim.Adam"}),
+            "my.yaml:27: Adam with weight_decay 0.1 adds the decay to the gradient, which sluice does not do\n"
+            "       AdamW decays the weights themselves: _target_: torch.optim.AdamW");
+  EXPECT_EQ(invalid({"--lr_scheduler.min_lr", "1"}), "command line: min_lr 1 is above lr 0.0003");
+  EXPECT_EQ(invalid({"--lr_scheduler.lr_warmup_steps", "20"}),
+            "command line: lr_warmup_steps 20 leaves none of the 12 steps to decay over");
+  EXPECT_EQ(invalid({"--dataset._target_", "bytes"}), "command line: dataset._target_ bytes needs dataset.path");
+  EXPECT_EQ(invalid({"--dataset.path", "x"}), "command line: dataset.path goes with _target_ bytes, which is mock");
+  EXPECT_EQ(invalid({"--dataset._target_", "bytes", "--dataset.path", "x", "--dataset.vocab_size", "100"}),
+            "command line: vocab_size 100 is too small for bytes, which need 256");
+  EXPECT_EQ(invalid({"--dataset._target_", "none"}),
+            "command line: dataset._target_ names no data\n       mock draws random tokens, bytes reads files");
+  EXPECT_EQ(invalid({"--model.config.pretrained_model_name_or_path", "null"}).substr(0, 35),
+            "model.config names no model\n       ");
+  EXPECT_EQ(invalid({"--model.backend.fake_gate_noise", "0.5", "--benchmark.balance", "router"}),
+            "command line: fake_gate_noise belongs to the published gate, and tokens are routed by router\n"
+            "       fake_balanced_gate: true");
+}
+
+TEST(Validate, RulesOfAPipelineRestWithoutOne) {
+  Config config = parse(valid_yaml, "my.yaml");
+  override_with(config, {"--distributed.pp_size", "1", "--distributed.pipeline.pp_microbatch_size", "3"});
+  EXPECT_NO_THROW(validate(config));
+}
+
+}  // namespace
+}  // namespace sluice::config

@@ -1,0 +1,41 @@
+// The two ends of the model: token embedding, and final norm + LM head + loss.
+#pragma once
+
+#include <string>
+
+#include "device/context.h"
+#include "nn/param.h"
+#include "nn/rmsnorm.h"
+
+namespace sluice {
+
+class Embedding {
+ public:
+  Embedding(const std::string& name, int64_t vocab, int64_t hidden, double init_std);
+  // y [T, D] = w[tokens], tokens i32 [T]
+  void forward(Context& ctx, const Tensor& y, const Tensor& tokens) const;
+  void backward(Context& ctx, const Tensor& dy, const Tensor& tokens) const;
+  void visit(const ParamVisitor& visitor) { visitor(weight_); }
+
+ private:
+  Param weight_;
+};
+
+// The head computes its gradients in its forward chunks: its weight gradient cannot be delayed.
+class Head {
+ public:
+  Head(int64_t vocab, int64_t hidden, double eps, double init_std);
+  // loss [T] and, if dx is defined, dx [T, D] = gradient of sum(loss) * grad_scale[0]. labels i32 [T].
+  void forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& x, const Tensor& labels,
+               const Tensor& grad_scale) const;
+  void visit(const ParamVisitor& visitor) {
+    norm_.visit(visitor);
+    visitor(weight_);
+  }
+
+ private:
+  RmsNorm norm_;
+  Param weight_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,22 @@
+#include "nn/linear.h"
+
+namespace sluice {
+
+Linear::Linear(const std::string& name, int64_t in, int64_t out, double init_std)
+    : weight_({.name = name + ".weight", .shape = {out, in}, .init_std = init_std}, 0, 1) {}
+
+Tensor Linear::forward(Context& ctx, const Tensor& x, Arena& arena) const {
+  Tensor y = arena.empty({x.dim(0), weight_.value.dim(0)}, x.dtype());
+  ctx.run(Gemm{.c = y, .a = x, .b = weight_.value, .trans_b = true});
+  return y;
+}
+
+void Linear::input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, bool accumulate) const {
+  ctx.run(Gemm{.c = dx, .a = dy, .b = weight_.value, .accumulate = accumulate});
+}
+
+void Linear::weight_grad(Context& ctx, const Tensor& x, const Tensor& dy) const {
+  ctx.run(Gemm{.c = weight_.grad, .a = dy, .b = x, .trans_a = true, .accumulate = true});
+}
+
+}  // namespace sluice

@@ -1,0 +1,30 @@
+// y = x W^T. The weight's gradient is a call of its own, so that a schedule may delay it.
+#pragma once
+
+#include <string>
+
+#include "device/context.h"
+#include "nn/param.h"
+
+namespace sluice {
+
+class Linear {
+ public:
+  // weight [out, in], normal(init_std)
+  Linear(const std::string& name, int64_t in, int64_t out, double init_std);
+
+  // x [T, in] -> [T, out] in `arena`
+  Tensor forward(Context& ctx, const Tensor& x, Arena& arena) const;
+  // dx = dy W, or dx += dy W
+  void input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, bool accumulate = false) const;
+  // dW += dy^T x
+  void weight_grad(Context& ctx, const Tensor& x, const Tensor& dy) const;
+
+  void visit(const ParamVisitor& visitor) { visitor(weight_); }
+  Param& weight() { return weight_; }
+
+ private:
+  Param weight_;
+};
+
+}  // namespace sluice

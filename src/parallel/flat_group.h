@@ -1,0 +1,113 @@
+// FlatGroup: the parameters of one unit (a block's dense ones, its experts, the embedding, the head) as one flat array,
+// sharded equally over a group of ranks (FSDP) and kept equal over another (HSDP).
+//
+//   weights    this rank's shard, and the gathered array while the unit computes
+//   gradients  the whole array, accumulated over micro-batches and reduce-scattered once per optimizer step in place:
+//              afterwards this rank's part of it is the gradient of its shard
+// With one rank the shard is the array. Parameters start at multiples of 64 elements; padding is zero and stays zero.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "device/context.h"
+#include "nn/param.h"
+
+namespace sluice {
+
+// Buffers that groups with resharding take turns in: one computes while the next is being gathered.
+class GatherBuffers {
+ public:
+  static constexpr int kBuffers = 2;
+  explicit GatherBuffers(Memory& memory);
+  void require_bytes(size_t bytes) { bytes_ = bytes > bytes_ ? bytes : bytes_; }
+  void* take();
+  void give_back(void* buffer);
+
+ private:
+  Arena arena_;
+  size_t bytes_ = 0;
+  std::vector<void*> free_;
+  bool reserved_ = false;
+};
+
+struct FlatGroupOptions {
+  DType dtype = DType::f32;
+  bool reshard_after_use = false;  // gathered weights are given back after each use
+};
+
+// A run of elements of the shard that belong to parameters with the same decay.
+struct ShardSegment {
+  int64_t offset = 0;  // in the shard
+  int64_t count = 0;
+  bool decay = true;
+};
+
+class FlatGroup {
+ public:
+  // `replicate` may be null. `buffers` is needed only with resharding. All referenced objects outlive the group.
+  FlatGroup(std::string name, std::vector<Param*> params, Communicator& shard, Communicator* replicate,
+            const FlatGroupOptions& options, Memory& memory, GatherBuffers* buffers);
+  FlatGroup(const FlatGroup&) = delete;
+  FlatGroup& operator=(const FlatGroup&) = delete;
+  FlatGroup(FlatGroup&&) = delete;
+  FlatGroup& operator=(FlatGroup&&) = delete;
+  ~FlatGroup() = default;
+
+  // Writes this rank's part of every parameter's initial value: a function of (seed, name, global index) alone.
+  void initialize(Context& ctx, uint64_t seed);
+
+  // Starts gathering, unless it is gathered or under way.
+  void begin_gather(Context& ctx);
+  // Parameters' values are valid from here until release().
+  void end_gather(Context& ctx);
+  // Gives the gathered array back if the group reshards; else it stays until invalidate().
+  void release();
+  // The shard has changed: the next use gathers again.
+  void invalidate();
+
+  void zero_gradients(Context& ctx);
+  // Sums gradients over the ranks that hold the same parameters.
+  void begin_reduce(Context& ctx);
+  void end_reduce(Context& ctx);
+
+  const std::string& name() const { return name_; }
+  const Tensor& shard() const { return shard_; }  // [N / ranks]
+  Tensor gradient_shard() const;                  // [N / ranks], valid after end_reduce
+  const std::vector<ShardSegment>& segments() const { return segments_; }
+  const std::vector<Param*>& params() const { return params_; }
+  // Of the gradient shards, one copy in the world counts for the norm.
+  bool counts_for_norm() const { return replicate_ == nullptr || replicate_->rank() == 0; }
+  // This rank's part of a parameter: elements [first, first + value.numel()) of it, and where they are in the shard.
+  struct Piece {
+    const Param* param;
+    int64_t first;  // in the parameter's local piece
+    Tensor value;
+  };
+  std::vector<Piece> pieces() const;
+
+ private:
+  void lay_out(int64_t ranks);
+  void bind_values(const Tensor& full);
+
+  std::string name_;
+  std::vector<Param*> params_;
+  std::vector<int64_t> offsets_;
+  int64_t total_ = 0;  // padded to a multiple of the ranks
+  Communicator& shard_group_;
+  Communicator* replicate_;
+  FlatGroupOptions options_;
+  GatherBuffers* buffers_;
+  Arena weights_;
+  Arena gradients_;
+  Tensor full_;
+  Tensor shard_;
+  Tensor gradient_;
+  std::vector<ShardSegment> segments_;
+  bool gathered_ = false;
+  Work gathering_;
+  Work reducing_;
+};
+
+}  // namespace sluice

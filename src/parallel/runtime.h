@@ -1,0 +1,99 @@
+// The pipeline runtime: runs one rank's part of a schedule over the micro-batches of a step. It binds the arenas each
+// phase may use, gathers parameters before and releases them after use, moves activations between stages, and starts
+// reducing a unit's gradients after their last contribution. One stage without pipelining is a schedule like any other.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "parallel/schedule.h"
+#include "parallel/stage.h"
+
+namespace sluice {
+
+// Where micro-batches come from. On meta nothing is written.
+class MicroBatchSource {
+ public:
+  MicroBatchSource() = default;
+  MicroBatchSource(const MicroBatchSource&) = delete;
+  MicroBatchSource& operator=(const MicroBatchSource&) = delete;
+  virtual ~MicroBatchSource() = default;
+  // The micro-batch the next phases are about, before they run.
+  virtual void select(int micro_batch) = 0;
+  // tokens and labels i32 [T], sample_ids i64 [T / S] of the selected micro-batch; undefined ones are not wanted.
+  virtual void load(Context& ctx, const Tensor& tokens, const Tensor& labels, const Tensor& sample_ids) = 0;
+};
+
+struct RuntimeConfig {
+  int64_t micro_batch_size = 1;  // sequences
+  RecomputePolicy recompute;
+};
+
+// Bytes each arena of a runtime needed at its fullest, by name: what a plan measures and a run reserves.
+using ArenaSizes = std::map<std::string, size_t>;
+
+// Tensors of a step that outlive its phases.
+struct StepTensors {
+  Tensor state;  // f64 [kStepSlots]
+  Tensor loss;   // f64 [1], += the sum of the losses this rank computed
+};
+
+class Runtime {
+ public:
+  // With `sizes` the arenas are reserved now, so that a step allocates nothing.
+  Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, const RuntimeConfig& config, Memory& memory,
+          const ArenaSizes* sizes);
+  ~Runtime();
+  Runtime(const Runtime&) = delete;
+  Runtime& operator=(const Runtime&) = delete;
+  Runtime(Runtime&&) = delete;
+  Runtime& operator=(Runtime&&) = delete;
+
+  // Forward and backward of all micro-batches; gradients are reduced when it returns.
+  void run(MicroBatchSource& source, const StepTensors& step);
+  // Losses of `micro_batches` without gradients: step.loss += their sum.
+  void evaluate(MicroBatchSource& source, const StepTensors& step, int micro_batches);
+
+  const Schedule& schedule() const { return schedule_; }
+  ArenaSizes arena_sizes() const;
+  // Arenas that needed more than was reserved: "chunk 0 activations 1: 2 more chunks".
+  std::vector<std::string> grown() const;
+  // The arenas F and B use outside a step: for the optimizer's scratch.
+  void bind_scratch();
+
+ private:
+  struct Flight;     // one micro-batch in one chunk, from F to its last W
+  struct ArenaPool;  // arenas of one role and chunk
+  Arena& arena(const std::string& name, MemoryKind kind);
+  Flight& take_off(int chunk, int micro_batch);
+  void land(Flight& flight);
+  void forward(int chunk, int micro_batch, MicroBatchSource& source, const StepTensors& step, bool with_gradients);
+  void backward(int chunk, int micro_batch, bool full, MicroBatchSource& source);
+  void weight(int chunk, int micro_batch);
+  void start_reduce_if_last(int chunk);
+  void bind_forward(const Flight& flight);
+  void bind_backward(const Flight& flight, bool full);
+  BlockInput block_input(const Flight& flight) const;
+  int peer_of_stage(int model_stage) const { return model_stage % schedule_.stages; }
+
+  Context& ctx_;
+  Mesh& mesh_;
+  Stage& stage_;
+  Schedule schedule_;
+  RuntimeConfig config_;
+  Memory& memory_;
+  const ArenaSizes* sizes_;
+  std::map<std::string, std::unique_ptr<Arena>> arenas_;
+  Arena* constants_;
+  Arena* scratch_;
+  Tensor cos_sin_;
+  bool defers_ = false;  // the schedule has W of its own
+  std::vector<std::unique_ptr<ArenaPool>> activations_;
+  std::vector<std::unique_ptr<ArenaPool>> deferred_;
+  std::map<std::pair<int, int>, std::unique_ptr<Flight>> flights_;
+  std::vector<int> contributions_left_;  // per chunk, in this step
+};
+
+}  // namespace sluice

@@ -1,0 +1,79 @@
+// Pipeline schedules as data: for each stage of the pipeline the order of its forwards (F), backwards (B, input
+// gradients) and weight gradients (W) over chunks and micro-batches. Notation: F0.3 is the forward of micro-batch 3 in
+// the rank's chunk 0. A backward marked full (written BW) does its W at once. Communication follows from the order.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace sluice {
+
+enum class ActionKind : uint8_t { forward, backward, backward_full, weight };
+
+struct Action {
+  ActionKind kind = ActionKind::forward;
+  int chunk = 0;  // local chunk (virtual stage) of the rank
+  int micro_batch = 0;
+  bool operator==(const Action&) const = default;
+  std::string str() const;  // "F0.3", "B0.3", "BW0.3", "W0.3"
+};
+
+// Chunk c of pipeline rank p is model stage c * num_stages + p (loop placement).
+struct Schedule {
+  std::string name;
+  int stages = 1;         // pipeline ranks
+  int chunks = 1;         // chunks per rank (VP)
+  int micro_batches = 1;  // in one optimizer step
+  std::vector<std::vector<Action>> ranks;
+
+  // Forward activations of a chunk alive at once on a rank: how many slots its arenas need.
+  int max_in_flight(int rank, int chunk) const;
+  // Micro-batches between B and W at once; a full backward defers nothing.
+  int max_deferred(int rank, int chunk) const;
+  // Micro-batches between F and W at once: slots of a store that only W returns.
+  int max_held(int rank, int chunk) const;
+};
+
+// Throws a user error that names the schedule and the numbers when it cannot be made. Any micro_batches >= 1.
+// Names as in NeMo AutoModel / torch: "1f1b", "interleaved1f1b", "zb-h1"; case, '-' and '_' do not matter. With one
+// stage of one chunk there is no pipeline, so every name is accepted.
+Schedule make_schedule(const std::string& name, int stages, int chunks, int micro_batches);
+
+Schedule schedule_1f1b(int stages, int micro_batches);
+// Narayanan et al. 2021: micro-batches pass each chunk in groups. The paper's groups have `stages` micro-batches; a
+// remainder is spread over them instead of forming a smaller group, which keeps the bubble at
+// (stages - 1) / (chunks * micro_batches + stages - 1) and cannot deadlock. Groups have fewer than 2 * stages.
+Schedule schedule_interleaved_1f1b(int stages, int chunks, int micro_batches);
+// Qi et al. 2023, ZB-H1: 1F1B with W delayed to fill the bubbles, at 1F1B's memory.
+Schedule schedule_zb_h1(int stages, int micro_batches);
+
+// Every F, B and W exactly once and in a feasible order: runs the ranks with an unbounded first-in first-out queue for
+// activations to the next rank and one for gradients to the previous, and throws an internal error naming the first
+// action that can never run. Queues are empty at the end.
+void validate(const Schedule& schedule);
+
+// Times of one chunk's F, B and W, used to draw and to compare schedules. A full backward takes backward + weight.
+struct ActionTimes {
+  double forward = 1;
+  double backward = 1;
+  double weight = 1;
+};
+struct Timeline {
+  struct Span {
+    Action action;
+    double begin = 0;
+    double end = 0;
+  };
+  std::vector<std::vector<Span>> ranks;
+  double end = 0;
+  // Idle share of the ranks' time.
+  double bubble() const;
+};
+// Every action as early as its rank's order and its inputs allow; messages take no time.
+Timeline simulate(const Schedule& schedule, const ActionTimes& times);
+// One text line per rank for a terminal of `width` columns, time to the right, idle time as dots: "0 F0 F1 .. BW0 ..".
+// Where the actions' names (without the chunk if there is only one) do not fit, their letters F, B (also full), W.
+std::string draw(const Schedule& schedule, const ActionTimes& times, int width);
+
+}  // namespace sluice

@@ -1,0 +1,78 @@
+// The part of a model one pipeline rank holds: for each of its chunks the units (embedding, blocks, head) with their
+// parameter groups.
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "comm/mesh.h"
+#include "nn/block.h"
+#include "nn/embedding.h"
+#include "parallel/flat_group.h"
+
+namespace sluice {
+
+struct StageConfig {
+  std::vector<BlockConfig> blocks;  // of the whole model, in order
+  int64_t vocab = 0;
+  int64_t hidden = 0;
+  int64_t seq_len = 0;
+  double norm_eps = 0;
+  double init_std = 0;
+  double rope_theta = 0;
+  int chunks = 1;  // virtual stages per rank
+  FlatGroupOptions groups;
+};
+
+// Layers [first, first + count) of `layers`, cut into `stages` consecutive parts of which the first `layers % stages`
+// have one more.
+struct LayerRange {
+  int64_t first = 0;
+  int64_t count = 0;
+};
+LayerRange layers_of_stage(int64_t layers, int64_t stages, int64_t stage);
+
+// Parameter groups that are gathered and released together.
+struct Unit {
+  std::vector<std::unique_ptr<FlatGroup>> groups;
+
+  void begin_gather(Context& ctx) const;
+  void end_gather(Context& ctx) const;
+  void release() const;
+  void begin_reduce(Context& ctx) const;
+};
+
+struct Chunk {
+  int model_stage = 0;
+  std::optional<Embedding> embedding;
+  std::vector<std::unique_ptr<Block>> blocks;
+  std::optional<Head> head;
+  Unit embedding_unit;
+  std::vector<Unit> block_units;
+  Unit head_unit;
+};
+
+class Stage {
+ public:
+  // Builds this rank's chunks and takes memory for their parameters; `forecast` answers on meta.
+  Stage(const StageConfig& config, Mesh& mesh, const LoadForecast* forecast, Memory& memory);
+
+  std::vector<Chunk>& chunks() { return chunks_; }
+  // Every parameter group of this rank, in model order.
+  std::vector<FlatGroup*> groups();
+  const StageConfig& config() const { return config_; }
+
+ private:
+  Unit make_unit(const std::string& name, const std::function<void(const ParamVisitor&)>& visit);
+
+  StageConfig config_;
+  Mesh& mesh_;
+  Memory& memory_;
+  GatherBuffers dense_buffers_;
+  GatherBuffers expert_buffers_;
+  std::vector<Chunk> chunks_;
+};
+
+}  // namespace sluice

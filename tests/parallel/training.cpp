@@ -1,0 +1,111 @@
+#include "training.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <mutex>
+
+#include "data/mock.h"
+
+namespace sluice::testing {
+
+Config tiny_config(const std::vector<std::string>& overrides) {
+  Config config = config::parse(R"(
+seed: 7
+step_scheduler: {global_batch_size: 8, local_batch_size: 1, max_steps: 20}
+model:
+  config:
+    model_type: qwen3_moe
+    vocab_size: 64
+    hidden_size: 32
+    num_hidden_layers: 4
+    num_attention_heads: 4
+    num_key_value_heads: 2
+    head_dim: 8
+    num_experts: 8
+    num_experts_per_tok: 2
+    moe_intermediate_size: 16
+    rms_norm_eps: 1.0e-6
+    rope_theta: 10000.0
+    max_position_embeddings: 64
+dataset: {_target_: mock, seq_len: 16}
+runtime: {dtype: f64}
+optimizer: {_target_: torch.optim.AdamW, lr: 0.003, eps: 1.0e-4, weight_decay: 0.1}
+clip_grad_norm: {max_norm: 1.0}
+)",
+                                "tiny");
+  config::apply_overrides(config, overrides);
+  return config;
+}
+
+namespace {
+
+void collect(Trainer& trainer, Training& into) {
+  for (FlatGroup* group : trainer.stage().groups()) {
+    for (const FlatGroup::Piece& piece : group->pieces()) {
+      const ParamSpec& spec = piece.param->spec;
+      std::vector<double>& values = into.weights[spec.name];
+      values.resize(static_cast<size_t>(spec.shape.numel()), std::numeric_limits<double>::quiet_NaN());
+      const int64_t first = piece.param->first + piece.first;
+      dispatch_float(piece.value.dtype(), [&](auto type) {
+        const auto* data = piece.value.data<decltype(type)>();
+        for (int64_t i = 0; i < piece.value.numel(); ++i) {
+          values[static_cast<size_t>(first + i)] = static_cast<double>(data[i]);
+        }
+      });
+    }
+  }
+}
+
+}  // namespace
+
+Training train(const Layout& layout, const TrainingOptions& options) {
+  const Config config = tiny_config(layout.overrides);
+  const RunSpec spec = resolve(config, layout.ranks);
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  Training training;
+  std::mutex mutex;
+  const SessionOptions session{
+      .device = options.device, .threads = options.threads, .comm = {.timeout_s = 120, .async = options.async_comm}};
+  run_session(spec, session, dataset, [&](Trainer& trainer) {
+    std::vector<double> losses;
+    for (int step = 0; step < options.steps; ++step) losses.push_back(trainer.step(step).loss);
+    const std::lock_guard lock(mutex);
+    if (trainer.mesh().world.rank() == 0) training.losses = losses;
+    collect(trainer, training);
+  });
+  return training;
+}
+
+Difference compare(const Training& one, const Training& other) {
+  Difference difference;
+  const double none = std::numeric_limits<double>::infinity();
+  if (one.losses.size() != other.losses.size() || one.weights.size() != other.weights.size()) return {none, none, "?"};
+  // Written so that NaN is never small.
+  const auto raise = [](double& worst, double value) {
+    if (!(value <= worst)) worst = value;
+  };
+  for (size_t i = 0; i < one.losses.size(); ++i) {
+    raise(difference.loss, std::abs(one.losses[i] - other.losses[i]) / std::abs(one.losses[i]));
+  }
+  for (const auto& [name, values] : one.weights) {
+    const auto found = other.weights.find(name);
+    if (found == other.weights.end() || found->second.size() != values.size()) return {none, none, name};
+    double largest = 0;
+    double error = 0;
+    for (size_t i = 0; i < values.size(); ++i) {
+      raise(largest, std::abs(values[i]));
+      raise(error, std::abs(values[i] - found->second[i]));
+    }
+    const double relative = error / largest;
+    if (!(relative <= difference.weight)) {
+      difference.weight = relative;
+      difference.worst_weight = name;
+    }
+  }
+  return difference;
+}
+
+}  // namespace sluice::testing

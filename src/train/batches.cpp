@@ -1,0 +1,102 @@
+#include "train/batches.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace sluice {
+
+GateForecast::GateForecast(const GateSpec& gate, const MeshSpec& mesh, const MeshCoordinates& at,
+                           const Sampling& sampling, int64_t seq_len, double headroom)
+    : gate_(gate),
+      mesh_(mesh),
+      first_of_group_(at.stage - at.ep),
+      sampling_(sampling),
+      seq_len_(seq_len),
+      headroom_(headroom) {}
+
+void GateForecast::select(int64_t step, int micro_batch) {
+  if (step == step_ && micro_batch == micro_batch_) return;
+  step_ = step;
+  micro_batch_ = micro_batch;
+  known_.clear();
+}
+
+std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
+  const auto ranks = static_cast<int32_t>(mesh_.ep);
+  const auto per_rank = static_cast<int32_t>(gate_.num_experts / ranks);
+  const auto k = static_cast<size_t>(gate_.top_k);
+  std::vector<int32_t> counts(static_cast<size_t>(2 * ranks), 0);
+  std::vector<int32_t> experts(k);
+  std::vector<int64_t> last_token(static_cast<size_t>(ranks), -1);
+  for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) {
+    for (int64_t position = 0; position < seq_len_; ++position) {
+      const int64_t token = sample * seq_len_ + position;
+      gate_experts(gate_, token, experts.data());
+      for (const int32_t expert : experts) {
+        const auto rank = static_cast<size_t>(expert / per_rank);
+        ++counts[2 * rank + 1];
+        if (last_token[rank] != token) ++counts[2 * rank];
+        last_token[rank] = token;
+      }
+    }
+  }
+  if (headroom_ > 1) add_headroom(counts);
+  return counts;
+}
+
+// Every count grows, but no more tokens go to a rank than there are, and none goes to more ranks than it has experts.
+void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
+  const int64_t tokens = sampling_.micro_batch * seq_len_;
+  int64_t sendable = tokens * std::min<int64_t>(gate_.top_k, mesh_.ep);
+  for (size_t rank = 0; rank < counts.size() / 2; ++rank) {
+    const auto grown = static_cast<int64_t>(std::ceil(counts[2 * rank] * headroom_));
+    const int64_t sent = std::min({grown, tokens, sendable});
+    sendable -= sent;
+    const int64_t most_slots = sent * std::min<int64_t>(gate_.top_k, gate_.num_experts / mesh_.ep);
+    const auto slots = static_cast<int64_t>(std::ceil(counts[2 * rank + 1] * headroom_));
+    counts[2 * rank] = static_cast<int32_t>(sent);
+    counts[2 * rank + 1] = static_cast<int32_t>(std::min(slots, most_slots));
+  }
+}
+
+std::vector<int32_t> GateForecast::counts_sent_by(int source) const {
+  auto known = known_.find(source);
+  if (known == known_.end()) {
+    // Ranks of a stage are ordered as the mesh is, tp and cp fastest: each reads the samples of its data-parallel rank.
+    const int64_t dp_rank = (first_of_group_ + source) / (mesh_.cp * mesh_.tp);
+    known = known_.emplace(source, count(dp_rank)).first;
+  }
+  return known->second;
+}
+
+StepBatches::StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len,
+                         GateForecast* forecast)
+    : dataset_(dataset), sampling_(sampling), dp_rank_(dp_rank), seq_len_(seq_len), forecast_(forecast) {}
+
+int64_t StepBatches::prepare(int64_t step) {
+  step_ = step;
+  batches_.clear();
+  const int64_t micro_batches = sampling_.micro_batches();
+  if (dataset_ == nullptr) return micro_batches * sampling_.micro_batch * seq_len_;
+  int64_t label_tokens = 0;
+  for (int64_t m = 0; m < micro_batches; ++m) {
+    batches_.push_back(make_batch(*dataset_, sampling_.sample_ids(step, m, dp_rank_), seq_len_));
+    label_tokens += count_label_tokens(batches_.back().labels);
+  }
+  return label_tokens;
+}
+
+void StepBatches::select(int micro_batch) {
+  selected_ = micro_batch;
+  if (forecast_ != nullptr) forecast_->select(step_, micro_batch);
+}
+
+void StepBatches::load(Context& ctx, const Tensor& tokens, const Tensor& labels, const Tensor& sample_ids) {
+  if (!ctx.real()) return;
+  const Batch& batch = batches_[static_cast<size_t>(selected_)];
+  if (tokens.defined()) ctx.upload<int32_t>(tokens, batch.tokens);
+  if (labels.defined()) ctx.upload<int32_t>(labels, batch.labels);
+  ctx.upload<int64_t>(sample_ids, batch.sample_ids);
+}
+
+}  // namespace sluice

@@ -1,0 +1,62 @@
+// The micro-batches of a rank, and what a plan knows of their routing without data.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "comm/mesh.h"
+#include "data/batch.h"
+#include "data/sampling.h"
+#include "nn/dispatcher.h"
+#include "ops/router.h"
+#include "parallel/runtime.h"
+
+namespace sluice {
+
+// Row counts of the expert group from a gate that is a function of token ids: exact for a forced gate, the balanced
+// load times `headroom` for a learned router, whose real counts only a run knows.
+class GateForecast : public LoadForecast {
+ public:
+  GateForecast(const GateSpec& gate, const MeshSpec& mesh, const MeshCoordinates& at, const Sampling& sampling,
+               int64_t seq_len, double headroom);
+  void select(int64_t step, int micro_batch);
+  std::vector<int32_t> counts_sent_by(int source) const override;
+
+ private:
+  std::vector<int32_t> count(int64_t dp_rank) const;
+  void add_headroom(std::vector<int32_t>& counts) const;
+
+  GateSpec gate_;
+  MeshSpec mesh_;
+  int first_of_group_ = 0;  // stage rank of the expert group's rank 0
+  Sampling sampling_;
+  int64_t seq_len_;
+  double headroom_;
+  int64_t step_ = 0;
+  int micro_batch_ = 0;
+  // Layers of a micro-batch ask the same again.
+  mutable std::map<int, std::vector<int32_t>> known_;
+};
+
+// Feeds the runtime from a dataset (null on meta).
+class StepBatches : public MicroBatchSource {
+ public:
+  StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len, GateForecast* forecast);
+  // Makes the micro-batches of a step; returns how many label tokens they have.
+  int64_t prepare(int64_t step);
+
+  void select(int micro_batch) override;
+  void load(Context& ctx, const Tensor& tokens, const Tensor& labels, const Tensor& sample_ids) override;
+
+ private:
+  const Dataset* dataset_;
+  Sampling sampling_;
+  int dp_rank_;
+  int64_t seq_len_;
+  GateForecast* forecast_;
+  int64_t step_ = 0;
+  int selected_ = 0;
+  std::vector<Batch> batches_;
+};
+
+}  // namespace sluice

@@ -1,0 +1,205 @@
+#include "train/run_spec.h"
+
+#include <algorithm>
+
+#include "base/hash.h"
+#include "config/load.h"
+#include "model/cards.h"
+
+namespace sluice {
+
+namespace {
+
+RecomputePolicy recompute_policy(const config::Recompute& recompute) {
+  RecomputePolicy policy;
+  policy.full = recompute.full;
+  for (const config::Piece piece : recompute.pieces) {
+    switch (piece) {
+      case config::Piece::norm:
+        policy.norm = true;
+        break;
+      case config::Piece::qk_rope:
+        policy.qk_rope = true;
+        break;
+      case config::Piece::act:
+        policy.act = true;
+        break;
+      case config::Piece::experts:
+        policy.experts = true;
+        break;
+      case config::Piece::dispatch:
+        policy.dispatch = true;
+        break;
+      case config::Piece::mla_up:
+        break;  // models without MLA have nothing of this name to keep
+    }
+  }
+  return policy;
+}
+
+GateKind gate_kind(config::Balance balance) {
+  switch (balance) {
+    case config::Balance::published:
+      return GateKind::published;
+    case config::Balance::skewed:
+      return GateKind::skewed;
+    case config::Balance::spread:
+    case config::Balance::router:
+      break;
+  }
+  return GateKind::spread;
+}
+
+DType dtype_of(config::Dtype dtype) {
+  switch (dtype) {
+    case config::Dtype::f64:
+      return DType::f64;
+    case config::Dtype::f32:
+      return DType::f32;
+    case config::Dtype::bf16:
+      break;
+  }
+  throw user_error("runtime.dtype bf16 is not available on the CPU").advise("use f32 (or f64, slowly)");
+}
+
+DecayShape decay_shape(config::DecayStyle style) {
+  switch (style) {
+    case config::DecayStyle::linear:
+      return DecayShape::linear;
+    case config::DecayStyle::cosine:
+      return DecayShape::cosine;
+    case config::DecayStyle::constant:
+      break;
+  }
+  return DecayShape::constant;
+}
+
+// Virtual stages per rank: stated, or from layers_per_stage rounded as the configuration says.
+int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp) {
+  if (pp == 1) return 1;
+  if (pipeline.virtual_stages) return static_cast<int>(*pipeline.virtual_stages);
+  if (!pipeline.layers_per_stage) return 1;
+  const int64_t stages = (layers + *pipeline.layers_per_stage - 1) / *pipeline.layers_per_stage;
+  if (stages % pp != 0 && !pipeline.round_virtual_stages_to_pp_multiple) {
+    throw user_error("{} layers in stages of {} are {} stages, not a multiple of pp_size {}", layers,
+                     *pipeline.layers_per_stage, stages, pp)
+        .advise("set distributed.pipeline.round_virtual_stages_to_pp_multiple: up or down, or virtual_stages");
+  }
+  const bool up = pipeline.round_virtual_stages_to_pp_multiple == config::Rounding::up;
+  const int64_t rounded = up ? (stages + pp - 1) / pp : stages / pp;
+  return static_cast<int>(rounded > 0 ? rounded : 1);
+}
+
+void check_batch(const RunSpec& spec, bool pipelined) {
+  const int64_t local = spec.local_batch * spec.mesh.dp();
+  if (spec.sampling.global_batch % local != 0) {
+    throw user_error(
+        "step_scheduler.global_batch_size {} is not a multiple of local_batch_size {} x {} data-parallel ranks",
+        spec.sampling.global_batch, spec.local_batch, spec.mesh.dp())
+        .advise(fmt::format("nearest that are: {}, {}",
+                            std::max<int64_t>(1, spec.sampling.global_batch / local) * local,
+                            (spec.sampling.global_batch / local + 1) * local));
+  }
+  if (pipelined && spec.local_batch % spec.sampling.micro_batch != 0) {
+    throw user_error("distributed.pipeline.pp_microbatch_size {} does not divide step_scheduler.local_batch_size {}",
+                     spec.sampling.micro_batch, spec.local_batch);
+  }
+}
+
+}  // namespace
+
+ModelConfig model_of(const Config& config) {
+  std::vector<HfOverride> overrides;
+  for (const config::HubField& field : config.model.config.overrides.fields) {
+    overrides.push_back({field.key, field.json, config.origin("model.config." + field.key).text});
+  }
+  return load_model(config.model.config.pretrained_model_name_or_path.value_or(""), overrides);
+}
+
+RunSpec resolve(const Config& config, int ranks) {
+  config::validate(config);
+  RunSpec spec;
+  spec.model = model_of(config);
+  const config::Distributed& d = config.distributed;
+  if (d.tp_size > 1 || d.cp_size > 1) {
+    throw user_error("distributed.tp_size {} and cp_size {}: tensor and context parallelism are not available",
+                     d.tp_size, d.cp_size)
+        .advise("set both to 1 and use pp_size, ep_size and data parallelism");
+  }
+  spec.mesh = {.world = ranks,
+               .pp = static_cast<int>(d.pp_size),
+               .dp_replicate = static_cast<int>(d.dp_replicate_size),
+               .cp = static_cast<int>(d.cp_size),
+               .tp = static_cast<int>(d.tp_size),
+               .ep = static_cast<int>(d.ep_size)};
+  spec.mesh.validate(spec.model.num_experts);
+  if (d.dp_size && *d.dp_size != spec.mesh.dp()) {
+    throw user_error("distributed.dp_size {} with {} ranks and pp_size {}: there are {} data-parallel ranks",
+                     *d.dp_size, ranks, d.pp_size, spec.mesh.dp())
+        .advise("leave dp_size out: it follows from the others");
+  }
+  spec.seq_len = config.dataset.seq_len;
+  spec.local_batch = config.step_scheduler.local_batch_size;
+  const bool pipelined = spec.mesh.pp > 1;
+  spec.sampling = {.global_batch = config.step_scheduler.global_batch_size,
+                   .micro_batch = pipelined ? d.pipeline.pp_microbatch_size : spec.local_batch,
+                   .dp = spec.mesh.dp()};
+  check_batch(spec, pipelined);
+  spec.chunks = chunks_per_rank(d.pipeline, spec.model.num_layers, spec.mesh.pp);
+  spec.schedule = pipelined ? std::string(config::word(d.pipeline.pp_schedule)) : "1f1b";
+  if (spec.model.num_layers < static_cast<int64_t>(spec.mesh.pp) * spec.chunks) {
+    throw user_error("{} layers cannot fill {} stages (pp_size {} x {} virtual stages)", spec.model.num_layers,
+                     spec.mesh.pp * spec.chunks, spec.mesh.pp, spec.chunks)
+        .advise("lower distributed.pp_size or distributed.pipeline.virtual_stages");
+  }
+  spec.recompute = recompute_policy(config.recompute());
+  spec.router = config.balance() == config::Balance::router ? RouterKind::softmax_topk : RouterKind::forced;
+  spec.gate = {.kind = gate_kind(config.balance()),
+               .num_experts = spec.model.num_experts,
+               .top_k = spec.model.top_k,
+               .skew = config.benchmark.skew,
+               .noise = config.model.backend.fake_gate_noise,
+               .seed = hash64("gate", static_cast<uint64_t>(config.seed))};
+  spec.reshard_after_forward = d.moe.reshard_after_forward;
+  spec.dtype = dtype_of(config.runtime.dtype);
+  spec.optimizer = {.beta1 = config.optimizer.betas.at(0),
+                    .beta2 = config.optimizer.betas.at(1),
+                    .eps = config.optimizer.eps,
+                    .weight_decay = config.optimizer.weight_decay,
+                    .state_dtype = config.optimizer.state_dtype == config::StateDtype::bf16 ? DType::bf16 : DType::f32};
+  spec.lr = {.shape = decay_shape(config.lr_scheduler.lr_decay_style),
+             .peak = config.optimizer.lr,
+             .minimum = config.lr_scheduler.min_lr,
+             .warmup_steps = config.lr_scheduler.lr_warmup_steps,
+             .decay_steps = config.lr_scheduler.lr_decay_steps.value_or(config.step_scheduler.max_steps)};
+  spec.max_norm = config.clip_grad_norm.max_norm.value_or(0);
+  spec.load_factor = config.memory.load_factor;
+  spec.seed = static_cast<uint64_t>(config.seed);
+  spec.steps = config.step_scheduler.max_steps;
+  return spec;
+}
+
+Schedule RunSpec::make_schedule() const {
+  return sluice::make_schedule(schedule, mesh.pp, chunks, static_cast<int>(sampling.micro_batches()));
+}
+
+StageConfig RunSpec::stage() const {
+  StageConfig stage;
+  const Family& family = family_of(model);
+  for (int64_t layer = 0; layer < model.num_layers; ++layer) {
+    stage.blocks.push_back(family.block(model, layer, seq_len));
+    stage.blocks.back().moe.router = router;
+    stage.blocks.back().moe.gate = gate;
+  }
+  stage.vocab = model.vocab_size;
+  stage.hidden = model.hidden_size;
+  stage.seq_len = seq_len;
+  stage.norm_eps = model.norm_eps;
+  stage.init_std = model.init_std;
+  stage.rope_theta = model.rope_theta;
+  stage.chunks = chunks;
+  stage.groups = {.dtype = dtype, .reshard_after_use = reshard_after_forward};
+  return stage;
+}
+
+}  // namespace sluice

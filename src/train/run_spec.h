@@ -1,0 +1,49 @@
+// RunSpec: a configuration resolved for a number of ranks: every size known and checked, nothing left to decide.
+#pragma once
+
+#include "comm/mesh.h"
+#include "config/config.h"
+#include "data/sampling.h"
+#include "model/model_config.h"
+#include "nn/block_config.h"
+#include "optim/adamw.h"
+#include "optim/lr_schedule.h"
+#include "parallel/schedule.h"
+#include "parallel/stage.h"
+
+namespace sluice {
+
+struct RunSpec {
+  ModelConfig model;
+  MeshSpec mesh;
+  Sampling sampling;  // global batch, micro-batch, data-parallel ranks
+  int64_t seq_len = 0;
+  int64_t local_batch = 0;  // LBS of the table: sequences per data-parallel rank per local batch
+  std::string schedule = "1f1b";
+  int chunks = 1;  // virtual stages per rank
+  RecomputePolicy recompute;
+  RouterKind router = RouterKind::softmax_topk;
+  GateSpec gate;  // of a forced router; else what a forecast assumes
+  bool reshard_after_forward = false;
+  DType dtype = DType::f32;
+  AdamWOptions optimizer;
+  LrSchedule lr;
+  double max_norm = 0;  // 0: no clipping
+  double load_factor = 1.5;
+  uint64_t seed = 0;
+  int64_t steps = 0;
+
+  int64_t tokens_per_step() const { return sampling.global_batch * seq_len; }
+  int64_t accumulation() const { return sampling.global_batch / (local_batch * mesh.dp()); }
+  // Whether the number of rows a rank's experts get is known only by running.
+  bool load_varies() const { return router != RouterKind::forced && mesh.ep > 1; }
+  Schedule make_schedule() const;
+  StageConfig stage() const;
+};
+
+// The model a configuration names, with its overrides.
+ModelConfig model_of(const Config& config);
+// Throws user errors for what cannot run on `ranks` ranks.
+RunSpec resolve(const Config& config, int ranks);
+
+}  // namespace sluice

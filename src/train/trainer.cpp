@@ -1,0 +1,105 @@
+#include "train/trainer.h"
+
+#include <array>
+#include <cmath>
+
+#include "optim/gradient_norm.h"
+#include "train/non_finite.h"
+
+namespace sluice {
+
+Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dataset, const ArenaSizes* sizes)
+    : spec_(spec),
+      memory_(*machine.memory),
+      ctx_(*machine.backend, spec.dtype),
+      mesh_(spec.mesh, *machine.world),
+      forecast_(spec.gate, spec.mesh, mesh_.at, spec.sampling, spec.seq_len, spec.load_varies() ? spec.load_factor : 1),
+      batches_(dataset, spec.sampling, mesh_.at.dp, spec.seq_len, ctx_.real() ? nullptr : &forecast_),
+      stage_(spec.stage(), mesh_, &forecast_, memory_),
+      runtime_(ctx_, mesh_, stage_, spec.make_schedule(),
+               {.micro_batch_size = spec.sampling.micro_batch, .recompute = spec.recompute}, memory_, sizes),
+      optimizer_(ctx_, stage_.groups(), spec.optimizer, memory_),
+      step_arena_(memory_, MemoryKind::optimizer, "step state") {
+  step_arena_.reserve(4 * Arena::footprint(kStepSlots * sizeof(double)));
+  step_tensors_.state = step_arena_.empty({kStepSlots}, DType::f64);
+  step_tensors_.loss = step_arena_.empty({1}, DType::f64);
+  sum_squares_ = step_arena_.empty({1}, DType::f64);
+  count_ = step_arena_.empty({1}, DType::i64);
+  for (FlatGroup* group : stage_.groups()) group->initialize(ctx_, spec.seed);
+}
+
+void Trainer::write_state(int64_t step, int64_t label_tokens) {
+  std::array<double, kStepSlots> state{};
+  const auto n = static_cast<double>(step + 1);
+  state[kLearningRate] = spec_.lr.at(step);
+  state[kBiasCorrection1] = 1 - std::pow(spec_.optimizer.beta1, n);
+  state[kBiasCorrection2] = 1 - std::pow(spec_.optimizer.beta2, n);
+  state[kClipFactor] = 1;
+  state[kGradScale] = label_tokens > 0 ? 1 / static_cast<double>(label_tokens) : 0;
+  ctx_.upload<double>(step_tensors_.state, state);
+}
+
+int64_t Trainer::sum_over_data(int64_t value) {
+  ctx_.upload<int64_t>(count_, std::array{value});
+  mesh_.dp->all_reduce(ctx_.compute(), count_, ReduceOp::sum, "label tokens").wait(ctx_.compute());
+  return ctx_.read<int64_t>(count_, [&] { return std::vector{value * mesh_.dp->size()}; }).front();
+}
+
+double Trainer::sum_loss() {
+  // Only the last stage has losses; a rank's share of cp and tp would be partial too, so all ranks add theirs.
+  mesh_.world.all_reduce(ctx_.compute(), step_tensors_.loss, ReduceOp::sum, "loss").wait(ctx_.compute());
+  return ctx_.read<double>(step_tensors_.loss, [] { return std::vector{0.0}; }).front();
+}
+
+StepResult Trainer::step(int64_t step) {
+  StepResult result;
+  runtime_.bind_scratch();
+  result.label_tokens = sum_over_data(batches_.prepare(step));
+  result.learning_rate = spec_.lr.at(step);
+  write_state(step, result.label_tokens);
+  ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
+  for (FlatGroup* group : stage_.groups()) group->zero_gradients(ctx_);
+
+  runtime_.run(batches_, step_tensors_);
+
+  result.loss = sum_loss() / static_cast<double>(std::max<int64_t>(result.label_tokens, 1));
+  if (spec_.max_norm > 0) {
+    sum_gradient_squares(ctx_, mesh_, stage_.groups(), sum_squares_);
+    ctx_.run(ClipFactor{.state = step_tensors_.state, .sum_squares = sum_squares_, .max_norm = spec_.max_norm});
+    result.gradient_norm = std::sqrt(ctx_.read<double>(sum_squares_, [] { return std::vector{0.0}; }).front());
+  }
+  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
+    explain_non_finite(step, result.loss, result.gradient_norm);
+  }
+  optimizer_.step(ctx_, step_tensors_.state);
+  return result;
+}
+
+// Runs the step's micro-batches again, weights being unchanged, and stops at the first operation whose output is bad.
+void Trainer::explain_non_finite(int64_t step, double loss, double norm) {
+  const std::string what = std::isfinite(loss) ? fmt::format("gradient norm is {} at step {}", norm, step)
+                                               : fmt::format("loss is {} at step {}", loss, step);
+  FirstBadTensor finder(ctx_, what);
+  ctx_.add_observer(&finder);
+  for (FlatGroup* group : stage_.groups()) group->zero_gradients(ctx_);
+  runtime_.run(batches_, step_tensors_);
+  mesh_.world.barrier(ctx_.compute(), "search for the first bad tensor");
+  ctx_.remove_observer(&finder);
+  throw runtime_failure("{}: no single operation's result is bad when the step is run again", what)
+      .advise("a sum over many tokens overflowed; lower optimizer.lr or set clip_grad_norm.max_norm");
+}
+
+double Trainer::evaluate(const Dataset& dataset, int64_t batches) {
+  StepBatches source(&dataset, spec_.sampling, mesh_.at.dp, spec_.seq_len, nullptr);
+  runtime_.bind_scratch();
+  ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
+  int64_t tokens = 0;
+  for (int64_t batch = 0; batch < batches; ++batch) {
+    tokens += source.prepare(batch);
+    runtime_.evaluate(source, step_tensors_, static_cast<int>(spec_.sampling.micro_batches()));
+  }
+  tokens = sum_over_data(tokens);
+  return sum_loss() / static_cast<double>(std::max<int64_t>(tokens, 1));
+}
+
+}  // namespace sluice

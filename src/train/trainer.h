@@ -1,0 +1,74 @@
+// Trainer: one rank's whole training program - parameters, runtime, optimizer, data. The same code runs on real memory
+// and on meta, where it is the planner.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "optim/adamw.h"
+#include "parallel/runtime.h"
+#include "train/batches.h"
+#include "train/run_spec.h"
+
+namespace sluice {
+
+struct StepResult {
+  double loss = 0;           // nats per label token of the global batch
+  double gradient_norm = 0;  // before clipping; 0 when there is no clipping
+  double learning_rate = 0;
+  int64_t label_tokens = 0;
+};
+
+// What a rank computes on. All outlive the trainer.
+struct Machine {
+  Backend* backend = nullptr;
+  Memory* memory = nullptr;
+  Communicator* world = nullptr;
+};
+
+class Trainer {
+ public:
+  // `dataset` may be null on meta. With `sizes` (see measure_arenas) nothing is allocated after construction.
+  Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dataset, const ArenaSizes* sizes);
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+  Trainer(Trainer&&) = delete;
+  Trainer& operator=(Trainer&&) = delete;
+  ~Trainer() = default;
+
+  // Step number `step`, counted from 0. A loss or gradient that is not finite ends the run with an error naming the
+  // first bad tensor; weights are then still those before the step.
+  StepResult step(int64_t step);
+  // Mean loss of the first `batches` global batches of `dataset`, without gradients. Collective.
+  double evaluate(const Dataset& dataset, int64_t batches);
+
+  Context& context() { return ctx_; }
+  Mesh& mesh() { return mesh_; }
+  Stage& stage() { return stage_; }
+  Runtime& runtime() { return runtime_; }
+  const RunSpec& spec() const { return spec_; }
+  const MemoryLedger& ledger() const { return memory_.ledger(); }
+
+ private:
+  void write_state(int64_t step, int64_t label_tokens);
+  int64_t sum_over_data(int64_t value);
+  double sum_loss();
+  [[noreturn]] void explain_non_finite(int64_t step, double loss, double norm);
+
+  RunSpec spec_;
+  Memory& memory_;
+  Context ctx_;
+  Mesh mesh_;
+  GateForecast forecast_;
+  StepBatches batches_;
+  Stage stage_;
+  Runtime runtime_;
+  AdamWOptimizer optimizer_;
+  Arena step_arena_;
+  StepTensors step_tensors_;
+  Tensor sum_squares_;  // f64 [1]
+  Tensor count_;        // i64 [1]
+};
+
+}  // namespace sluice

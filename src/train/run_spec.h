@@ -28,7 +28,8 @@ struct RunSpec {
   DType dtype = DType::f32;
   AdamWOptions optimizer;
   LrSchedule lr;
-  double max_norm = 0;  // 0: no clipping
+  bool gradient_norm = true;  // computed each step: printed, and a norm that is not finite stops the run
+  double max_norm = 0;        // 0: no clipping
   double load_factor = 1.5;
   uint64_t seed = 0;
   int64_t steps = 0;
@@ -43,7 +44,9 @@ struct RunSpec {
 
 // The model a configuration names, with its overrides.
 ModelConfig model_of(const Config& config);
+// What is resolved: a run on this machine, whose kernels are for f32 and f64, or a plan for any machine.
+enum class Purpose : uint8_t { run, plan };
 // Throws user errors for what cannot run on `ranks` ranks.
-RunSpec resolve(const Config& config, int ranks);
+RunSpec resolve(const Config& config, int ranks, Purpose purpose = Purpose::run);
 
 }  // namespace sluice

@@ -63,9 +63,10 @@ StepResult Trainer::step(int64_t step) {
   runtime_.run(batches_, step_tensors_);
 
   result.loss = sum_loss() / static_cast<double>(std::max<int64_t>(result.label_tokens, 1));
-  if (spec_.max_norm > 0) {
+  if (spec_.gradient_norm) {
     sum_gradient_squares(ctx_, mesh_, stage_.groups(), sum_squares_);
-    ctx_.run(ClipFactor{.state = step_tensors_.state, .sum_squares = sum_squares_, .max_norm = spec_.max_norm});
+    if (spec_.max_norm > 0)
+      ctx_.run(ClipFactor{.state = step_tensors_.state, .sum_squares = sum_squares_, .max_norm = spec_.max_norm});
     result.gradient_norm = std::sqrt(ctx_.read<double>(sum_squares_, [] { return std::vector{0.0}; }).front());
   }
   if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
@@ -77,8 +78,10 @@ StepResult Trainer::step(int64_t step) {
 
 // Runs the step's micro-batches again, weights being unchanged, and stops at the first operation whose output is bad.
 void Trainer::explain_non_finite(int64_t step, double loss, double norm) {
-  const std::string what = std::isfinite(loss) ? fmt::format("gradient norm is {} at step {}", norm, step)
-                                               : fmt::format("loss is {} at step {}", loss, step);
+  const bool bad_loss = !std::isfinite(loss);
+  // The sign of a NaN means nothing.
+  const double value = std::abs(bad_loss ? loss : norm);
+  const std::string what = fmt::format("{} is {} at step {}", bad_loss ? "loss" : "gradient norm", value, step);
   FirstBadTensor finder(ctx_, what);
   ctx_.add_observer(&finder);
   for (FlatGroup* group : stage_.groups()) group->zero_gradients(ctx_);

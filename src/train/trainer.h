@@ -15,7 +15,7 @@ namespace sluice {
 
 struct StepResult {
   double loss = 0;           // nats per label token of the global batch
-  double gradient_norm = 0;  // before clipping; 0 when there is no clipping
+  double gradient_norm = 0;  // before clipping; 0 when RunSpec::gradient_norm is off
   double learning_rate = 0;
   int64_t label_tokens = 0;
 };

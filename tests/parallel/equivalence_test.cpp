@@ -1,9 +1,9 @@
 // Every parallel axis is equal to one rank: losses within 1e-10 and weights within 1e-9 after five steps in f64.
 #include <gtest/gtest.h>
 
-#include "training.h"
+#include "support/training.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 namespace {
 
 constexpr double kLossTolerance = 1e-10;
@@ -123,4 +123,4 @@ INSTANTIATE_TEST_SUITE_P(Modes, RecomputeEquivalence,
                          });
 
 }  // namespace
-}  // namespace sluice::testing
+}  // namespace sluice::test

@@ -9,7 +9,7 @@
 #include "config/load.h"
 #include "train/session.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 
 struct Layout {
   std::string name;
@@ -42,4 +42,4 @@ struct Difference {
 };
 Difference compare(const Training& one, const Training& other);
 
-}  // namespace sluice::testing
+}  // namespace sluice::test

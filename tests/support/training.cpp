@@ -1,4 +1,4 @@
-#include "training.h"
+#include "support/training.h"
 
 #include <gtest/gtest.h>
 
@@ -9,7 +9,7 @@
 
 #include "data/mock.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 
 Config tiny_config(const std::vector<std::string>& overrides) {
   Config config = config::parse(R"(
@@ -108,4 +108,4 @@ Difference compare(const Training& one, const Training& other) {
   return difference;
 }
 
-}  // namespace sluice::testing
+}  // namespace sluice::test

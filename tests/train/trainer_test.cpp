@@ -1,0 +1,133 @@
+// What a user of the trainer meets besides the loss going down: evaluation, values that are not finite, routing beyond
+// what was planned, a batch that does not fit the ranks.
+#include "train/trainer.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <mutex>
+
+#include "data/mock.h"
+#include "support/training.h"
+#include "train/session.h"
+
+namespace sluice::test {
+namespace {
+
+SessionOptions quick() {
+  return {.device = Device::ref, .comm = {.timeout_s = 60}};
+}
+
+std::string message_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return describe(error);
+  }
+  return "no error";
+}
+
+TEST(Trainer, EvaluatesToTheLossOfTheSameBatch) {
+  for (const std::vector<std::string>& overrides :
+       {std::vector<std::string>{},
+        {"--distributed.pp_size=2", "--distributed.ep_size=2", "--step_scheduler.local_batch_size=4"}}) {
+    const RunSpec spec = resolve(tiny_config(overrides), overrides.empty() ? 1 : 4);
+    const MockDataset dataset(spec.seed, spec.model.vocab_size);
+    run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+      const double evaluated = trainer.evaluate(dataset, 1);
+      EXPECT_NEAR(trainer.step(0).loss, evaluated, 1e-12);
+      // Learning from a batch makes it more likely.
+      EXPECT_LT(trainer.evaluate(dataset, 1), evaluated);
+    });
+  }
+}
+
+TEST(Trainer, StopsAtALossThatIsNotFiniteAndNamesTheFirstBadTensor) {
+  for (const int ranks : {1, 2}) {
+    const RunSpec spec = resolve(tiny_config({"--optimizer.lr=1e300", "--clip_grad_norm.max_norm=null"}), ranks);
+    const MockDataset dataset(spec.seed, spec.model.vocab_size);
+    const std::string message = message_of([&] {
+      run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+        for (int step = 0; step < 3; ++step) trainer.step(step);
+      });
+    });
+    EXPECT_NE(message.find("at step 1: first bad tensor"), std::string::npos) << message;
+    EXPECT_NE(message.find("lower optimizer.lr"), std::string::npos) << message;
+  }
+}
+
+TEST(Trainer, FindsABadWeightBeforeItSpreads) {
+  const RunSpec spec = resolve(tiny_config({}), 1);
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  const std::string message = message_of([&] {
+    run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+      for (FlatGroup* group : trainer.stage().groups()) {
+        for (const FlatGroup::Piece& piece : group->pieces()) {
+          if (piece.param->spec.name == "layers.2.moe.experts.down") *piece.value.data<double>() = std::nan("");
+        }
+      }
+      trainer.step(0);
+    });
+  });
+  EXPECT_NE(message.find("loss is nan at step 0: first bad tensor layers.2.experts, input w of grouped_gemm"),
+            std::string::npos)
+      << message;
+}
+
+TEST(Trainer, RoutingBeyondThePlanGrowsAndIsReported) {
+  const auto grown = [](const std::string& load_factor) {
+    const RunSpec spec = resolve(
+        tiny_config({"--benchmark.balance=router", "--distributed.ep_size=2", "--memory.load_factor=" + load_factor}),
+        2);
+    const MockDataset dataset(spec.seed, spec.model.vocab_size);
+    std::vector<std::string> reports;
+    std::mutex mutex;
+    run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+      trainer.step(0);
+      const std::lock_guard lock(mutex);
+      for (const std::string& report : trainer.runtime().grown()) reports.push_back(report);
+    });
+    return reports;
+  };
+  EXPECT_FALSE(grown("1").empty());
+  EXPECT_TRUE(grown("2").empty());
+}
+
+TEST(Trainer, KeepsMomentsInBf16WhenAsked) {
+  const auto state_bytes = [](const std::string& dtype) {
+    const RunSpec spec = resolve(tiny_config({"--runtime.dtype=f32", "--optimizer.state_dtype=" + dtype}), 1);
+    const MockDataset dataset(spec.seed, spec.model.vocab_size);
+    size_t bytes = 0;
+    double loss = 0;
+    run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+      for (int step = 0; step < 3; ++step) loss = trainer.step(step).loss;
+      bytes = trainer.ledger().at_peak(MemoryKind::optimizer);
+    });
+    EXPECT_TRUE(std::isfinite(loss));
+    return bytes;
+  };
+  const auto full = static_cast<double>(state_bytes("fp32"));
+  EXPECT_NEAR(static_cast<double>(state_bytes("bf16")) / full, 0.5, 0.02);
+}
+
+TEST(RunSpec, RefusesWhatTheRanksCannotDo) {
+  const auto refusal = [](std::vector<std::string> overrides, int ranks) {
+    return message_of([&] { resolve(tiny_config(overrides), ranks); });
+  };
+  EXPECT_NE(refusal({}, 3).find("global_batch_size 8 is not a multiple of local_batch_size 1 x 3"), std::string::npos);
+  EXPECT_NE(refusal({}, 3).find("nearest that are: 6, 9"), std::string::npos);
+  EXPECT_NE(
+      refusal({"--distributed.pp_size=8", "--step_scheduler.local_batch_size=8"}, 8).find("4 layers cannot fill 8"),
+      std::string::npos);
+  EXPECT_NE(refusal({"--distributed.tp_size=2"}, 2).find("tensor and context parallelism are not available"),
+            std::string::npos);
+  EXPECT_NE(refusal({"--distributed.dp_size=3"}, 2).find("there are 2 data-parallel ranks"), std::string::npos);
+  EXPECT_NE(refusal({"--distributed.pp_size=2", "--step_scheduler.local_batch_size=4",
+                     "--distributed.pipeline.pp_microbatch_size=3"},
+                    2)
+                .find("pp_microbatch_size 3 does not divide"),
+            std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -1,40 +1,19 @@
 #include "comm/meta/meta.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <tuple>
 
 #include "base/log.h"
 #include "comm/job.h"
+#include "comm/meta/linked.h"
 
 namespace sluice {
 
 namespace {
 
-struct Letter {
-  double arrival = 0;
-  std::string tensor;  // "f32[4, 8]"
-};
-
-// Messages from one rank to another with one tag; the n-th receive takes the n-th letter.
-struct Channel {
-  std::map<int64_t, Letter> letters;
-  int64_t sent = 0;
-  int64_t expected = 0;
-  std::condition_variable changed;
-};
-
-using ChannelKey = std::tuple<std::string, int, int, int>;  // axis, sender, receiver, tag
-
-// How much of a wait from `now` to `end` was for data on its way, and how much for a peer that had not sent.
-void charge_wait(TrafficTotals& totals, double now, double end, double transfer_s) {
-  const double waited = std::max(0.0, end - now);
-  const double exposed = std::min(waited, transfer_s);
-  totals.exposed_s += exposed;
-  totals.idle_s += waited - exposed;
-}
-
-// A call with a known end.
+// A call that ends at a known time.
 class MetaWork : public Work::Pending {
  public:
   MetaWork(Job& job, int rank, CallName call, TrafficTotals& totals, double end, double seconds)
@@ -44,104 +23,96 @@ class MetaWork : public Work::Pending {
   }
   void wait(Stream& stream) override {
     waited_ = true;
-    charge_wait(totals_, stream.now(), end_, seconds_);
+    learn_end();
+    totals_.add_wait(end_ - stream.now(), seconds_);
     stream.wait_until(end_);
   }
 
  protected:
+  // Sets end_ where other ranks decide it.
+  virtual void learn_end() {}
+
   Job& job_;
   int rank_;
   CallName call_;
   TrafficTotals& totals_;
   double end_;
   double seconds_;
+
+ private:
   bool waited_ = false;
   UnwindingSince unwinding_;
 };
 
-// A receive from a rank that is simulated too: its end is known when the letter is there.
-class LetterWork final : public MetaWork {
+// A receive from a linked rank.
+class MessageWork final : public MetaWork {
  public:
-  LetterWork(Job& job, int rank, CallName call, TrafficTotals& totals, double issued, double seconds, int from,
-             Channel& channel, std::string tensor)
+  MessageWork(Job& job, int rank, CallName call, TrafficTotals& totals, double issued, double seconds, int from,
+              Channel& channel, std::string tensor)
       : MetaWork(job, rank, std::move(call), totals, issued, seconds),
         from_(from),
         channel_(channel),
-        tensor_(std::move(tensor)),
-        number_(channel.expected++) {}
-
-  void wait(Stream& stream) override {
-    waited_ = true;
-    {
-      Job::Lock lock = job_.lock();
-      job_.wait(
-          lock, channel_.changed, rank_, call_, [&] { return channel_.letters.contains(number_); },
-          [&] { return std::vector<int>{from_}; });
-      const Letter letter = channel_.letters.extract(number_).mapped();
-      if (letter.tensor != tensor_) {
-        const Error error(ErrorKind::internal,
-                          fmt::format("rank {} and rank {} do not agree in {}: {} was sent, {} is expected", from_,
-                                      rank_, call_.str(), letter.tensor, tensor_));
-        job_.fail_with(lock, rank_, error);
-      }
-      end_ = std::max(end_, letter.arrival);
-    }
-    MetaWork::wait(stream);
-  }
+        number_(channel.expect(job)),
+        tensor_(std::move(tensor)) {}
 
  private:
+  void learn_end() override { end_ = std::max(end_, channel_.take(job_, number_, rank_, from_, call_, tensor_)); }
+
   int from_;
   Channel& channel_;
+  int64_t number_;
   std::string tensor_;
+};
+
+// A collective with linked ranks.
+class MeetingWork final : public MetaWork {
+ public:
+  MeetingWork(Job& job, int rank, CallName call, TrafficTotals& totals, Meeting& meeting, int64_t number)
+      : MetaWork(job, rank, std::move(call), totals, 0, 0), meeting_(meeting), number_(number) {}
+
+ private:
+  void learn_end() override {
+    const Meeting::End end = meeting_.take(job_, number_, rank_, call_);
+    end_ = end.time;
+    seconds_ = end.seconds;
+    totals_.seconds += end.seconds;
+  }
+
+  Meeting& meeting_;
   int64_t number_;
 };
 
 }  // namespace
 
-TrafficTotals& TrafficTotals::operator+=(const TrafficTotals& other) {
-  calls += other.calls;
-  bytes += other.bytes;
-  seconds += other.seconds;
-  exposed_s += other.exposed_s;
-  idle_s += other.idle_s;
-  return *this;
-}
-
-TrafficTotals Traffic::total(const std::string& axis) const {
-  TrafficTotals sum;
-  if (const auto found = axes_.find(axis); found != axes_.end()) {
-    for (const TrafficTotals& totals : found->second) sum += totals;
-  }
-  return sum;
-}
-
-TrafficTotals Traffic::total() const {
-  TrafficTotals sum;
-  for (const auto& [axis, kinds] : axes_) sum += total(axis);
-  return sum;
-}
-
-TrafficTotals Traffic::of(const std::string& axis, Collective kind) const {
-  const auto found = axes_.find(axis);
-  return found == axes_.end() ? TrafficTotals() : found->second[static_cast<size_t>(kind)];
-}
-
-void Traffic::reset() {
-  for (auto& [axis, kinds] : axes_) kinds = {};
-}
-
 struct MetaWorld::State {
   State(const NetworkModel& model, int world_size, std::vector<int> linked_ranks, double timeout_s)
       : network(model), size(world_size), linked(std::move(linked_ranks)), job(linked, timeout_s) {}
 
+  Channel& channel(const std::string& axis, int from, int to, int tag) {
+    const Job::Lock lock = job.lock();
+    return channels[{axis, from, to, tag}];
+  }
+  // What `rank`'s group shares; null if no other member is linked.
+  Meeting* meeting(const std::string& axis, const std::vector<int>& members, int rank) {
+    std::vector<int> present;
+    std::copy_if(members.begin(), members.end(), std::back_inserter(present), [&](int r) { return is_linked(r); });
+    if (present.size() < 2 || !is_linked(rank)) return nullptr;
+    const Job::Lock lock = job.lock();
+    return &meetings.try_emplace({axis, members}, present).first->second;
+  }
+  Traffic& traffic_of(int rank) {
+    const Job::Lock lock = job.lock();
+    return traffic[rank];
+  }
   bool is_linked(int rank) const { return std::find(linked.begin(), linked.end(), rank) != linked.end(); }
 
   NetworkModel network;
   int size;
   std::vector<int> linked;
   Job job;
-  std::map<ChannelKey, Channel> channels;           // under the job's lock
-  std::map<int, std::unique_ptr<Traffic>> traffic;  // likewise
+  std::map<std::tuple<std::string, int, int, int>, Channel> channels;    // by axis, sender, receiver, tag
+  std::map<std::pair<std::string, std::vector<int>>, Meeting> meetings;  // by axis and members
+  std::map<int, Traffic> traffic;                                        // by rank
 };
 
 class MetaCommunicator final : public Communicator {
@@ -150,16 +121,10 @@ class MetaCommunicator final : public Communicator {
       : Communicator(std::move(axis_name), std::move(group), rank_in_group),
         state_(state),
         cost_(state.network, members(), rank()),
-        traffic_(traffic_of(state, world_rank()).axis(axis())) {}
+        meeting_(state.meeting(axis(), members(), world_rank())),
+        traffic_(state.traffic_of(world_rank()).axis(axis())) {}
 
   bool real() const override { return false; }
-
-  static Traffic& traffic_of(MetaWorld::State& state, int rank) {
-    const Job::Lock lock = state.job.lock();
-    std::unique_ptr<Traffic>& entry = state.traffic[rank];
-    if (!entry) entry = std::make_unique<Traffic>();
-    return *entry;
-  }
 
  private:
   Work do_all_gather(Stream& after, const Tensor& out, const Tensor&, std::string_view what) override {
@@ -200,10 +165,7 @@ class MetaCommunicator final : public Communicator {
     send_link_.advance(link.seconds(bytes_of(data)));
     const double arrival = send_link_.now() + link.latency_s;
     if (state_.is_linked(receiver)) {
-      const Job::Lock lock = state_.job.lock();
-      Channel& channel = state_.channels[{axis(), world_rank(), receiver, tag}];
-      channel.letters[channel.sent++] = {arrival, data.str()};
-      channel.changed.notify_all();
+      state_.channel(axis(), world_rank(), receiver, tag).send(state_.job, arrival, data.str());
     }
     const double seconds = link.seconds(bytes_of(data)) + link.latency_s;
     TrafficTotals& totals = add(Collective::send, bytes_of(data), seconds);
@@ -221,10 +183,9 @@ class MetaCommunicator final : public Communicator {
     }
     require(state_.is_linked(sender), "rank {} waits in {} for rank {}, which is not simulated", world_rank(),
             call.str(), sender);
-    const Job::Lock lock = state_.job.lock();
-    Channel& channel = state_.channels[{axis(), sender, world_rank(), tag}];
-    return Work(std::make_unique<LetterWork>(state_.job, world_rank(), call, totals, after.now(), seconds, sender,
-                                             channel, data.str()));
+    Channel& channel = state_.channel(axis(), sender, world_rank(), tag);
+    return Work(std::make_unique<MessageWork>(state_.job, world_rank(), call, totals, after.now(), seconds, sender,
+                                              channel, data.str()));
   }
 
   std::unique_ptr<Communicator> do_split(std::string axis_name, std::vector<int> group, int rank_in_group) override {
@@ -249,6 +210,11 @@ class MetaCommunicator final : public Communicator {
 
   Work charge(Stream& after, Collective kind, std::string_view what, double bytes, double seconds) {
     const CallName call = begin(kind, what);
+    if (meeting_ != nullptr) {
+      const int64_t number = meeting_->issue(state_.job, world_rank(), call, after.now(), seconds);
+      TrafficTotals& totals = add(kind, bytes, 0);
+      return Work(std::make_unique<MeetingWork>(state_.job, world_rank(), call, totals, *meeting_, number));
+    }
     stream_.wait_until(after.now());
     stream_.advance(seconds);
     TrafficTotals& totals = add(kind, bytes, seconds);
@@ -257,6 +223,7 @@ class MetaCommunicator final : public Communicator {
 
   MetaWorld::State& state_;
   GroupCost cost_;
+  Meeting* meeting_;  // null: no other member is linked
   Traffic::ByKind& traffic_;
   Stream stream_;     // collectives
   Stream send_link_;  // messages on their way out
@@ -285,7 +252,7 @@ void MetaWorld::run(const std::function<void(Communicator& world)>& body) {
 }
 
 Traffic& MetaWorld::traffic(int rank) {
-  return MetaCommunicator::traffic_of(*state_, rank);
+  return state_->traffic_of(rank);
 }
 
 }  // namespace sluice

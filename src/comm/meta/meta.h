@@ -2,49 +2,21 @@
 // collective takes as long as the network model says, as if the other ranks came at the same time.
 // Each communicator is a stream of its own: a collective starts when the one before it has ended and everything on
 // `after` has, and wait() lets the waiting stream continue no earlier than the end; issued early it is hidden.
-// Messages leave on the sender's link one after the other. Between ranks that are simulated together (`linked`, one
-// thread each) a message takes its arrival time to the receiver, with the watchdog of inproc; in a world without linked
-// ranks it is there when the receive is issued.
+// Messages leave on the sender's link one after the other.
+// Ranks that are simulated together (`linked`, a thread each) keep time with each other: a message takes its arrival
+// time to the receiver, a collective starts when its last linked member comes, with the watchdog of inproc. In a world
+// without linked ranks a message is there when its receive is issued.
 #pragma once
 
-#include <array>
 #include <functional>
-#include <map>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "comm/communicator.h"
 #include "comm/meta/network.h"
+#include "comm/meta/traffic.h"
 
 namespace sluice {
-
-// What a rank communicated, for the plan's report. Groups of one are free and not in it.
-struct TrafficTotals {
-  int64_t calls = 0;
-  double bytes = 0;      // sent or received by this rank, whichever is more
-  double seconds = 0;    // by the network model
-  double exposed_s = 0;  // of these, how long a stream waited
-  double idle_s = 0;     // longer waits: for a peer that had yet to send (the pipeline's bubble)
-
-  TrafficTotals& operator+=(const TrafficTotals& other);
-};
-
-class Traffic {
- public:
-  using ByKind = std::array<TrafficTotals, kCollectives>;
-
-  const std::map<std::string, ByKind>& axes() const { return axes_; }
-  TrafficTotals total(const std::string& axis) const;
-  TrafficTotals total() const;
-  TrafficTotals of(const std::string& axis, Collective kind) const;
-  void reset();
-
-  ByKind& axis(const std::string& name) { return axes_[name]; }
-
- private:
-  std::map<std::string, ByKind> axes_;
-};
 
 class MetaWorld {
  public:

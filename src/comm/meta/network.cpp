@@ -7,11 +7,13 @@
 namespace sluice {
 
 GroupCost::GroupCost(const NetworkModel& network, std::vector<int> members, int rank)
-    : network_(network), members_(std::move(members)), rank_(rank) {
+    : network_(network),
+      members_(std::move(members)),
+      rank_(rank),
+      ranks_on_a_node_(static_cast<int>(members_.size())) {
   std::map<int, int> ranks_on;
   for (const int member : members_) ++ranks_on[member / network.ranks_per_node];
   nodes_ = static_cast<int>(ranks_on.size());
-  ranks_on_a_node_ = static_cast<int>(members_.size());
   int most = 1;
   for (const auto& [node, ranks] : ranks_on) {
     ranks_on_a_node_ = std::min(ranks_on_a_node_, ranks);

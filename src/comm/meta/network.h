@@ -48,7 +48,7 @@ class GroupCost {
   std::vector<int> members_;
   int rank_;
   int nodes_ = 0;
-  int ranks_on_a_node_ = 0;  // on the node with the fewest: their links carry what enters it
+  int ranks_on_a_node_;  // on the node with the fewest: their links carry what enters it
   double latency_s_ = 0;
 };
 

@@ -276,7 +276,6 @@ TEST_P(Failure, AQueuedCollectiveUnwindsWithAnException) {
 
 TEST_P(Failure, ADroppedWorkFailsTheJob) {
   const Error error = error_of(2, kLong, kSoon, [&](Communicator& world, Stream& stream) {
-    std::vector<float> v(8);
     if (world.rank() == 1) {
       sum_once(world, stream, "block 5");
     } else {

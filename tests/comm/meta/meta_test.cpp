@@ -206,6 +206,38 @@ TEST(MetaPipeline, TimesDoNotDependOnTheThreads) {
   }
 }
 
+TEST(MetaLinked, ACollectiveStartsWithItsLastMemberAndLastsAsLongAsTheSlowest) {
+  MetaWorld network(kNetwork, 16, {0, 1, 12}, 60);
+  std::vector<double> ends(16);
+  network.run([&](Communicator& world) {
+    const auto node = world.split("node", [](int rank) { return rank / 8; });
+    Stream compute;
+    compute.advance(world.rank());
+    // Rank 12 is alone on its node.
+    Work weights = node->all_gather(compute, fake({200}), fake({25}), "weights");
+    Work more = node->all_gather(compute, fake({200}), fake({25}), "more");
+    compute.advance(0.5);
+    weights.wait(compute);
+    EXPECT_DOUBLE_EQ(compute.now(), world.rank() == 12 ? 19 : 8);
+    more.wait(compute);
+    EXPECT_DOUBLE_EQ(compute.now(), world.rank() == 12 ? 26 : 15);
+    std::vector<int64_t> counts(16);
+    counts[15] = world.rank() + 1;  // rank 12 sends most: 13 rows of 10 bytes within its node
+    world
+        .all_to_all_v(compute, Tensor(fake({0, 10}).raw(), {0, 10}, DType::u8), std::vector<int64_t>(16),
+                      Tensor(fake({0, 10}).raw(), {counts[15], 10}, DType::u8), counts, "dispatch")
+        .wait(compute);
+    world.barrier(compute, "end");
+    ends[static_cast<size_t>(world.rank())] = compute.now();
+  });
+  // Ranks 0 and 1 send 10 and 20 bytes between the nodes, 1 and 2 s; rank 12 130 bytes in 1.3 s.
+  for (const int rank : {0, 1, 12}) EXPECT_DOUBLE_EQ(ends[static_cast<size_t>(rank)], 26 + 2);
+  const TrafficTotals totals = network.traffic(0).of("node", Collective::all_gather);
+  EXPECT_DOUBLE_EQ(totals.seconds, 14);
+  EXPECT_DOUBLE_EQ(totals.exposed_s, 14);
+  EXPECT_DOUBLE_EQ(totals.idle_s, 0.5);
+}
+
 std::string error_of(MetaWorld& network, const std::function<void(Communicator&, Stream&)>& body) {
   const Stopwatch watch;
   std::string message;
@@ -251,6 +283,19 @@ TEST(MetaFailure, NamesRanksAndCall) {
                        }
                      }),
             "rank 8 and rank 0 do not agree in recv of gradients (axis world): f32[5] was sent, f32[4] is expected");
+  MetaWorld mismatch(kNetwork, 16, {0, 8}, 100);
+  const std::string calls = error_of(mismatch, [](Communicator& world, Stream& compute) {
+    world.barrier(compute, world.rank() == 0 ? "step 1" : "step 2");
+  });
+  EXPECT_NE(calls.find("do not agree on axis world"), std::string::npos) << calls;
+  EXPECT_NE(calls.find("barrier of step 1 (axis world)"), std::string::npos) << calls;
+  EXPECT_NE(calls.find("barrier of step 2 (axis world)"), std::string::npos) << calls;
+  MetaWorld missing(kNetwork, 16, {0, 8}, 100);
+  EXPECT_EQ(error_of(missing,
+                     [](Communicator& world, Stream& compute) {
+                       if (world.rank() == 0) world.barrier(compute, "step 1");
+                     }),
+            "rank 0 waits in barrier of step 1 (axis world): rank 8 has left");
   MetaWorld absent(kNetwork, 16, {0, 8}, 100);
   EXPECT_EQ(error_of(absent,
                      [](Communicator& world, Stream& compute) {

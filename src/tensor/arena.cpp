@@ -79,6 +79,12 @@ size_t Arena::in_use() const {
   return before_ + (chunks_.empty() ? 0 : chunks_[current_].used);
 }
 
+bool Arena::holds(const void* address) const {
+  const auto* at = static_cast<const char*>(address);
+  return std::any_of(chunks_.begin(), chunks_.end(),
+                     [&](const Chunk& chunk) { return at >= chunk.data && at < chunk.data + chunk.used; });
+}
+
 Arena::Mark Arena::mark() const {
   return {current_, chunks_.empty() ? 0 : chunks_[current_].used, blocks_.size()};
 }

@@ -48,6 +48,8 @@ class Arena {
   // The most bytes in use at once, alignment included: what `reserve` should have been given.
   size_t high_water() const { return high_water_; }
   size_t in_use() const;
+  // Whether an address lies in what is in use.
+  bool holds(const void* address) const;
   size_t reserved() const { return reserved_; }
   // Chunks taken after the first.
   int grown() const { return chunks_.empty() ? 0 : static_cast<int>(chunks_.size()) - 1; }

@@ -35,14 +35,14 @@ void* offset(void* data, int64_t elements, DType dtype) {
 }  // namespace
 
 Tensor Tensor::view(Shape shape) const {
-  require(dense(), "only a dense tensor can be reshaped, not {} with stride {}", str(), stride_);
-  require(shape.numel() == numel(), "{} has not as many elements as {}", str(), shape.str());
+  if (!dense()) require(false, "only a dense tensor can be reshaped, not {} with stride {}", str(), stride_);
+  if (shape.numel() != numel()) require(false, "{} has not as many elements as {}", str(), shape.str());
   return {data_, shape, dtype_};
 }
 
 Tensor Tensor::rows(int64_t begin, int64_t count) const {
-  require(rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= dim(0), "rows {} + {} of {}", begin, count,
-          str());
+  const bool inside = rank() >= 1 && begin >= 0 && count >= 0 && begin + count <= dim(0);
+  if (!inside) require(false, "rows {} + {} of {}", begin, count, str());
   Shape shape;
   switch (rank()) {
     case 1:
@@ -62,13 +62,13 @@ Tensor Tensor::rows(int64_t begin, int64_t count) const {
 }
 
 Tensor Tensor::cols(int64_t begin, int64_t count) const {
-  require(rank() == 2 && begin >= 0 && count >= 0 && begin + count <= dim(1), "columns {} + {} of {}", begin, count,
-          str());
+  const bool inside = rank() == 2 && begin >= 0 && count >= 0 && begin + count <= dim(1);
+  if (!inside) require(false, "columns {} + {} of {}", begin, count, str());
   return {offset(data_, begin, dtype_), {dim(0), count}, dtype_, stride_};
 }
 
 Tensor Tensor::split_cols(int64_t n, int64_t d) const {
-  require(rank() == 2 && n * d == dim(1), "columns of {} as {} x {}", str(), n, d);
+  if (rank() != 2 || n * d != dim(1)) require(false, "columns of {} as {} x {}", str(), n, d);
   return {data_, {dim(0), n, d}, dtype_, stride_};
 }
 

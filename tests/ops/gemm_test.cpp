@@ -193,10 +193,15 @@ TEST(GroupedGemmGradient, WithAnEmptyExpert) {
 }
 
 TEST_P(GemmOps, OffsetsBehindTheRowsAreRefused) {
-  TestContext tc(DType::f64, GetParam());
-  const Tensor x = tc.random({4, 2}, 1), w = tc.random({2, 2, 2}, 2), y = tc.empty({4, 2});
-  for (const std::initializer_list<double> bad : {std::initializer_list<double>{0, 2, 5}, {0, 3, 2}, {-1, 2, 4}}) {
-    EXPECT_THROW(tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = tc.ints({3}, bad)}), Error);
+  for (const DType dtype : kStorage) {
+    TestContext tc(dtype, GetParam());
+    const Tensor x = tc.random({4, 2}, 1), w = tc.random({2, 2, 2}, 2), y = tc.empty({4, 2});
+    const Tensor dw = tc.random_as(tc.accumulator(), {2, 2, 2}, 3);
+    for (const std::initializer_list<double> bad : {std::initializer_list<double>{0, 2, 5}, {0, 3, 2}, {-1, 2, 4}}) {
+      const Tensor offsets = tc.ints({3}, bad);
+      EXPECT_THROW(tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets}), Error);
+      EXPECT_THROW(tc->run(GroupedGemmWeight{.dw = dw, .dy = y, .x = x, .offsets = offsets}), Error);
+    }
   }
 }
 

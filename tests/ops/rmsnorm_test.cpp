@@ -58,7 +58,8 @@ TEST_P(RmsNormOps, AgreesWithRefInEveryShapeAndDtype) {
           tc->run(RmsNormBackward{.dx = dx, .dgamma = dgamma, .dy = dy, .x = x, .rstd = rstd, .gamma = gamma});
           tc->run(RmsNormBackward{
               .dx = dx2, .dgamma = dgamma, .dy = dy, .x = x, .rstd = rstd, .gamma = gamma, .residual = residual});
-          return std::vector{y, rstd, dx, dgamma, dx2};
+          // A norm of one number has no gradient but rounding errors.
+          return dim == 1 ? std::vector{y, rstd, dgamma, dx2} : std::vector{y, rstd, dgamma, dx2, dx};
         });
       }
     }

@@ -172,7 +172,7 @@ MutationReport check_gradients(TestContext& tc, const Program& program, const Gr
     differences.check(v, gradient);
   }
   if (!options.mutations) return {};
-  const Run run = [&](OpObserver& observer) { return run_program(tc, program, options.seed, &observer); };
+  const ObservedRun run = [&](OpObserver& observer) { return run_program(tc, program, options.seed, &observer); };
   return expect_no_survivors(
       run, {.threshold = 10 * options.tolerance, .seed = options.seed, .equivalent = options.equivalent});
 }

@@ -65,7 +65,9 @@ class Bytes {
 };
 
 bool overlap(const Tensor& a, const Tensor& b) {
-  return Bytes(a).overlaps(b);
+  const Extent x(a), y(b);
+  if (x.rows == 0 || y.rows == 0 || x.begin >= y.end() || y.begin >= x.end()) return false;
+  return (a.dense() && b.dense()) || Bytes(a).overlaps(b);
 }
 
 enum class Kind { zero_input, zero, negate, scale, drop_row, assign, poison };
@@ -227,14 +229,16 @@ std::vector<Mutant> list_mutants(const std::vector<OpRecord>& trace) {
 
 class Harness {
  public:
-  Harness(const Run& run, const MutationOptions& options) : run_(run), options_(options) {}
+  Harness(const ObservedRun& run, const MutationOptions& options) : run_(run), options_(options) {}
 
   MutationReport go() {
     Mutator counter(std::nullopt, options_.seed);
     expected_ = run_(counter);
     trace_ = counter.trace();
     report_.ops = static_cast<int>(trace_.size());
-    for (const Mutant& mutant : list_mutants(trace_)) {
+    const std::vector<Mutant> mutants = list_mutants(trace_);
+    for (size_t i = 0; i < mutants.size(); i += static_cast<size_t>(options_.every)) {
+      const Mutant& mutant = mutants[i];
       const std::optional<bool> noticed = differs(mutant);
       if (!noticed) continue;
       ++report_.mutants;
@@ -302,6 +306,18 @@ class Harness {
   void explain(const Mutant& mutant) {
     const OpRecord& record = trace_[static_cast<size_t>(mutant.op)];
     const OpTensor& mutated = target(mutant);
+    bool all_unused = true;
+    for (size_t i = 0; i < record.tensors.size(); ++i) {
+      all_unused = all_unused && (record.tensors[i].access == Access::in || unused(mutant.op, i));
+    }
+    if (mutated.access == Access::in && all_unused) {
+      list_unused(fmt::format("{}: no output of this operation is used", place(mutant)));
+      return;
+    }
+    if (mutated.access != Access::in && unused(mutant.op, mutant.tensor)) {
+      list_unused(fmt::format("{}: no later operation reads it", place(mutant)));
+      return;
+    }
     for (const Equivalent& e : options_.equivalent) {
       const auto fits = [](const std::string& pattern, std::string_view name) {
         return pattern.empty() || pattern == name;
@@ -311,24 +327,14 @@ class Harness {
         return;
       }
     }
-    bool all_unused = true;
-    for (size_t i = 0; i < record.tensors.size(); ++i) {
-      all_unused = all_unused && (record.tensors[i].access == Access::in || unused(mutant.op, i));
-    }
-    if (mutated.access == Access::in && all_unused) {
-      list_unused(fmt::format("{}: no output of this operation is used", place(mutant)));
-    } else if (mutated.access != Access::in && unused(mutant.op, mutant.tensor)) {
-      list_unused(fmt::format("{}: no later operation reads it", place(mutant)));
-    } else {
-      report_.survivors.push_back(fmt::format("{} {} ({})", place(mutant), name_of(mutant.kind), mutated.tensor.str()));
-    }
+    report_.survivors.push_back(fmt::format("{} {} ({})", place(mutant), name_of(mutant.kind), mutated.tensor.str()));
   }
 
   void list_unused(const std::string& line) {
     if (report_.unused.empty() || report_.unused.back() != line) report_.unused.push_back(line);
   }
 
-  const Run& run_;
+  const ObservedRun& run_;
   const MutationOptions& options_;
   std::vector<OpRecord> trace_;
   std::vector<Result> expected_;
@@ -355,11 +361,11 @@ std::string MutationReport::str() const {
   return text;
 }
 
-MutationReport mutate(const Run& run, const MutationOptions& options) {
+MutationReport mutate(const ObservedRun& run, const MutationOptions& options) {
   return Harness(run, options).go();
 }
 
-MutationReport expect_no_survivors(const Run& run, const MutationOptions& options) {
+MutationReport expect_no_survivors(const ObservedRun& run, const MutationOptions& options) {
   MutationReport report = mutate(run, options);
   EXPECT_GT(report.mutants, 0) << "nothing was mutated";
   EXPECT_TRUE(report.survivors.empty()) << report.str();

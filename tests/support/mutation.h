@@ -31,7 +31,7 @@ struct Result {
   Tensor tensor;
 };
 
-using Run = std::function<std::vector<Result>(OpObserver& observer)>;
+using ObservedRun = std::function<std::vector<Result>(OpObserver& observer)>;
 
 // Mutants that compute the same thing: "rope_table", "cos_sin", "negate", "q and k turn together". An empty field
 // stands for any.
@@ -46,6 +46,7 @@ struct MutationOptions {
   // Results differ if an error is above this share of a result's largest value: what the test would notice.
   double threshold = 1e-5;
   uint64_t seed = 1;
+  int every = 1;  // runs every n-th mutant only, where there are thousands
   std::vector<Equivalent> equivalent;
 };
 
@@ -59,10 +60,10 @@ struct MutationReport {
   std::string str() const;
 };
 
-MutationReport mutate(const Run& run, const MutationOptions& options = {});
+MutationReport mutate(const ObservedRun& run, const MutationOptions& options = {});
 
 // Runs the harness and fails the test for every survivor, and if nothing was mutated.
-MutationReport expect_no_survivors(const Run& run, const MutationOptions& options = {});
+MutationReport expect_no_survivors(const ObservedRun& run, const MutationOptions& options = {});
 
 // Fills what an operation will write whole with NaN, unless it shares memory with what the operation reads.
 class OutputPoison final : public OpObserver {

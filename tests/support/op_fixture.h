@@ -23,6 +23,12 @@ class OpTest : public testing::TestWithParam<BackendCase> {
   // dtype for sums of `reduction` terms (gradients of bf16 runs, kept in f32, within that of bf16); others exactly.
   template <class F>
   void compare(DType dtype, int64_t reduction, F&& program) {
+    compare_within(dtype, tolerance(dtype, reduction), program);
+  }
+
+  // The same within another tolerance.
+  template <class F>
+  void compare_within(DType dtype, const Tolerance& allowed, F&& program) {
     TestContext expected_context(dtype), context(dtype, GetParam());
     const std::vector<Tensor> expected = program(expected_context), got = program(context);
     ASSERT_EQ(got.size(), expected.size());
@@ -31,7 +37,7 @@ class OpTest : public testing::TestWithParam<BackendCase> {
       ASSERT_EQ(got[i].shape(), expected[i].shape());
       if (got[i].numel() == 0) continue;
       if (is_float(got[i].dtype())) {
-        EXPECT_TRUE(close(got[i], expected[i], tolerance(dtype, reduction)));
+        EXPECT_TRUE(close(got[i], expected[i], allowed));
       } else {
         EXPECT_TRUE(same(got[i], expected[i]));
       }

@@ -7,17 +7,14 @@ using namespace ref;
 
 namespace {
 
-// Rows of expert e in a sorted matrix of M rows.
+// Rows of expert e in a sorted matrix.
 struct Segment {
   int64_t begin;
   int64_t end;
 };
 
-Segment segment(const Tensor& offsets, int64_t e, int64_t num_rows) {
-  const int32_t* at = offsets.data<int32_t>();
-  require(at[e] >= 0 && at[e] <= at[e + 1] && at[e + 1] <= num_rows, "rows {} to {} of expert {}, of {} in all", at[e],
-          at[e + 1], e, num_rows);
-  return {at[e], at[e + 1]};
+Segment segment(const Tensor& offsets, int64_t e) {
+  return {offsets.data<int32_t>()[e], offsets.data<int32_t>()[e + 1]};
 }
 
 // Calls f(A{}, B{}, C{}) with the types of three dtypes that share an accumulator type.
@@ -41,9 +38,10 @@ void RefBackend::execute(const Gemm& op, const Tensor& /*scratch*/) {
 }
 
 void RefBackend::execute(const GroupedGemm& op, const Tensor& /*scratch*/) {
+  check_offsets(op.offsets, op.x.dim(0));
   dispatch_product(op.x, op.w, op.y, [&]<class X, class W, class Y>(X, W, Y) {
     for (int64_t e = 0; e < op.w.dim(0); ++e) {
-      const auto [begin, end] = segment(op.offsets, e, op.x.dim(0));
+      const auto [begin, end] = segment(op.offsets, e);
       const Matrix<W> stored{row<W>(op.w, e), op.w.dim(2), 1};
       multiply(matrix<Y>(op.y.rows(begin, end - begin)), matrix<X>(op.x.rows(begin, end - begin)),
                op.trans_w ? stored.transposed() : stored, end - begin, op.n(), op.k(), false);
@@ -52,9 +50,10 @@ void RefBackend::execute(const GroupedGemm& op, const Tensor& /*scratch*/) {
 }
 
 void RefBackend::execute(const GroupedGemmWeight& op, const Tensor& /*scratch*/) {
+  check_offsets(op.offsets, op.dy.dim(0));
   dispatch_product(op.dy, op.x, op.dw, [&]<class DY, class X, class DW>(DY, X, DW) {
     for (int64_t e = 0; e < op.dw.dim(0); ++e) {
-      const auto [begin, end] = segment(op.offsets, e, op.dy.dim(0));
+      const auto [begin, end] = segment(op.offsets, e);
       if (begin == end) continue;
       const Matrix<DW> dw{row<DW>(op.dw, e), op.dw.dim(2), 1};
       multiply(dw, matrix<DY>(op.dy.rows(begin, end - begin)).transposed(), matrix<X>(op.x.rows(begin, end - begin)),

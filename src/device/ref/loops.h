@@ -56,6 +56,16 @@ inline int64_t checked(const char* what, int64_t value, int64_t bound) {
   return value;
 }
 
+// Offsets of sorted rows: non-decreasing, within the rows there are.
+inline void check_offsets(const Tensor& offsets, int64_t num_rows) {
+  const int32_t* at = offsets.data<int32_t>();
+  int64_t last = 0;
+  for (int64_t e = 0; e < offsets.dim(0); ++e) {
+    require(at[e] >= last && at[e] <= num_rows, "offset {} of expert {} is not in [{}, {}]", at[e], e, last, num_rows);
+    last = at[e];
+  }
+}
+
 // Calls f(A{}, B{}) with the types of two dtypes that share an accumulator type.
 template <class F>
 void dispatch_mixed(DType a, DType b, F&& f) {

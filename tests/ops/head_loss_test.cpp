@@ -1,0 +1,141 @@
+#include "ops/head_loss.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "support/gradient_check.h"
+#include "support/op_fixture.h"
+
+namespace sluice::test {
+namespace {
+
+class HeadLossOps : public OpTest {};
+SLUICE_ON_ALL_BACKENDS(HeadLossOps);
+
+TEST_P(HeadLossOps, ByHand) {
+  TestContext tc(DType::f64, GetParam());
+  const double ln2 = std::log(2);
+  // logits: (0, ln 2, 0), then (0, 1000 ln 2, 0), then an ignored row.
+  const Tensor x = tc.of({3, 1}, DType::f64, {1, 1000, 5}), w = tc.of({3, 1}, DType::f64, {0, ln2, 0});
+  const Tensor labels = tc.ints({3}, {1, 0, kIgnoredLabel}), loss = tc.empty({3}), dx = tc.empty({3, 1});
+  const Tensor dw = tc.of({3, 1}, DType::f64, {1, 1, 1}), scale = tc.of({1}, DType::f64, {4});
+  tc->run(HeadLoss{.loss = loss, .dx = dx, .dw = dw, .x = x, .w = w, .labels = labels, .grad_scale = scale});
+  EXPECT_TRUE(close(loss, std::vector{ln2, 1000 * ln2, 0.}, tolerance(DType::f64, 3)));
+  // dlogits: 4 (1/4, -1/2, 1/4), then 4 (-1, 1, 0)
+  EXPECT_TRUE(close(dx, std::vector{-2 * ln2, 4 * ln2, 0.}, tolerance(DType::f64, 3)));
+  EXPECT_TRUE(close(dw, std::vector{1 + 1 - 4000., 1 - 2 + 4000., 1 + 1.}, tolerance(DType::f64, 3)));
+}
+
+TEST_P(HeadLossOps, EqualLogitsLoseLogOfTheVocabulary) {
+  for (const DType dtype : kStorage) {
+    TestContext tc(dtype, GetParam());
+    const Tensor x = tc.random({7, 5}, 1), w = tc.empty({10, 5}), loss = tc.empty({7}, tc.accumulator());
+    assign(w, std::vector<double>(50, 0.5));
+    tc->run(HeadLoss{.loss = loss,
+                     .x = x,
+                     .w = w,
+                     .labels = tc.ints({7}, {0, 1, 2, 3, 4, 5, 9}),
+                     .grad_scale = tc.of({1}, DType::f64, {1})});
+    EXPECT_TRUE(close(loss, std::vector<double>(7, std::log(10)), tolerance(tc.accumulator(), 50)));
+  }
+}
+
+// More rows than one chunk, and a last chunk that is not full.
+TEST_P(HeadLossOps, AgreesWithRefAcrossChunks) {
+  for (const DType dtype : kStorage) {
+    for (const auto& [rows, dim, vocab] : {std::tuple{1, 1, 1}, {600, 9, 7}, {40, 33, 301}, {1030, 4, 65}}) {
+      for (const bool train : {true, false}) {
+        compare(
+            dtype, 4 * std::max(vocab, rows),
+            [&, t = int64_t{rows}, d = int64_t{dim}, v = int64_t{vocab}](TestContext& tc) {
+              const Tensor x = tc.strided({t, d}, dtype), w = tc.random({v, d}, 2), labels = tc.empty({t}, DType::i32);
+              randomize(x, 1);
+              randomize_below(labels, 3, v);
+              if (t > 3) assign(labels.rows(2, 1), {kIgnoredLabel});
+              const Tensor loss = tc.empty({t}, tc.accumulator()), dx = tc.strided({t, d}, dtype);
+              const Tensor dw = tc.random_as(tc.accumulator(), {v, d}, 4);
+              HeadLoss op{.loss = loss, .x = x, .w = w, .labels = labels, .grad_scale = tc.of({1}, DType::f64, {0.3})};
+              if (train) {
+                op.dx = dx;
+                op.dw = dw;
+              }
+              tc->run(op);
+              if (v == 1) return std::vector{dw};  // one word: loss and dx are zero
+              return train ? std::vector{loss, dx, dw} : std::vector{loss};
+            });
+      }
+    }
+  }
+}
+
+TEST_P(HeadLossOps, LabelsOutsideTheVocabularyAreRefused) {
+  for (const double bad : {-1., -99., 4.}) {
+    TestContext tc(DType::f32, GetParam());
+    const HeadLoss op{.loss = tc.empty({2}),
+                      .x = tc.random({2, 3}, 1),
+                      .w = tc.random({4, 3}, 2),
+                      .labels = tc.ints({2}, {0, bad}),
+                      .grad_scale = tc.of({1}, DType::f64, {1})};
+    try {
+      tc->run(op);
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& error) {
+      EXPECT_NE(std::string(error.what()).find(fmt::format("label {:.0f} is not in [0, 4)", bad)), std::string::npos)
+          << error.what();
+    }
+  }
+}
+
+TEST(HeadLossGradient, WithAnIgnoredRowAndSeveralChunks) {
+  for (const int64_t rows : {int64_t{6}, int64_t{520}}) {
+    TestContext tc(DType::f64);
+    constexpr int64_t kDim = 3, kVocab = 5;
+    const Tensor x = tc.random({rows, kDim}, 1), w = tc.random({kVocab, kDim}, 2), dw = tc.empty(w.shape());
+    const Tensor labels = tc.empty({rows}, DType::i32), scale = tc.of({1}, DType::f64, {0.7});
+    randomize_below(labels, 3, kVocab);
+    assign(labels.rows(2, 1), {kIgnoredLabel});
+    Tensor dx;
+    const MutationReport report = check_gradients(
+        tc,
+        {.variables = {{"x", x}, {"w", w, dw}},
+         .forward =
+             [&](Context& ctx) {
+               const Tensor loss = ctx.activations().empty({rows}, DType::f64);
+               dx = ctx.activations().empty(x.shape(), DType::f64);
+               ctx.run(
+                   HeadLoss{.loss = loss, .dx = dx, .dw = dw, .x = x, .w = w, .labels = labels, .grad_scale = scale});
+               return std::vector{loss};
+             },
+         .backward = [&](Context&, const std::vector<Tensor>&) { return std::vector{dx}; },
+         .output_gradient =
+             [](size_t, const Shape& shape) { return std::vector<double>(static_cast<size_t>(shape.numel()), 0.7); }});
+    EXPECT_TRUE(report.unused.empty()) << report.str();
+  }
+}
+
+TEST(HeadLossCheck, RejectsWhatDoesNotFit) {
+  TestContext tc(DType::bf16);
+  const HeadLoss good{.loss = tc.empty({6}, DType::f32),
+                      .x = tc.empty({6, 3}),
+                      .w = tc.empty({5, 3}),
+                      .labels = tc.empty({6}, DType::i32),
+                      .grad_scale = tc.empty({1}, DType::f64)};
+  EXPECT_NO_THROW(good.check());
+  EXPECT_EQ(good.chunk_rows(), 6);
+  EXPECT_GE(good.scratch({}), 6U * 5U * 4U);
+  HeadLoss op = good;
+  op.dx = tc.empty({6, 3});
+  EXPECT_REJECTED(op, "head_loss: dx and dw are wanted together");
+  op.dw = tc.empty({5, 3});
+  EXPECT_REJECTED(op, "dw is bf16[5, 3], expected f32[5, 3]");
+  op = good;
+  op.w = tc.empty({5, 4});
+  EXPECT_REJECTED(op, "w is bf16[5, 4], expected bf16[5, 3]");
+  op = good;
+  op.grad_scale = tc.empty({1}, DType::f32);
+  EXPECT_REJECTED(op, "grad_scale is f32[1], expected f64[1]");
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -65,7 +65,7 @@ void expect_equal_to_one_rank(const Layout& layout, const TrainingOptions& optio
     Layout routed = layout;
     routed.overrides.insert(routed.overrides.end(), overrides.begin(), overrides.end());
     const Training many = train(routed, options);
-    const Difference difference = compare(one, many);
+    const TrainingDifference difference = compare(one, many);
     EXPECT_TRUE(difference.loss <= kLossTolerance) << "loss differs by " << difference.loss;
     EXPECT_TRUE(difference.weight <= kWeightTolerance) << difference.worst_weight << " by " << difference.weight;
     // The comparison means something only if training moved the weights by far more than the tolerance.
@@ -106,7 +106,7 @@ TEST_P(RecomputeEquivalence, IsBitIdenticalToKeepingEverything) {
       recomputing.overrides.push_back(recompute);
       const Training kept = train(keeping, {.steps = 2});
       const Training rebuilt = train(recomputing, {.steps = 2});
-      const Difference difference = compare(kept, rebuilt);
+      const TrainingDifference difference = compare(kept, rebuilt);
       EXPECT_TRUE(difference.loss == 0) << difference.loss;
       EXPECT_TRUE(difference.weight == 0) << difference.worst_weight << " by " << difference.weight;
     }

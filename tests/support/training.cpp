@@ -79,8 +79,8 @@ Training train(const Layout& layout, const TrainingOptions& options) {
   return training;
 }
 
-Difference compare(const Training& one, const Training& other) {
-  Difference difference;
+TrainingDifference compare(const Training& one, const Training& other) {
+  TrainingDifference difference;
   const double none = std::numeric_limits<double>::infinity();
   if (one.losses.size() != other.losses.size() || one.weights.size() != other.weights.size()) return {none, none, "?"};
   // Written so that NaN is never small.

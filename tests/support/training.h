@@ -35,11 +35,11 @@ struct TrainingOptions {
 Training train(const Layout& layout, const TrainingOptions& options);
 
 // Largest difference between two runs: of losses relative to the loss, of weights per tensor over the tensor's maximum.
-struct Difference {
+struct TrainingDifference {
   double loss = 0;
   double weight = 0;
   std::string worst_weight;
 };
-Difference compare(const Training& one, const Training& other);
+TrainingDifference compare(const Training& one, const Training& other);
 
 }  // namespace sluice::test

@@ -1,0 +1,105 @@
+#include "block_rig.h"
+
+namespace sluice::test {
+
+namespace {
+
+constexpr int64_t kSeqLen = 3, kSequences = 2, kHidden = 5, kExperts = 4, kTopK = 2;
+
+BlockConfig config_of(RouterKind router) {
+  return {
+      .attention = {.hidden = kHidden,
+                    .heads = 4,
+                    .kv_heads = 2,
+                    .head_dim = 2,
+                    .seq_len = kSeqLen,
+                    .window = 0,
+                    .qk_norm = true},
+      .moe = {.hidden = kHidden,
+              .ffn = 3,
+              .num_experts = kExperts,
+              .top_k = kTopK,
+              .seq_len = kSeqLen,
+              .router = router,
+              .gate = {.kind = GateKind::published, .num_experts = kExperts, .top_k = kTopK, .noise = 0.5, .seed = 5}},
+      .norm_eps = 1e-3};
+}
+
+// What was given back holds NaN from here on.
+void poison_free(Arena& arena) {
+  constexpr int64_t kBytes = 1 << 16;
+  EXPECT_LE(arena.in_use() + kBytes, size_t{1} << 20) << "the arena would grow";
+  const ArenaScope scope(arena);
+  poison(arena.empty({1, kBytes}, DType::u8));
+}
+
+}  // namespace
+
+BlockRig::BlockRig(TestContext& tc, RouterKind router)
+    : tc_(tc),
+      ep_(world_.communicator(0)),
+      config_(config_of(router)),
+      block_("block", config_, {.ep = ep_.get()}),
+      variables_(bind_parameters(tc, block_)) {
+  x_ = tc.random({kSequences * kSeqLen, kHidden}, 1);
+  y_ = tc.empty(x_.shape());
+  dx_ = tc.empty(x_.shape());
+  variables_.push_back({"x", x_});
+  input_.cos_sin = tc.empty({kSeqLen, config_.attention.head_dim});
+  tc->run(RopeTable{.cos_sin = input_.cos_sin, .theta = 100});
+  input_.sample_ids = tc.of({kSequences}, DType::i64, {3, 8});
+  draw_input();
+}
+
+void BlockRig::draw_input() {
+  if (config_.moe.router != RouterKind::softmax_topk) return;
+  draw_routed(tc_, x_, kTopK, [&] {
+    forward(*tc_, {}, false);
+    return saved_.moe.router.probs;
+  });
+}
+
+Program BlockRig::program(const RecomputePolicy& recompute, bool defer) {
+  return {.variables = variables_,
+          .forward = [=, this](Context& ctx) { return forward(ctx, recompute, defer); },
+          .backward = [=, this](Context& ctx,
+                                const std::vector<Tensor>& dout) { return backward(ctx, dout[0], recompute, defer); },
+          .output_gradient = {}};
+}
+
+std::vector<Tensor> BlockRig::forward(Context& ctx, const RecomputePolicy& recompute, bool defer) {
+  for (Arena* arena : {&activations_, &deferred_, &scratch_}) arena->release_all();
+  saved_ = {};
+  if (recompute.full) {
+    ctx.bind({&scratch_, &scratch_, &activations_, &scratch_});
+  } else {
+    ctx.bind({&activations_, defer ? &deferred_ : &activations_, &activations_, &scratch_});
+  }
+  {
+    const ArenaScope scope(scratch_);
+    block_.forward(ctx, y_, x_, input_, recompute, saved_);
+  }
+  poison_free(scratch_);
+  ctx.bind({&activations_, &activations_, &activations_, &scratch_});  // for the output's gradient
+  return {y_};
+}
+
+std::vector<Tensor> BlockRig::backward(Context& ctx, const Tensor& dy, const RecomputePolicy& recompute, bool defer) {
+  ctx.bind({&scratch_, defer ? &deferred_ : &scratch_, &activations_, &scratch_});
+  {
+    const ArenaScope scope(scratch_);
+    block_.rebuild(ctx, input_, recompute, saved_);
+    block_.backward(ctx, dx_, dy, input_, saved_);
+    if (!defer) block_.weight_grad(ctx, saved_);
+  }
+  if (defer) {
+    activations_.release_all();
+    poison_free(scratch_);
+    poison_free(activations_);
+    ctx.bind({&scratch_, &deferred_, &scratch_, &scratch_});
+    block_.weight_grad(ctx, saved_);
+  }
+  return {dx_};
+}
+
+}  // namespace sluice::test

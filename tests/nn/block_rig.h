@@ -1,0 +1,44 @@
+// A block of one rank between an input and an output gradient, its arenas bound the way the runtime binds them: what a
+// phase does not keep holds NaN when the next begins.
+#pragma once
+
+#include <memory>
+
+#include "comm/inproc/inproc.h"
+#include "module.h"
+#include "nn/block.h"
+
+namespace sluice::test {
+
+class BlockRig {
+ public:
+  BlockRig(TestContext& tc, RouterKind router);
+
+  // Forward, rebuild, backward and weight gradients; with `defer` these come in a phase of their own, after the
+  // activations are gone.
+  Program program(const RecomputePolicy& recompute, bool defer);
+  // Draws an input with a comfortable routing margin if the router is learned.
+  void draw_input();
+
+ private:
+  std::vector<Tensor> forward(Context& ctx, const RecomputePolicy& recompute, bool defer);
+  std::vector<Tensor> backward(Context& ctx, const Tensor& dy, const RecomputePolicy& recompute, bool defer);
+
+  TestContext& tc_;
+  HostMemory memory_;
+  Arena activations_{memory_, MemoryKind::activations, "rig activations"};
+  Arena deferred_{memory_, MemoryKind::activations, "rig deferred"};
+  Arena scratch_{memory_, MemoryKind::scratch, "rig scratch"};
+  InprocWorld world_{1};
+  std::unique_ptr<Communicator> ep_;
+  BlockConfig config_;
+  Block block_;
+  std::vector<Variable> variables_;
+  BlockInput input_;
+  Tensor x_;
+  Tensor y_;
+  Tensor dx_;
+  BlockSaved saved_;
+};
+
+}  // namespace sluice::test

@@ -1,0 +1,45 @@
+#include "nn/linear.h"
+
+#include <gtest/gtest.h>
+
+#include "module.h"
+
+namespace sluice::test {
+namespace {
+
+TEST(LinearModule, InputAndWeightGradients) {
+  TestContext tc(DType::f64);
+  Linear linear("linear", 5, 3, 0.02);
+  Program program{.variables = bind_parameters(tc, linear)};
+  const Tensor x = tc.random({7, 5}, 1);
+  program.variables.push_back({"x", x});
+  program.forward = [&](Context& ctx) { return std::vector{linear.forward(ctx, x, ctx.activations())}; };
+  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
+    const Tensor dx = ctx.scratch().empty_like(x);
+    linear.input_grad(ctx, dx, dout[0]);
+    linear.weight_grad(ctx, x, dout[0]);
+    return std::vector{dx};
+  };
+  const MutationReport report = check_gradients(tc, program);
+  EXPECT_EQ(report.ops, 3);
+  EXPECT_TRUE(report.unused.empty()) << report.str();
+}
+
+TEST(LinearModule, AddsToTheInputGradientWhereTold) {
+  TestContext tc(DType::f64);
+  Linear linear("linear", 3, 5, 0.02);
+  Program program{.variables = bind_parameters(tc, linear)};
+  const Tensor x = tc.random({4, 3}, 1), dx = tc.empty({4, 3});
+  program.variables.push_back({"x", x, dx});
+  program.forward = [&](Context& ctx) { return std::vector{linear.forward(ctx, x, ctx.activations())}; };
+  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
+    linear.input_grad(ctx, dx, dout[0], /*accumulate=*/true);
+    linear.weight_grad(ctx, x, dout[0]);
+    return std::vector<Tensor>{};
+  };
+  const MutationReport report = check_gradients(tc, program);
+  EXPECT_TRUE(report.unused.empty()) << report.str();
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -1,0 +1,112 @@
+#include "nn/router.h"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "module.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr int64_t kTokens = 6, kHidden = 5, kExperts = 5, kTopK = 2;
+
+MoeConfig config_of(RouterKind kind) {
+  return {.hidden = kHidden,
+          .num_experts = kExperts,
+          .top_k = kTopK,
+          .seq_len = 3,
+          .router = kind,
+          .gate = {.kind = GateKind::spread, .num_experts = kExperts, .top_k = kTopK, .seed = 3}};
+}
+
+TEST(RouterModule, LearnedGradients) {
+  TestContext tc(DType::f64);
+  Router router("router", config_of(RouterKind::softmax_topk), 0.02);
+  ASSERT_TRUE(router.learned());
+  Program program{.variables = bind_parameters(tc, router)};
+  // The router adds to the gradient of its input.
+  const Tensor x = tc.empty({kTokens, kHidden}), dx = tc.empty({kTokens, kHidden});
+  program.variables.push_back({"x", x, dx});
+  RouterSaved saved;
+  RoutingRecord record;
+  program.forward = [&](Context& ctx) {
+    saved = {};
+    record = {};
+    router.forward(ctx, x, Tensor(), record, saved);
+    return std::vector{record.weights};
+  };
+  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
+    router.backward(ctx, dx, dout[0], record, saved);
+    router.weight_grad(ctx, saved);
+    return std::vector<Tensor>{};
+  };
+  draw_routed(tc, x, kTopK, [&] {
+    program.forward(*tc);
+    return saved.probs;
+  });
+  const MutationReport report = check_gradients(tc, program, {.equivalent = router_equivalents()});
+  EXPECT_EQ(report.ops, 5);
+  EXPECT_TRUE(report.unused.empty()) << report.str();
+}
+
+TEST(RouterModule, ChoosesTheLargestLogits) {
+  TestContext tc(DType::f64);
+  Router router("router", config_of(RouterKind::softmax_topk), 0.02);
+  bind_parameters(tc, router);
+  const Tensor x = tc.random({kTokens, kHidden}, 1);
+  RouterSaved saved;
+  RoutingRecord record;
+  router.forward(*tc, x, Tensor(), record, saved);
+  const auto experts = values_of(record.experts), weights = values_of(record.weights), probs = values_of(saved.probs);
+  for (size_t t = 0; t < kTokens; ++t) {
+    double others = 0, chosen = 0, weight = 0;
+    std::set<size_t> taken;
+    for (size_t j = 0; j < kTopK; ++j) {
+      const auto e = static_cast<size_t>(experts[t * kTopK + j]);
+      taken.insert(e);
+      chosen += probs[t * kExperts + e];
+      weight += weights[t * kTopK + j];
+    }
+    ASSERT_EQ(taken.size(), static_cast<size_t>(kTopK));
+    for (size_t e = 0; e < kExperts; ++e) {
+      if (taken.count(e) == 0) others = std::max(others, probs[t * kExperts + e]);
+    }
+    EXPECT_NEAR(weight, 1, 1e-12);
+    for (size_t j = 0; j < kTopK; ++j) {
+      const double p = probs[t * kExperts + static_cast<size_t>(experts[t * kTopK + j])];
+      EXPECT_GE(p, others);
+      EXPECT_NEAR(weights[t * kTopK + j], p / chosen, 1e-12);
+    }
+  }
+}
+
+// A forced gate has no parameters, decides by sample ids alone, and leaves gradients as they are.
+TEST(RouterModule, ForcedGateHasNoGradients) {
+  TestContext tc(DType::f64);
+  const MoeConfig config = config_of(RouterKind::forced);
+  Router router("router", config, 0.02);
+  EXPECT_FALSE(router.learned());
+  EXPECT_TRUE(bind_parameters(tc, router).empty());
+  const Tensor x = tc.random({kTokens, kHidden}, 1), dx = tc.random({kTokens, kHidden}, 2);
+  const Tensor dweights = tc.random({kTokens, kTopK}, 3);
+  const Tensor ids = tc.of({2}, DType::i64, {7, 4});
+  const std::vector<double> before = values_of(dx);
+  RouterSaved saved;
+  RoutingRecord record;
+  router.forward(*tc, x, ids, record, saved);
+  EXPECT_FALSE(saved.x.defined());
+  EXPECT_FALSE(saved.probs.defined());
+  router.backward(*tc, dx, dweights, record, saved);
+  router.weight_grad(*tc, saved);
+  EXPECT_EQ(values_of(dx), before);
+  const std::vector<double> experts = values_of(record.experts);
+  for (int64_t t = 0; t < kTokens; ++t) {
+    int32_t expected[kTopK];
+    gate_experts(config.gate, (t < 3 ? 7 : 4) * config.seq_len + t % 3, expected);
+    for (int64_t j = 0; j < kTopK; ++j) EXPECT_EQ(experts[static_cast<size_t>(t * kTopK + j)], expected[j]);
+  }
+}
+
+}  // namespace
+}  // namespace sluice::test

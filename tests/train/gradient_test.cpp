@@ -1,0 +1,158 @@
+// The gradients of a whole model, as the trainer accumulates them over micro-batches, against differences of its loss
+// in f64; and the proof that a broken operation anywhere in a training step shows in its results.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "support/host_tensor.h"
+#include "support/known_mutants.h"
+#include "whole_model.h"
+
+namespace sluice::test {
+namespace {
+
+struct Case {
+  std::string name;
+  std::vector<std::string> overrides;
+  friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
+};
+
+std::vector<Case> mutated_cases() {
+  return {{"router", {"--benchmark.balance=router"}},
+          {"router_full", {"--benchmark.balance=router", "--memory.recompute=full"}},
+          {"published", {"--benchmark.balance=published", "--model.backend.fake_gate_noise=0.5"}}};
+}
+
+std::vector<Case> cases() {
+  std::vector<Case> all = mutated_cases();
+  all.push_back({"skewed", {"--benchmark.balance=skewed", "--benchmark.skew=2"}});
+  return all;
+}
+
+double dot(const std::vector<double>& a, const std::vector<double>& b) {
+  double sum = 0;
+  for (size_t i = 0; i < a.size(); ++i) sum += a[i] * b[i];
+  return sum;
+}
+
+// One parameter, its gradient and a random direction.
+struct Probe {
+  Param* param;
+  std::vector<double> value;
+  std::vector<double> gradient;
+  std::vector<double> direction;
+  double slope() const { return dot(gradient, direction); }
+  double norm() const { return std::sqrt(dot(gradient, gradient)); }
+  void move(double amount) const {
+    std::vector<double> moved = value;
+    for (size_t i = 0; i < moved.size(); ++i) moved[i] += amount * direction[i];
+    assign(param->value, moved);
+  }
+};
+
+class WholeModelGradient : public testing::TestWithParam<Case> {};
+
+TEST_P(WholeModelGradient, EqualsDifferencesInRandomDirections) {
+  constexpr double kStep = 1e-5, kTolerance = 1e-6;
+  const WholeModel model(GetParam().overrides);
+  const bool learned = model.spec().router == RouterKind::softmax_topk;
+  model.with_trainer([&](Trainer& trainer) {
+    std::vector<Probe> probes;
+    for (Param* param : parameters(trainer)) probes.push_back({param, values_of(param->value), {}, {}});
+    ASSERT_EQ(probes.size(), 2U * (learned ? 9 : 8) + 3);
+    trainer.step(0);
+    for (size_t i = 0; i < probes.size(); ++i) {
+      probes[i].gradient = values_of(probes[i].param->grad);
+      probes[i].direction = random_values(std::ssize(probes[i].value), 500 + i);
+      probes[i].move(0);
+    }
+    RoutingTrace trace(trainer.context());
+    model.loss(trainer);
+    const std::vector<double> routing = trace.take();
+    EXPECT_EQ(routing.empty(), !learned);
+    const auto difference = [&](const std::vector<const Probe*>& moved) {
+      double losses[2];
+      for (const int side : {0, 1}) {
+        for (const Probe* probe : moved) probe->move(side == 0 ? -kStep : kStep);
+        losses[side] = model.loss(trainer);
+        EXPECT_EQ(trace.take(), routing) << "the step changes the routing: no derivative";
+      }
+      for (const Probe* probe : moved) probe->move(0);
+      return (losses[1] - losses[0]) / (2 * kStep);
+    };
+    std::vector<const Probe*> all;
+    double slope = 0, squares = 0;
+    for (const Probe& probe : probes) {
+      const std::string& name = probe.param->spec.name;
+      EXPECT_GT(probe.norm(), 0) << name;
+      const double expected = difference({&probe});
+      EXPECT_TRUE(std::abs(probe.slope() - expected) <= kTolerance * probe.norm())
+          << name << ": " << probe.slope() << ", the difference is " << expected << ", the norm " << probe.norm();
+      all.push_back(&probe);
+      slope += probe.slope();
+      squares += probe.norm() * probe.norm();
+    }
+    const double expected = difference(all);
+    EXPECT_TRUE(std::abs(slope - expected) <= kTolerance * std::sqrt(squares))
+        << "all together: " << slope << ", the difference is " << expected;
+  });
+}
+
+INSTANTIATE_TEST_SUITE_P(Cases, WholeModelGradient, testing::ValuesIn(cases()),
+                         [](const auto& instance) { return instance.param.name; });
+
+// What a step computes (loss, gradient norm, every gradient), and what it and an undisturbed repetition, which reads
+// the optimizer's moments, change.
+std::vector<Result> train_two_steps(const WholeModel& model, OpObserver& observer) {
+  std::vector<Result> results;
+  model.with_trainer([&](Trainer& trainer) {
+    std::vector<std::vector<double>> before;
+    for (const Param* param : parameters(trainer)) before.push_back(values_of(param->value));
+    trainer.context().add_observer(&observer);
+    const StepResult step = trainer.step(0);
+    trainer.context().remove_observer(&observer);
+    results = {{"loss", {step.loss}, {}}, {"gradient norm", {step.gradient_norm}, {}}};
+    for (const Param* param : parameters(trainer)) {
+      results.push_back({param->spec.name + " gradient", values_of(param->grad), param->grad});
+    }
+    trainer.step(0);
+    size_t next = 0;
+    for (const Param* param : parameters(trainer)) {
+      std::vector<double> change = values_of(param->value);
+      for (size_t i = 0; i < change.size(); ++i) change[i] -= before[next][i];
+      results.push_back({param->spec.name + " change", std::move(change), param->value});
+      ++next;
+    }
+  });
+  return results;
+}
+
+void expect_every_mutant_shows(const Case& c, int every) {
+  const WholeModel model(c.overrides);
+  const MutationReport report =
+      expect_no_survivors([&](OpObserver& observer) { return train_two_steps(model, observer); },
+                          {.every = every, .equivalent = router_equivalents()});
+  std::vector<Unused> known;
+  if (model.spec().recompute.any()) known = unused_when_rebuilding();
+  if (model.spec().router == RouterKind::forced) known = unused_when_forced();
+  expect_known(report, known);
+  EXPECT_GT(report.mutants, 200);
+}
+
+class WholeModelMutation : public testing::TestWithParam<Case> {};
+TEST_P(WholeModelMutation, ShowsInAStep) {
+  expect_every_mutant_shows(GetParam(), 7);
+}
+INSTANTIATE_TEST_SUITE_P(Cases, WholeModelMutation, testing::ValuesIn(mutated_cases()),
+                         [](const auto& instance) { return instance.param.name; });
+
+class SweepWholeModelMutation : public testing::TestWithParam<Case> {};
+TEST_P(SweepWholeModelMutation, ShowsInAStep) {
+  expect_every_mutant_shows(GetParam(), 1);
+}
+INSTANTIATE_TEST_SUITE_P(Cases, SweepWholeModelMutation, testing::ValuesIn(mutated_cases()),
+                         [](const auto& instance) { return instance.param.name; });
+
+}  // namespace
+}  // namespace sluice::test

@@ -1,0 +1,84 @@
+#include "whole_model.h"
+
+#include <cmath>
+#include <utility>
+
+#include "base/hash.h"
+#include "comm/inproc/inproc.h"
+#include "device/ref/ref_backend.h"
+#include "support/host_tensor.h"
+#include "support/training.h"
+
+namespace sluice::test {
+
+namespace {
+
+std::vector<std::string> shrunk(const std::vector<std::string>& overrides) {
+  std::vector<std::string> all{"--model.config.num_hidden_layers=2",
+                               "--model.config.vocab_size=11",
+                               "--model.config.hidden_size=6",
+                               "--model.config.num_attention_heads=2",
+                               "--model.config.num_key_value_heads=1",
+                               "--model.config.head_dim=4",
+                               "--model.config.num_experts=4",
+                               "--model.config.num_experts_per_tok=2",
+                               "--model.config.moe_intermediate_size=3",
+                               "--dataset.seq_len=3",
+                               "--step_scheduler.global_batch_size=4",
+                               "--step_scheduler.local_batch_size=2",
+                               "--optimizer.eps=1e-12",
+                               "--optimizer.lr=1e-5"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  return all;
+}
+
+void randomize_parameters(Trainer& trainer) {
+  for (FlatGroup* group : trainer.stage().groups()) {
+    for (const FlatGroup::Piece& piece : group->pieces()) {
+      const ParamSpec& spec = piece.param->spec;
+      const uint64_t seed = hash64(spec.name, 1);
+      if (spec.init == InitKind::ones) {
+        randomize(piece.value, seed, 0.3, 1);
+      } else {
+        randomize(piece.value, seed, 1 / std::sqrt(static_cast<double>(spec.shape[spec.shape.rank() - 1])));
+      }
+    }
+    group->invalidate();
+    group->end_gather(trainer.context());
+  }
+}
+
+}  // namespace
+
+WholeModel::WholeModel(const std::vector<std::string>& overrides)
+    : spec_(resolve(tiny_config(shrunk(overrides)), 1)), dataset_(spec_.seed, spec_.model.vocab_size) {}
+
+void WholeModel::with_trainer(const std::function<void(Trainer&)>& body) const {
+  RefBackend backend;
+  HostMemory memory;
+  InprocWorld world(1);
+  const auto communicator = world.communicator(0);
+  Trainer trainer(spec_, {&backend, &memory, communicator.get()}, &dataset_, nullptr);
+  randomize_parameters(trainer);
+  body(trainer);
+}
+
+std::vector<Param*> parameters(Trainer& trainer) {
+  std::vector<Param*> all;
+  for (FlatGroup* group : trainer.stage().groups()) {
+    all.insert(all.end(), group->params().begin(), group->params().end());
+  }
+  return all;
+}
+
+void RoutingTrace::after(const OpRecord& record) {
+  if (record.name != SoftmaxTopKForward::name) return;
+  const std::vector<double> experts = values_of(record.tensors.front().tensor);
+  experts_.insert(experts_.end(), experts.begin(), experts.end());
+}
+
+std::vector<double> RoutingTrace::take() {
+  return std::exchange(experts_, {});
+}
+
+}  // namespace sluice::test

@@ -86,6 +86,9 @@ void Dispatcher::plan(Context& ctx, RoutingRecord& record) const {
   } else {
     plan_exchange(ctx, record, experts, weights);
   }
+  const int row_align = ctx.backend().target().row_align;
+  // Pad rows are known only to the device: at most one alignment per expert.
+  if (row_align > 1) record.expert_rows += local_experts() * row_align;
   Arena& kept = ctx.records();
   const int64_t m = record.expert_rows;
   record.offsets = kept.empty({local_experts() + 1}, DType::i32);
@@ -99,7 +102,7 @@ void Dispatcher::plan(Context& ctx, RoutingRecord& record) const {
                      .slot_row = record.slot_row,
                      .experts = experts,
                      .first = first_expert(),
-                     .row_align = ctx.backend().target().row_align});
+                     .row_align = row_align});
   ctx.run(GatherRows{
       .y = record.row_weight.view({m, 1}), .x = weights.view({weights.numel(), 1}), .index = record.row_slot});
 }

@@ -7,8 +7,12 @@ Linear::Linear(const std::string& name, int64_t in, int64_t out, double init_std
 
 Tensor Linear::forward(Context& ctx, const Tensor& x, Arena& arena) const {
   Tensor y = arena.empty({x.dim(0), weight_.value.dim(0)}, x.dtype());
-  ctx.run(Gemm{.c = y, .a = x, .b = weight_.value, .trans_b = true});
+  forward(ctx, y, x);
   return y;
+}
+
+void Linear::forward(Context& ctx, const Tensor& y, const Tensor& x) const {
+  ctx.run(Gemm{.c = y, .a = x, .b = weight_.value, .trans_b = true});
 }
 
 void Linear::input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, bool accumulate) const {

@@ -29,10 +29,10 @@ void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, Ro
   }
   saved.x = x;
   saved.probs = kept.empty({t, config_.num_experts}, ctx.accumulator());
-  ctx.run(SoftmaxTopKForward{.experts = record.experts,
-                             .weights = record.weights,
-                             .probs = saved.probs,
-                             .logits = linear_->forward(ctx, x, ctx.scratch())});
+  const Tensor logits = ctx.scratch().empty(saved.probs.shape(), ctx.accumulator());
+  linear_->forward(ctx, logits, x);
+  ctx.run(SoftmaxTopKForward{
+      .experts = record.experts, .weights = record.weights, .probs = saved.probs, .logits = logits});
 }
 
 void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record,

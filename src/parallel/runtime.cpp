@@ -94,6 +94,16 @@ ArenaSizes Runtime::arena_sizes() const {
   return sizes;
 }
 
+size_t Runtime::in_use() const {
+  size_t bytes = 0;
+  for (const auto& [name, arena] : arenas_) bytes += arena->in_use();
+  return bytes;
+}
+
+bool Runtime::holds(const void* address) const {
+  return std::any_of(arenas_.begin(), arenas_.end(), [&](const auto& entry) { return entry.second->holds(address); });
+}
+
 std::vector<std::string> Runtime::grown() const {
   std::vector<std::string> list;
   for (const auto& [name, arena] : arenas_) {
@@ -264,6 +274,7 @@ void Runtime::start_reduce_if_last(int chunk_idx) {
 void Runtime::run(MicroBatchSource& source, const StepTensors& step) {
   contributions_left_.assign(static_cast<size_t>(schedule_.chunks), schedule_.micro_batches);
   for (const Action& action : schedule_.ranks[static_cast<size_t>(mesh_.at.pp)]) {
+    running_ = &action;
     switch (action.kind) {
       case ActionKind::forward:
         forward(action.chunk, action.micro_batch, source, step, true);
@@ -279,6 +290,7 @@ void Runtime::run(MicroBatchSource& source, const StepTensors& step) {
         break;
     }
   }
+  running_ = nullptr;
   for (auto& pool : activations_) pool->wait_for_sends(ctx_);
   for (FlatGroup* group : stage_.groups()) group->end_reduce(ctx_);
   bind_scratch();

@@ -58,6 +58,11 @@ class Runtime {
 
   const Schedule& schedule() const { return schedule_; }
   ArenaSizes arena_sizes() const;
+  // Bytes in use in all arenas now.
+  size_t in_use() const;
+  bool holds(const void* address) const;
+  // The action under way, or null outside of run().
+  const Action* running() const { return running_; }
   // Arenas that needed more than was reserved: "chunk 0 activations 1: 2 more chunks".
   std::vector<std::string> grown() const;
   // The arenas F and B use outside a step: for the optimizer's scratch.
@@ -94,6 +99,7 @@ class Runtime {
   std::vector<std::unique_ptr<ArenaPool>> deferred_;
   std::map<std::pair<int, int>, std::unique_ptr<Flight>> flights_;
   std::vector<int> contributions_left_;  // per chunk, in this step
+  const Action* running_ = nullptr;
 };
 
 }  // namespace sluice

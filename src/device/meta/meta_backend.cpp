@@ -5,11 +5,14 @@
 namespace sluice {
 
 double DeviceModel::seconds(std::string_view op, const Cost& cost) const {
-  const auto measured = efficiency.find(op);
+  const double moving = cost.bytes() / bandwidth;
+  if (const auto measured = roofline_share.find(op); measured != roofline_share.end()) {
+    return op_overhead_s + std::max(cost.flops / peak_flops, moving) / measured->second;
+  }
   const bool product = op.starts_with("gemm") || op.starts_with("grouped_gemm") || op.starts_with("attention") ||
                        op.starts_with("head_loss");
-  const double share = measured != efficiency.end() ? measured->second : product ? matrix_efficiency : other_efficiency;
-  return op_overhead_s + std::max(cost.flops / (peak_flops * share), cost.bytes() / bandwidth);
+  const double share = product ? matrix_efficiency : other_efficiency;
+  return op_overhead_s + std::max(cost.flops / (peak_flops * share), moving);
 }
 
 void MetaBackend::charge(std::string_view op, const Cost& cost, Stream& stream) {

@@ -9,15 +9,16 @@
 
 namespace sluice {
 
-// A machine as operations see it: time = overhead + max(flops / (peak x efficiency), bytes / bandwidth).
+// A machine as operations see it: time = overhead + max(flops / (peak x efficiency), bytes / bandwidth), or for an
+// operation whose share of its roofline is known, overhead + max(flops / peak, bytes / bandwidth) / share.
 struct DeviceModel {
   Target target;
   double peak_flops = 1e11;  // per second, of the dtype matrices are in
   double bandwidth = 1e10;   // bytes per second
   double op_overhead_s = 0;
-  double matrix_efficiency = 0.8;                         // share of the peak that products reach when large
-  double other_efficiency = 0.05;                         // share that arithmetic outside products reaches
-  std::map<std::string, double, std::less<>> efficiency;  // by operation name, where measured
+  double matrix_efficiency = 0.8;                                  // share of the peak that products reach when large
+  double other_efficiency = 0.05;                                  // share that arithmetic outside products reaches
+  std::map<std::string, double, std::less<>> roofline_share = {};  // by operation name, where measured
 
   double seconds(std::string_view op, const Cost& cost) const;
 };

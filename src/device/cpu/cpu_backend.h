@@ -1,0 +1,51 @@
+// The fast path on a CPU: f32 operations cut into chunks of fixed size that run in the pool, with SIMD kernels chosen
+// at run time. Everything else (f64, bf16 storage, rare operations) falls through to the reference loops. Results do
+// not depend on the number of threads.
+#pragma once
+
+#include "device/pool.h"
+#include "device/ref/ref_backend.h"
+
+namespace sluice {
+
+class CpuBackend final : public RefBackend {
+ public:
+  // The pool outlives the backend and may be shared with those of other ranks.
+  explicit CpuBackend(Pool& pool) : pool_(pool) {}
+
+  Target target() const override { return {.row_align = 1, .workers = pool_.threads()}; }
+  std::string_view name() const override { return "cpu"; }
+
+ protected:
+  using RefBackend::execute;
+  void execute(const Gemm& op, const Tensor& scratch) override;
+  void execute(const GroupedGemm& op, const Tensor& scratch) override;
+  void execute(const GroupedGemmWeight& op, const Tensor& scratch) override;
+  void execute(const RmsNormForward& op, const Tensor& scratch) override;
+  void execute(const RmsNormBackward& op, const Tensor& scratch) override;
+  void execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
+  void execute(const Rope& op, const Tensor& scratch) override;
+  void execute(const AttentionForward& op, const Tensor& scratch) override;
+  void execute(const AttentionBackward& op, const Tensor& scratch) override;
+  void execute(const SwigluForward& op, const Tensor& scratch) override;
+  void execute(const SwigluBackward& op, const Tensor& scratch) override;
+  void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;
+  void execute(const SoftmaxTopKBackward& op, const Tensor& scratch) override;
+  void execute(const ExpertSort& op, const Tensor& scratch) override;
+  void execute(const GatherRows& op, const Tensor& scratch) override;
+  void execute(const SumRows& op, const Tensor& scratch) override;
+  void execute(const EmbeddingForward& op, const Tensor& scratch) override;
+  void execute(const EmbeddingBackward& op, const Tensor& scratch) override;
+  void execute(const HeadLoss& op, const Tensor& scratch) override;
+  void execute(const AdamW& op, const Tensor& scratch) override;
+  void execute(const Fill& op, const Tensor& scratch) override;
+  void execute(const FillNormal& op, const Tensor& scratch) override;
+  void execute(const Copy& op, const Tensor& scratch) override;
+  void execute(const Add& op, const Tensor& scratch) override;
+  void execute(const Sum& op, const Tensor& scratch) override;
+
+ private:
+  Pool& pool_;
+};
+
+}  // namespace sluice

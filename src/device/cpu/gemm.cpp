@@ -1,0 +1,158 @@
+#include "device/cpu/cpu_backend.h"
+#include "device/cpu/tiles.h"
+#include "device/ref/loops.h"
+
+namespace sluice {
+
+using namespace cpu;
+
+namespace {
+
+bool all_f32(const Tensor& a, const Tensor& b, const Tensor& c) {
+  return a.dtype() == DType::f32 && b.dtype() == DType::f32 && c.dtype() == DType::f32;
+}
+
+// Rows [first, first + rows) and columns [col, col + cols) of a product.
+GemmTile tile_of(const GemmTile& whole, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+  GemmTile tile = whole;
+  tile.m = rows;
+  tile.n = cols;
+  tile.a += whole.trans_a ? row : row * whole.lda;
+  tile.b += whole.trans_b ? col * whole.ldb : col;
+  tile.c += row * whole.ldc + col;
+  return tile;
+}
+
+// Finds the segment of experts' rows that the n-th tile of kTileRows rows belongs to. The walk is as long as there are
+// experts, nothing beside the product of a tile.
+struct Segment {
+  int64_t expert = -1;
+  int64_t begin = 0;
+  int64_t rows = 0;
+};
+Segment find_segment(const int32_t* offsets, int64_t num_experts, int64_t n) {
+  for (int64_t e = 0; e < num_experts; ++e) {
+    const Cut cut(offsets[e + 1] - offsets[e], kTileRows);
+    if (n < cut.parts) {
+      const int64_t begin = offsets[e] + n * cut.part;
+      return {e, begin, std::min<int64_t>(cut.part, offsets[e + 1] - begin)};
+    }
+    n -= cut.parts;
+  }
+  return {};
+}
+
+int64_t count_segments(const int32_t* offsets, int64_t num_experts) {
+  int64_t count = 0;
+  for (int64_t e = 0; e < num_experts; ++e) count += Cut(offsets[e + 1] - offsets[e], kTileRows).parts;
+  return count;
+}
+
+}  // namespace
+
+void cpu::run_gemm(Pool& pool, const GemmTile& whole, const Tensor& scratch, size_t bytes) {
+  // Small results (weight gradients) are cut finer, so that every thread has work. The cut may follow the number of
+  // threads, because no result depends on it.
+  int64_t most_rows = kTileRows;
+  int64_t most_cols = kGemmWidth;
+  constexpr int64_t kLeast = 64;
+  const auto tiles = [&] { return Cut(whole.m, most_rows).parts * Cut(whole.n, most_cols).parts; };
+  while (tiles() < pool.threads() && (most_rows > kLeast || most_cols > kLeast)) {
+    const bool rows_are_longer = std::min(whole.m, most_rows) >= std::min(whole.n, most_cols);
+    (most_cols <= kLeast || (most_rows > kLeast && rows_are_longer) ? most_rows : most_cols) /= 2;
+  }
+  const Cut rows(whole.m, most_rows);
+  const Cut cols(whole.n, most_cols);
+  pool.run(rows.parts * cols.parts, [&](int64_t chunk, int worker) {
+    const int64_t row = chunk % rows.parts * rows.part;
+    const int64_t col = chunk / rows.parts * cols.part;
+    gemm_tile(tile_of(whole, row, std::min(rows.part, whole.m - row), col, std::min(cols.part, whole.n - col)),
+              workspace(scratch, bytes, worker));
+  });
+}
+
+void CpuBackend::execute(const Gemm& op, const Tensor& scratch) {
+  if (!all_f32(op.c, op.a, op.b)) {
+    RefBackend::execute(op, scratch);
+    return;
+  }
+  run_gemm(pool_,
+           {.m = op.m(),
+            .n = op.n(),
+            .k = op.k(),
+            .a = op.a.data<float>(),
+            .lda = op.a.stride(),
+            .trans_a = op.trans_a,
+            .b = op.b.data<float>(),
+            .ldb = op.b.stride(),
+            .trans_b = op.trans_b,
+            .c = op.c.data<float>(),
+            .ldc = op.c.stride(),
+            .accumulate = op.accumulate},
+           scratch, gemm_workspace(op.n(), op.k()));
+}
+
+void CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
+  if (!all_f32(op.y, op.x, op.w)) {
+    RefBackend::execute(op, scratch);
+    return;
+  }
+  ref::check_offsets(op.offsets, op.x.dim(0));
+  const auto* offsets = op.offsets.data<int32_t>();
+  const int64_t num_experts = op.w.dim(0);
+  const Cut cols(op.n(), kGemmWidth);
+  const size_t bytes = gemm_workspace(op.n(), op.k());
+  pool_.run(count_segments(offsets, num_experts) * cols.parts, [&](int64_t chunk, int worker) {
+    const Segment segment = find_segment(offsets, num_experts, chunk / cols.parts);
+    const GemmTile whole{.m = segment.rows,
+                         .n = op.n(),
+                         .k = op.k(),
+                         .a = op.x.data<float>() + segment.begin * op.x.stride(),
+                         .lda = op.x.stride(),
+                         .b = op.w.data<float>() + segment.expert * op.w.stride(),
+                         .ldb = op.w.dim(2),
+                         .trans_b = op.trans_w,
+                         .c = op.y.data<float>() + segment.begin * op.y.stride(),
+                         .ldc = op.y.stride()};
+    const int64_t col = chunk % cols.parts * cols.part;
+    gemm_tile(tile_of(whole, 0, segment.rows, col, std::min(cols.part, op.n() - col)),
+              workspace(scratch, bytes, worker));
+  });
+}
+
+void CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
+  if (!all_f32(op.dw, op.dy, op.x)) {
+    RefBackend::execute(op, scratch);
+    return;
+  }
+  ref::check_offsets(op.offsets, op.dy.dim(0));
+  const auto* offsets = op.offsets.data<int32_t>();
+  const int64_t m = op.dw.dim(1);
+  const int64_t n = op.dw.dim(2);
+  const Cut rows(m, kTileRows);
+  const Cut cols(n, kGemmWidth);
+  const int64_t tiles = rows.parts * cols.parts;
+  const size_t bytes = gemm_workspace(n, op.dy.dim(0));
+  pool_.run(op.dw.dim(0) * tiles, [&](int64_t chunk, int worker) {
+    const int64_t e = chunk / tiles;
+    const int64_t begin = offsets[e];
+    if (offsets[e + 1] == begin) return;
+    const GemmTile whole{.m = m,
+                         .n = n,
+                         .k = offsets[e + 1] - begin,
+                         .a = op.dy.data<float>() + begin * op.dy.stride(),
+                         .lda = op.dy.stride(),
+                         .trans_a = true,
+                         .b = op.x.data<float>() + begin * op.x.stride(),
+                         .ldb = op.x.stride(),
+                         .c = op.dw.data<float>() + e * op.dw.stride(),
+                         .ldc = n,
+                         .accumulate = true};
+    const int64_t row = chunk % rows.parts * rows.part;
+    const int64_t col = chunk % tiles / rows.parts * cols.part;
+    gemm_tile(tile_of(whole, row, std::min(rows.part, m - row), col, std::min(cols.part, n - col)),
+              workspace(scratch, bytes, worker));
+  });
+}
+
+}  // namespace sluice

@@ -1,0 +1,103 @@
+#include "device/cpu/peak.h"
+
+#include <cstring>
+#include <vector>
+
+#include "base/clock.h"
+#include "device/cpu/simd_targets.h"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "device/cpu/peak.cpp"
+#include <hwy/foreach_target.h>  // compiles this file once per target
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace sluice::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Independent chains: more than latency times throughput of any core, and they fit the registers of AVX2.
+constexpr int kChains = 12;
+
+// `rounds` multiply-adds on each chain; the result depends on all of them. Returns the flops done.
+HWY_ATTR double fma_loop(int64_t rounds, float* result) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  // x <- 0.5 x + y stays near 2 y: no overflow, no denormals.
+  const V factor = hn::Set(d, 0.5F);
+  const V term = hn::Set(d, *result);
+  V chain[kChains];
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) chain[i] = hn::Set(d, static_cast<float>(i));
+#pragma GCC unroll 1
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kChains; ++i) chain[i] = hn::MulAdd(chain[i], factor, term);
+  }
+  V sum = hn::Zero(d);
+#pragma GCC unroll 16
+  for (int i = 0; i < kChains; ++i) sum = hn::Add(sum, chain[i]);
+  *result = hn::GetLane(hn::SumOfLanes(d, sum));
+  return 2.0 * static_cast<double>(rounds) * kChains * static_cast<double>(hn::Lanes(d));
+}
+
+const char* target_name() {
+  return hwy::TargetName(HWY_TARGET);
+}
+
+}  // namespace sluice::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace sluice::cpu {
+
+HWY_EXPORT(fma_loop);
+HWY_EXPORT(target_name);
+
+const char* instruction_set() {
+  return HWY_DYNAMIC_DISPATCH(target_name)();
+}
+
+double measure_fma_peak(Pool& pool) {
+  constexpr int64_t kRounds = 200'000;  // well below a millisecond
+  constexpr int kTries = 12;
+  constexpr int64_t kPerThread = 20;
+  const auto threads = static_cast<size_t>(pool.threads());
+  std::vector<double> flops(threads * 16);  // a cache line or more apart
+  std::vector<float> results(threads * 16, 1.0F);
+  double best = 0;
+  for (int attempt = 0; attempt < kTries; ++attempt) {
+    std::fill(flops.begin(), flops.end(), 0.0);
+    const Stopwatch watch;
+    pool.run(static_cast<int64_t>(threads) * kPerThread, [&](int64_t, int worker) {
+      const auto slot = static_cast<size_t>(worker) * 16;
+      results[slot] = 1.0F;
+      flops[slot] += HWY_DYNAMIC_DISPATCH(fma_loop)(kRounds, &results[slot]);
+    });
+    const double seconds = watch.seconds();
+    double total = 0;
+    for (const double f : flops) total += f;
+    best = std::max(best, total / seconds * 1e-9);
+  }
+  return best;
+}
+
+double measure_bandwidth(Pool& pool) {
+  constexpr int64_t kBlock = int64_t{1} << 20;
+  constexpr int64_t kBytes = 128 * kBlock;  // beyond any cache but the largest
+  constexpr int kTries = 5;
+  std::vector<char> from(kBytes, 1);
+  std::vector<char> to(kBytes, 0);
+  double best = 0;
+  for (int attempt = 0; attempt < kTries; ++attempt) {
+    const Stopwatch watch;
+    pool.run_ranges(kBytes, kBlock, [&](int64_t begin, int64_t end, int) {
+      std::memcpy(to.data() + begin, from.data() + begin, static_cast<size_t>(end - begin));
+    });
+    best = std::max(best, 2.0 * kBytes / watch.seconds() * 1e-9);
+  }
+  return best;
+}
+
+}  // namespace sluice::cpu
+#endif

@@ -1,0 +1,16 @@
+// What this machine can do at best, measured: the denominators of every efficiency printed. A few hundred
+// milliseconds each.
+#pragma once
+
+#include "device/pool.h"
+
+namespace sluice::cpu {
+
+// f32 multiply-adds in registers on all threads of the pool, in GFLOP/s (a multiply-add is two).
+double measure_fma_peak(Pool& pool);
+// Large copies on all threads of the pool, in GB/s of bytes read plus bytes written.
+double measure_bandwidth(Pool& pool);
+// The instruction set the kernels chose ("AVX3").
+const char* instruction_set();
+
+}  // namespace sluice::cpu

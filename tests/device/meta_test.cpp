@@ -1,0 +1,58 @@
+// meta charges what the machine's model says, and does nothing else.
+#include <gtest/gtest.h>
+
+#include "device/context.h"
+#include "device/meta/meta_backend.h"
+
+namespace sluice {
+namespace {
+
+DeviceModel machine() {
+  return {.target = {.row_align = 128, .workers = 3},
+          .peak_flops = 1000,
+          .bandwidth = 100,
+          .op_overhead_s = 0.5,
+          .matrix_efficiency = 0.5,
+          .other_efficiency = 0.1,
+          .roofline_share = {{"rope", 0.25}}};
+}
+
+TEST(DeviceModel, TheSlowerOfArithmeticAndMemoryBinds) {
+  const DeviceModel model = machine();
+  EXPECT_DOUBLE_EQ(model.seconds("gemm", {.flops = 1000}), 0.5 + 2);
+  EXPECT_DOUBLE_EQ(model.seconds("gemm", {.flops = 1000, .bytes_read = 200, .bytes_written = 100}), 0.5 + 3);
+  EXPECT_DOUBLE_EQ(model.seconds("swiglu_forward", {.flops = 1000}), 0.5 + 10);
+  EXPECT_DOUBLE_EQ(model.seconds("copy", {.bytes_read = 50, .bytes_written = 50}), 0.5 + 1);
+}
+
+TEST(DeviceModel, AMeasuredOperationTakesItsRooflineOverItsShare) {
+  const DeviceModel model = machine();
+  EXPECT_DOUBLE_EQ(model.seconds("rope", {.flops = 1000}), 0.5 + 4);
+  EXPECT_DOUBLE_EQ(model.seconds("rope", {.flops = 1000, .bytes_read = 400}), 0.5 + 16);
+}
+
+TEST(MetaBackend, AdvancesTheStreamAndAddsUpByOperation) {
+  MetaBackend backend(machine());
+  MetaMemory memory;
+  Arena arena(memory, MemoryKind::scratch, "test");
+  Context ctx(backend, DType::f32);
+  EXPECT_FALSE(ctx.real());
+  EXPECT_EQ(backend.target().row_align, 128);
+  const Tensor x = arena.empty({25}, DType::f32);
+  ctx.run(Fill{.x = x, .value = 1});
+  ctx.run(Fill{.x = x, .value = 2});
+  EXPECT_DOUBLE_EQ(ctx.compute().now(), 2 * (0.5 + 1));
+  ASSERT_EQ(backend.seconds_by_op().size(), 1U);
+  EXPECT_DOUBLE_EQ(backend.seconds_by_op().at("fill"), 3);
+}
+
+TEST(MetaBackend, ChecksLikeAnyBackend) {
+  MetaBackend backend(machine());
+  MetaMemory memory;
+  Arena arena(memory, MemoryKind::scratch, "test");
+  Context ctx(backend, DType::f32);
+  EXPECT_THROW(ctx.run(Add{.y = arena.empty({4}, DType::f32), .x = arena.empty({5}, DType::f32)}), Error);
+}
+
+}  // namespace
+}  // namespace sluice

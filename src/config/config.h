@@ -382,6 +382,8 @@ struct Origin {
   std::string text;  // "examples/my.yaml:23", "--distributed.ep_size", "scale laptop"; empty for a preset
 
   static Origin rule(std::string name) { return {Kind::rule, std::move(name)}; }
+  // For messages: where to look.
+  std::string place() const { return kind == Kind::command_line ? "command line" : text; }
 };
 
 // A key that was given and has no effect, where, and why.

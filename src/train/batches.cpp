@@ -10,15 +10,15 @@ GateForecast::GateForecast(const GateSpec& gate, const MeshSpec& mesh, const Mes
     : gate_(gate),
       mesh_(mesh),
       first_of_group_(at.stage - at.ep),
+      here_(at.ep),
       sampling_(sampling),
       seq_len_(seq_len),
       headroom_(headroom) {}
 
 void GateForecast::select(int64_t step, int micro_batch) {
-  if (step == step_ && micro_batch == micro_batch_) return;
+  if (step != step_) known_.clear();
   step_ = step;
   micro_batch_ = micro_batch;
-  known_.clear();
 }
 
 std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
@@ -45,10 +45,12 @@ std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
 }
 
 // Every count grows, but no more tokens go to a rank than there are, and none goes to more ranks than it has experts.
+// What comes here grows first: it is this rank's memory that is planned.
 void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
   const int64_t tokens = sampling_.micro_batch * seq_len_;
   int64_t sendable = tokens * std::min<int64_t>(gate_.top_k, mesh_.ep);
-  for (size_t rank = 0; rank < counts.size() / 2; ++rank) {
+  for (size_t i = 0; i < counts.size() / 2; ++i) {
+    const size_t rank = (static_cast<size_t>(here_) + i) % (counts.size() / 2);
     const auto grown = static_cast<int64_t>(std::ceil(counts[2 * rank] * headroom_));
     const int64_t sent = std::min({grown, tokens, sendable});
     sendable -= sent;
@@ -60,11 +62,12 @@ void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
 }
 
 std::vector<int32_t> GateForecast::counts_sent_by(int source) const {
-  auto known = known_.find(source);
+  const std::pair key{micro_batch_, source};
+  auto known = known_.find(key);
   if (known == known_.end()) {
     // Ranks of a stage are ordered as the mesh is, tp and cp fastest: each reads the samples of its data-parallel rank.
     const int64_t dp_rank = (first_of_group_ + source) / (mesh_.cp * mesh_.tp);
-    known = known_.emplace(source, count(dp_rank)).first;
+    known = known_.emplace(key, count(dp_rank)).first;
   }
   return known->second;
 }

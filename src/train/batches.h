@@ -29,13 +29,14 @@ class GateForecast : public LoadForecast {
   GateSpec gate_;
   MeshSpec mesh_;
   int first_of_group_ = 0;  // stage rank of the expert group's rank 0
+  int here_ = 0;            // this rank in it
   Sampling sampling_;
   int64_t seq_len_;
   double headroom_;
   int64_t step_ = 0;
   int micro_batch_ = 0;
-  // Layers of a micro-batch ask the same again.
-  mutable std::map<int, std::vector<int32_t>> known_;
+  // Layers and chunks ask the same again: by micro-batch and source, of the step at hand.
+  mutable std::map<std::pair<int, int>, std::vector<int32_t>> known_;
 };
 
 // Feeds the runtime from a dataset (null on meta).

@@ -109,12 +109,16 @@ void check_batch(const RunSpec& spec, bool pipelined) {
 
 }  // namespace
 
-ModelConfig model_of(const Config& config) {
+std::vector<HfOverride> model_overrides(const Config& config) {
   std::vector<HfOverride> overrides;
   for (const config::HubField& field : config.model.config.overrides.fields) {
     overrides.push_back({field.key, field.json, config.origin("model.config." + field.key).text});
   }
-  return load_model(config.model.config.pretrained_model_name_or_path.value_or(""), overrides);
+  return overrides;
+}
+
+ModelConfig model_of(const Config& config) {
+  return load_model(config.model.config.pretrained_model_name_or_path.value_or(""), model_overrides(config));
 }
 
 RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
@@ -126,6 +130,11 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
     throw user_error("distributed.tp_size {} and cp_size {}: tensor and context parallelism are not available",
                      d.tp_size, d.cp_size)
         .advise("set both to 1 and use pp_size, ep_size and data parallelism");
+  }
+  if (config.model.aux_loss_coef.value_or(0) > 0) {
+    throw user_error("model.aux_loss_coef {}: the balance loss is not available", *config.model.aux_loss_coef)
+        .at(config.origin("model.aux_loss_coef").place())
+        .advise("leave it out or set it to 0");
   }
   spec.mesh = {.world = ranks,
                .pp = static_cast<int>(d.pp_size),

@@ -42,6 +42,8 @@ struct RunSpec {
   StageConfig stage() const;
 };
 
+// What a configuration lays over its model's config.json.
+std::vector<HfOverride> model_overrides(const Config& config);
 // The model a configuration names, with its overrides.
 ModelConfig model_of(const Config& config);
 // What is resolved: a run on this machine, whose kernels are for f32 and f64, or a plan for any machine.

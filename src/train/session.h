@@ -2,6 +2,9 @@
 #pragma once
 
 #include <functional>
+#include <map>
+#include <string>
+#include <vector>
 
 #include "comm/inproc/inproc.h"
 #include "comm/meta/meta.h"
@@ -11,14 +14,25 @@
 
 namespace sluice {
 
-// What one rank needs, found by running a step of the trainer on meta.
+// What one rank needs, found by running steps of the trainer on meta.
 struct RankPlan {
+  int rank = 0;
   ArenaSizes sizes;
   MemoryLedger ledger;
+  // Of one step. Its seconds are those of the operations, of exposed communication and of waits for other ranks.
   double step_seconds = 0;
+  std::map<std::string, double, std::less<>> op_seconds;  // by operation
+  Traffic traffic;
 };
 
-// The step runs on a machine of `device`, `network` as seen by `rank` alone: other ranks are taken to be as fast.
+// Sees each rank's trainer on meta before its first step, on the rank's thread; what it adds to the context must
+// outlive the call.
+using PlanWatch = std::function<void(int rank, Trainer&)>;
+
+// Plans of `ranks`, which wait for each other: one rank alone, or one of each stage in a column of the mesh. Ranks that
+// are not listed are taken to be as fast as those that are.
+std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ranks, const DeviceModel& device,
+                                 const NetworkModel& network, const PlanWatch& watch = {});
 RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network);
 
 enum class Device : uint8_t { cpu, ref };

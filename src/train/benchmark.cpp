@@ -1,0 +1,168 @@
+#include "train/benchmark.h"
+
+#include <algorithm>
+#include <numeric>
+
+#include "base/clock.h"
+#include "model/family.h"
+#include "train/make_dataset.h"
+
+namespace sluice {
+namespace {
+
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
+}
+
+// What each rank finds out; written by its own thread.
+struct RankResult {
+  double load_factor = 1;
+  uint64_t memory = 0;
+  std::vector<std::string> grown;
+};
+
+// One step from barrier to barrier: as long as the slowest rank's.
+double timed_step(Trainer& trainer, int64_t step, StepResult& result) {
+  trainer.mesh().world.barrier(trainer.context().compute(), "begin of a timed step");
+  const Stopwatch watch;
+  result = trainer.step(step);
+  trainer.mesh().world.barrier(trainer.context().compute(), "end of a timed step");
+  return watch.seconds();
+}
+
+// Runs the steps on one rank; rank 0 writes the row.
+class RankRun {
+ public:
+  RankRun(Trainer& trainer, BenchmarkRow& row, const RunForecast& forecast, Progress& progress)
+      : trainer_(trainer), row_(row), forecast_(forecast), progress_(progress) {}
+
+  RankResult run(bool profile_ops) {
+    LoadMeter load(trainer_.spec().model.num_experts);
+    {
+      const ObserverScope watching(trainer_.context(), load);
+      for (int64_t step = 0; step < trainer_.spec().steps; ++step) one_step(step);
+    }
+    if (profile_ops) profile(trainer_.spec().steps);
+    return {load.load_factor(), trainer_.ledger().peak(), trainer_.runtime().grown()};
+  }
+
+ private:
+  bool first() const { return trainer_.mesh().world.world_rank() == 0; }
+
+  void one_step(int64_t step) {
+    StepResult result;
+    const double seconds = timed_step(trainer_, step, result);
+    if (!first()) return;
+    row_.losses.push_back(result.loss);
+    if (step >= row_.warmup_steps) row_.step_seconds.push_back(seconds);
+    const RunSpec& spec = trainer_.spec();
+    spent_ += seconds;
+    progress_.show(
+        {.step = step + 1,
+         .steps = spec.steps,
+         .loss = result.loss,
+         .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / seconds,
+         .mfu = forecast_.mfu(seconds, spec.mesh.world),
+         .roofline = forecast_.roofline_seconds / seconds,
+         .eta_seconds = spent_ / static_cast<double>(step + 1) * static_cast<double>(spec.steps - step - 1)});
+  }
+
+  // All ranks take the step; the first one's operations are timed.
+  void profile(int64_t step) {
+    OpProfiler profiler;
+    StepResult result;
+    const ObserverScope watching(trainer_.context(), profiler);
+    const double seconds = timed_step(trainer_, step, result);
+    if (first()) row_.ops = profiler.profile(seconds);
+  }
+
+  Trainer& trainer_;
+  BenchmarkRow& row_;
+  const RunForecast& forecast_;
+  Progress& progress_;
+  double spent_ = 0;
+};
+
+}  // namespace
+
+double BenchmarkRow::median_seconds() const {
+  return median(step_seconds);
+}
+
+double BenchmarkRow::spread() const {
+  if (step_seconds.empty()) return 0;
+  const auto [fastest, slowest] = std::minmax_element(step_seconds.begin(), step_seconds.end());
+  return (*slowest - *fastest) / median_seconds();
+}
+
+double BenchmarkRow::tokens_per_s_per_rank() const {
+  return static_cast<double>(layout.gbs * layout.seq_len) / (median_seconds() * static_cast<double>(layout.ranks));
+}
+
+double BenchmarkRow::model_tflops_per_rank() const {
+  return tokens_per_s_per_rank() * gflop_per_token * 1e-3;
+}
+
+std::string recompute_name(const Config& config) {
+  const config::Recompute recompute = config.recompute();
+  if (recompute.full) return "full";
+  std::string names;
+  for (const config::Piece piece : recompute.pieces) {
+    names += (names.empty() ? "" : " ") + std::string(config::word(piece));
+  }
+  return names.empty() ? "none" : names;
+}
+
+BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, MachineInfo& machine, Progress& progress) {
+  const Config& config = job.settings;
+  if (config.benchmark.warmup_steps >= spec.steps) {
+    throw user_error("benchmark.warmup_steps {} leaves none of step_scheduler.max_steps {} to time",
+                     config.benchmark.warmup_steps, spec.steps);
+  }
+  const SessionOptions options = session_options(config);
+  const RunForecast forecast = forecast_run(spec, options, machine);
+  require_memory(forecast, available_memory());
+  const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
+
+  BenchmarkRow row;
+  row.row = config.benchmark.row.value_or("");
+  row.model = spec.model.name;
+  row.config = job.config;
+  row.scale = job.scale;
+  row.device = config::word(config.runtime.device);
+  row.threads = options.threads;
+  row.layout = layout_of(spec);
+  row.warmup_steps = config.benchmark.warmup_steps;
+  row.gflop_per_token = model_flops_per_sequence(spec.model, spec.seq_len) * 1e-9 / static_cast<double>(spec.seq_len);
+  row.planned_memory_bytes = forecast.peak_bytes;
+  row.balance = config::word(config.balance());
+  row.recompute = recompute_name(config);
+  row.optimizer_state_dtype = config::word(config.optimizer.state_dtype);
+
+  std::vector<RankResult> ranks(static_cast<size_t>(spec.mesh.world));
+  run_session(spec, options, *dataset, [&](Trainer& trainer) {
+    const auto rank = static_cast<size_t>(trainer.mesh().world.world_rank());
+    ranks[rank] = RankRun(trainer, row, forecast, progress).run(job.profile_ops);
+  });
+  progress.finish();
+
+  // Where other processes disturbed the first measurement of the machine, the second one may be truer.
+  machine.take_best(measure_machine(options.threads));
+  const RunForecast best = forecast_run(spec, options, machine);
+  row.peak_tflops = config.benchmark.peak_tflops.value_or(best.roof.flops * 1e-12);
+  row.roofline_seconds = best.roofline_seconds;
+  if (row.ops) row.ops->roof = best.roof;
+
+  row.load_factor = 0;
+  for (const RankResult& rank : ranks) {
+    row.load_factor += rank.load_factor / static_cast<double>(ranks.size());
+    row.max_memory_bytes = std::max(row.max_memory_bytes, rank.memory);
+    row.grown.insert(row.grown.end(), rank.grown.begin(), rank.grown.end());
+  }
+  return row;
+}
+
+}  // namespace sluice

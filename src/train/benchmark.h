@@ -1,0 +1,66 @@
+// A benchmark row: warm-up steps, timed steps, and everything that must stand beside the figures.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "train/forecast.h"
+#include "train/layout.h"
+#include "train/op_profile.h"
+#include "train/progress.h"
+
+namespace sluice {
+
+// The same row measured elsewhere.
+struct PublishedRow {
+  config::Published figures;
+  Layout layout;
+  std::optional<double> peak_tflops;  // of its machine
+};
+
+struct BenchmarkRow {
+  std::string row;     // "R4"; empty for a file without a label
+  std::string model;   // "Qwen3-30B-A3B"
+  std::string config;  // the file
+  std::string scale;   // "laptop", "tiny", "full"
+  std::string device;  // "cpu", "ref"
+  int threads = 1;     // of all ranks together
+  Layout layout;
+  int64_t warmup_steps = 0;
+  std::vector<double> step_seconds;  // timed steps, the slowest rank's
+  std::vector<double> losses;        // of every step, warm-up included
+  double gflop_per_token = 0;
+  double peak_tflops = 0;  // of a rank
+  double roofline_seconds = 0;
+  double load_factor = 1;  // fullest expert over the mean, averaged over layers, micro-batches and ranks
+  uint64_t max_memory_bytes = 0;
+  uint64_t planned_memory_bytes = 0;
+  std::vector<std::string> grown;     // arenas that needed more than was planned
+  std::string balance;                // "published", "spread", "skewed", "router"
+  std::string recompute;              // see recompute_name
+  std::string optimizer_state_dtype;  // "fp32" with master weights, "bf16" without
+  std::optional<PublishedRow> published;
+  std::optional<OpProfile> ops;  // of rank 0, one step
+
+  double median_seconds() const;
+  double spread() const;  // (slowest - fastest) / median
+  double tokens_per_s_per_rank() const;
+  double model_tflops_per_rank() const;
+  double mfu() const { return model_tflops_per_rank() / peak_tflops; }
+};
+
+struct BenchmarkJob {
+  std::string config;  // names for the row
+  std::string scale;
+  Config settings;
+  bool profile_ops = false;  // one more step, with each operation timed
+};
+
+// Measures the machine again afterwards; `machine` and the row hold the better figures.
+BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, MachineInfo& machine, Progress& progress);
+
+// "none", "full", "norm act".
+std::string recompute_name(const Config& config);
+
+}  // namespace sluice

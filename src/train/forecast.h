@@ -1,0 +1,28 @@
+// What a run on this machine will need and can reach, known before it starts: the trainer's own step on meta.
+#pragma once
+
+#include "train/machine_info.h"
+#include "train/op_profile.h"
+#include "train/session.h"
+
+namespace sluice {
+
+struct RunForecast {
+  double roofline_seconds = 0;  // of a step: each operation at the machine's peak or bandwidth, whichever binds
+  uint64_t peak_bytes = 0;      // of the fullest rank
+  uint64_t total_bytes = 0;     // of all ranks
+  double flops_per_step = 0;    // model FLOPs, by the family's formula
+  Roof roof;                    // of a rank: its share of the machine
+
+  double mfu(double step_seconds, int ranks) const { return flops_per_step / (step_seconds * ranks * roof.flops); }
+};
+
+// The ranks of a run share the machine: each can reach its share of peak and bandwidth.
+RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, const MachineInfo& machine);
+// Throws a user error when the run needs more memory than can be had.
+void require_memory(const RunForecast& forecast, uint64_t available_bytes);
+
+// How the configuration asks for it to be run here. User error for a device that computes nothing.
+SessionOptions session_options(const Config& config);
+
+}  // namespace sluice

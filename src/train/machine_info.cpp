@@ -1,0 +1,129 @@
+#include "train/machine_info.h"
+
+#include <fmt/core.h>
+#include <sched.h>
+#include <sys/utsname.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <limits>
+#include <sstream>
+
+#include "base/text.h"
+#include "device/cpu/peak.h"
+
+namespace sluice {
+namespace {
+
+// What follows "key<spaces>:" or "key=" in a file of such lines, without quotes; empty when there is none.
+std::string value_in(const char* path, const std::string& key, char separator) {
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);) {
+    const size_t at = line.find(separator);
+    if (at == std::string::npos || !line.starts_with(key)) continue;
+    if (line.find_first_not_of(" \t", key.size()) != at) continue;
+    std::string value = line.substr(at + 1);
+    std::erase(value, '"');
+    value.erase(0, value.find_first_not_of(" \t"));
+    return value;
+  }
+  return {};
+}
+
+uint64_t meminfo(const std::string& key) {
+  std::istringstream text(value_in("/proc/meminfo", key, ':'));
+  uint64_t kib = 0;
+  text >> kib;
+  return kib * 1024;
+}
+
+// The number in a control group's file; 0 for "max" or no such file.
+double cgroup_number(const char* path) {
+  std::ifstream file(path);
+  double value = 0;
+  return file >> value ? value : 0;
+}
+
+// Without trade marks and words that every name has.
+std::string cpu_name() {
+  std::string name = value_in("/proc/cpuinfo", "model name", ':');
+  for (const std::string_view part : {"(R)", "(TM)", "(tm)", " Processor", " CPU"}) {
+    for (size_t at = 0; (at = name.find(part)) != std::string::npos;) name.erase(at, part.size());
+  }
+  return name.empty() ? "CPU" : name;
+}
+
+std::string isa_name(const std::string& target) {
+  if (target.starts_with("AVX3") || target.starts_with("AVX10")) return "AVX-512";
+  return target;
+}
+
+std::string os_name() {
+  const std::string name = value_in("/etc/os-release", "PRETTY_NAME", '=');
+  utsname kernel{};
+  if (::uname(&kernel) != 0) return name;
+  return name + (name.empty() ? "" : ", ") + kernel.sysname + " " + kernel.release;
+}
+
+// g++ gives its number alone, clang its name too.
+std::string compiler_name() {
+  const std::string version = __VERSION__;
+  return version.find("lang") == std::string::npos ? "g++ " + version : version;
+}
+
+}  // namespace
+
+double cpu_quota() {
+  std::ifstream file("/sys/fs/cgroup/cpu.max");
+  double quota = 0;
+  double period = 0;
+  return file >> quota >> period && period > 0 ? quota / period : 0;
+}
+
+int usable_cores() {
+  cpu_set_t mask;
+  CPU_ZERO(&mask);
+  int cores = ::sched_getaffinity(0, sizeof(mask), &mask) == 0 ? CPU_COUNT(&mask) : 1;
+  if (const double quota = cpu_quota(); quota > 0) cores = std::min(cores, static_cast<int>(std::ceil(quota)));
+  return std::max(1, cores);
+}
+
+uint64_t available_memory() {
+  const uint64_t free = meminfo("MemAvailable");
+  const double limit = cgroup_number("/sys/fs/cgroup/memory.max");
+  if (limit <= 0) return free;
+  const double left = std::max(0.0, limit - cgroup_number("/sys/fs/cgroup/memory.current"));
+  return std::min(free, static_cast<uint64_t>(left));
+}
+
+double load_average() {
+  std::ifstream file("/proc/loadavg");
+  double load = 0;
+  return file >> load ? load : 0;
+}
+
+void MachineInfo::take_best(const MachineInfo& other) {
+  peak_gflops = std::max(peak_gflops, other.peak_gflops);
+  bandwidth_gbs = std::max(bandwidth_gbs, other.bandwidth_gbs);
+}
+
+MachineInfo measure_machine(int threads) {
+  MachineInfo machine;
+  machine.cpu = cpu_name();
+  machine.cores = usable_cores();
+  machine.isa = isa_name(cpu::instruction_set());
+  machine.memory_bytes = meminfo("MemTotal");
+  machine.os = os_name();
+  machine.compiler = compiler_name();
+  Pool pool(threads);
+  machine.peak_gflops = cpu::measure_fma_peak(pool);
+  machine.bandwidth_gbs = cpu::measure_bandwidth(pool);
+  return machine;
+}
+
+std::string describe(const MachineInfo& machine) {
+  return fmt::format("{} x {}, {}, {}", machine.cores, machine.cpu, machine.isa, format_bytes(machine.memory_bytes));
+}
+
+}  // namespace sluice

@@ -1,0 +1,39 @@
+// What the machine is, and what it can do at best: the text and the denominators beside every figure.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+namespace sluice {
+
+struct MachineInfo {
+  std::string cpu;  // "Intel(R) Xeon(R) Processor"
+  int cores = 1;    // that this process may use
+  std::string isa;  // "AVX-512": what the kernels chose
+  uint64_t memory_bytes = 0;
+  std::string os;
+  std::string compiler;
+  double peak_gflops = 0;    // f32 multiply-adds, all threads, measured
+  double bandwidth_gbs = 0;  // read plus written, all threads, measured
+
+  // Keeps the better figures of two measurements: other processes only ever make them worse.
+  void take_best(const MachineInfo& other);
+};
+
+// Cores in this process's affinity mask, no more than its share of processor time allows.
+int usable_cores();
+// Cores' worth of time the process's control group grants; 0: no limit.
+double cpu_quota();
+// Bytes that can be taken without swapping, within the control group's limit.
+uint64_t available_memory();
+
+// Processes that wanted to run, on average over the last minute.
+double load_average();
+
+// Measures on `threads` threads; well under a second.
+MachineInfo measure_machine(int threads);
+
+// "2 x Intel(R) Xeon(R) Processor, AVX-512, 23.5 GiB"
+std::string describe(const MachineInfo& machine);
+
+}  // namespace sluice

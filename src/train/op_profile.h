@@ -1,0 +1,84 @@
+// Where a step's time goes: an observer that adds up each operation's time, arithmetic and traffic.
+#pragma once
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "device/context.h"
+
+namespace sluice {
+
+// The best a rank can do: the roof over every operation.
+struct Roof {
+  double flops = 1;      // per second
+  double bandwidth = 1;  // bytes per second
+
+  double seconds(const Cost& cost) const { return std::max(cost.flops / flops, cost.bytes() / bandwidth); }
+};
+
+// All calls of one operation.
+struct OpTotals {
+  std::string name;
+  double seconds = 0;
+  std::vector<Cost> calls;
+
+  double flops() const;
+  double bytes() const;
+  double roof_seconds(const Roof& roof) const;
+};
+
+struct OpProfile {
+  double step_seconds = 0;
+  std::vector<OpTotals> ops;  // the most time first
+  Roof roof;
+
+  double seconds_in_ops() const;
+  double roof_seconds() const;
+};
+
+class OpProfiler : public OpObserver {
+ public:
+  void before(const OpRecord& record) override;
+  void after(const OpRecord& record) override;
+  OpProfile profile(double step_seconds) const;
+
+ private:
+  double begin_ = 0;
+  std::map<std::string, OpTotals, std::less<>> totals_;
+};
+
+// How unevenly tokens go to experts: looks at each routing decision.
+class LoadMeter : public OpObserver {
+ public:
+  explicit LoadMeter(int64_t num_experts) : counts_(static_cast<size_t>(num_experts)) {}
+
+  void after(const OpRecord& record) override;
+  // The fullest expert's tokens over the mean, averaged over layers and micro-batches seen; 1 when nothing was.
+  double load_factor() const { return decisions_ > 0 ? sum_ / static_cast<double>(decisions_) : 1; }
+  int64_t decisions() const { return decisions_; }
+
+ private:
+  std::vector<int64_t> counts_;
+  double sum_ = 0;
+  int64_t decisions_ = 0;
+};
+
+// Observes a context while it lives.
+class ObserverScope {
+ public:
+  ObserverScope(Context& ctx, OpObserver& observer) : ctx_(ctx), observer_(observer) { ctx_.add_observer(&observer_); }
+  ~ObserverScope() { ctx_.remove_observer(&observer_); }
+  ObserverScope(const ObserverScope&) = delete;
+  ObserverScope& operator=(const ObserverScope&) = delete;
+  ObserverScope(ObserverScope&&) = delete;
+  ObserverScope& operator=(ObserverScope&&) = delete;
+
+ private:
+  Context& ctx_;
+  OpObserver& observer_;
+};
+
+}  // namespace sluice

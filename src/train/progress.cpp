@@ -1,0 +1,42 @@
+#include "train/progress.h"
+
+#include <fmt/core.h>
+
+#include "base/text.h"
+
+namespace sluice {
+
+std::string format(const ProgressReport& r) {
+  return fmt::format("step {}/{}  loss {:.3f}  {} tok/s  MFU {:.1f} %  {:.0f} % of this step's roofline  ETA {}",
+                     r.step, r.steps, r.loss, format_count(static_cast<int64_t>(r.tokens_per_s)), 100 * r.mfu,
+                     100 * r.roofline, format_clock(r.eta_seconds));
+}
+
+void Progress::show(const ProgressReport& report) {
+  const std::string line = (label_.empty() ? "" : label_ + " ") + format(report);
+  if (live_) {
+    fmt::print(out_, "\r{}\033[K", line);
+    line_ = line;
+  } else {
+    fmt::print(out_, "{}\n", line);
+  }
+  std::fflush(out_);
+}
+
+void Progress::note(const std::string& text) {
+  if (line_.empty()) {
+    fmt::print(out_, "{}\n", text);
+  } else {
+    fmt::print(out_, "\r\033[K{}\n{}", text, line_);
+  }
+  std::fflush(out_);
+}
+
+void Progress::finish() {
+  if (line_.empty()) return;
+  fmt::print(out_, "\r\033[K");
+  std::fflush(out_);
+  line_.clear();
+}
+
+}  // namespace sluice

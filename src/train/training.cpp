@@ -1,0 +1,104 @@
+#include "train/training.h"
+
+#include <algorithm>
+#include <deque>
+#include <numeric>
+
+#include "base/clock.h"
+
+namespace sluice {
+namespace {
+
+constexpr size_t recent_steps = 20;
+
+// One rank's run; the first rank's results and events are the run's.
+class RankTraining {
+ public:
+  RankTraining(Trainer& trainer, const TrainingJob& job, const TrainingEvents& events)
+      : trainer_(trainer), job_(job), events_(events), first_(trainer.mesh().world.world_rank() == 0) {}
+
+  TrainingResult run() {
+    while (result_.steps < job_.steps && !result_.stopped) {
+      one_step();
+      result_.stopped = any_rank(first_ && events_.stop && events_.stop());
+      const bool due = job_.validate_every && result_.steps % *job_.validate_every == 0;
+      if (due && !result_.stopped && result_.steps < job_.steps) validate();
+    }
+    if (!result_.stopped) validate();
+    result_.loss =
+        std::accumulate(recent_.begin(), recent_.end(), 0.0) / static_cast<double>(std::max<size_t>(1, recent_.size()));
+    return result_;
+  }
+
+ private:
+  void one_step() {
+    const Stopwatch watch;
+    const StepResult step = trainer_.step(result_.steps);
+    const double seconds = watch.seconds();
+    ++result_.steps;
+    result_.tokens += trainer_.spec().tokens_per_step();
+    result_.seconds += seconds;
+    if (result_.steps == 1) result_.first_loss = step.loss;
+    recent_.push_back(step.loss);
+    if (recent_.size() > recent_steps) recent_.pop_front();
+    record({.step = result_.steps,
+            .result = step,
+            .seconds = seconds,
+            .tokens_per_s = static_cast<double>(trainer_.spec().tokens_per_step()) / seconds,
+            .validation_loss = {}});
+  }
+
+  void validate() {
+    if (job_.validation == nullptr) return;
+    result_.validation_loss = trainer_.evaluate(*job_.validation, job_.validation_batches);
+    record({.step = result_.steps, .result = {}, .validation_loss = result_.validation_loss});
+  }
+
+  void record(const TrainRecord& record) {
+    if (first_ && events_.recorded) events_.recorded(record);
+  }
+
+  // The ranks must end at the same step.
+  bool any_rank(bool mine) {
+    int32_t value = mine ? 1 : 0;
+    Stream& stream = trainer_.context().compute();
+    trainer_.mesh().world.all_reduce(stream, tensor_of(&value, {1}), ReduceOp::max, "whether to stop").wait(stream);
+    return value != 0;
+  }
+
+  Trainer& trainer_;
+  const TrainingJob& job_;
+  const TrainingEvents& events_;
+  bool first_;
+  TrainingResult result_;
+  std::deque<double> recent_;
+};
+
+}  // namespace
+
+TrainingJob training_job(const Config& config, const RunSpec& spec, const Dataset& dataset, const Dataset* validation) {
+  TrainingJob job{.dataset = &dataset, .validation = validation, .steps = spec.steps};
+  // Whole epochs, or max_steps if that is sooner.
+  const int64_t batches = dataset.size() / spec.sampling.global_batch;
+  const int64_t epochs = config.step_scheduler.num_epochs;
+  if (batches < spec.steps / epochs) job.steps = std::min(job.steps, std::max<int64_t>(1, batches * epochs));
+  if (validation != nullptr) {
+    job.validate_every = config.step_scheduler.val_every_steps;
+    // Data without an end is validated on as much as one step trains on.
+    const bool endless = validation->size() > int64_t{1} << 40;
+    job.validation_batches = endless ? 1 : std::max<int64_t>(1, validation->size() / spec.sampling.global_batch);
+  }
+  return job;
+}
+
+TrainingResult run_training(const TrainingJob& job, const RunSpec& spec, const SessionOptions& options,
+                            const TrainingEvents& events) {
+  TrainingResult result;
+  run_session(spec, options, *job.dataset, [&](Trainer& trainer) {
+    const TrainingResult mine = RankTraining(trainer, job, events).run();
+    if (trainer.mesh().world.world_rank() == 0) result = mine;
+  });
+  return result;
+}
+
+}  // namespace sluice

@@ -1,0 +1,42 @@
+// The training run: steps, validations, records, an end that all ranks agree on.
+#pragma once
+
+#include <functional>
+#include <optional>
+
+#include "train/forecast.h"
+#include "train/records.h"
+
+namespace sluice {
+
+struct TrainingJob {
+  const Dataset* dataset = nullptr;
+  const Dataset* validation = nullptr;  // null: there is none
+  int64_t validation_batches = 0;       // global batches of one validation
+  std::optional<int64_t> validate_every;
+  int64_t steps = 0;
+};
+
+// Called on rank 0's thread.
+struct TrainingEvents {
+  std::function<void(const TrainRecord&)> recorded;  // after each step and each validation
+  std::function<bool()> stop;                        // asked after each step: end here?
+};
+
+struct TrainingResult {
+  int64_t steps = 0;  // done
+  int64_t tokens = 0;
+  double seconds = 0;  // of the steps
+  double first_loss = 0;
+  double loss = 0;  // mean of the last steps
+  std::optional<double> validation_loss;
+  bool stopped = false;
+};
+
+// How long to train and validate, as the configuration says for this data.
+TrainingJob training_job(const Config& config, const RunSpec& spec, const Dataset& dataset, const Dataset* validation);
+
+TrainingResult run_training(const TrainingJob& job, const RunSpec& spec, const SessionOptions& options,
+                            const TrainingEvents& events);
+
+}  // namespace sluice

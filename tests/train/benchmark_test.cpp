@@ -1,0 +1,159 @@
+#include "train/benchmark.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <memory>
+
+#include "config/load.h"
+#include "train/records.h"
+#include "train/scale_config.h"
+
+namespace sluice {
+namespace {
+
+struct Null {
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> file{std::fopen("/dev/null", "w"), std::fclose};
+  Progress progress{file.get(), false, ""};
+};
+
+MachineInfo slow_machine() {
+  MachineInfo machine;
+  machine.peak_gflops = 1;
+  machine.bandwidth_gbs = 1;
+  return machine;
+}
+
+BenchmarkRow run(int ranks, const std::vector<std::string>& overrides, bool ops = false) {
+  Config config = config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/qwen3_moe_30b_8.yaml");
+  config::apply_overrides(config, overrides);
+  const Config scaled = scale_config(config, Scale::tiny, ranks).config;
+  Null null;
+  MachineInfo machine = slow_machine();
+  return run_benchmark({.config = "row.yaml", .scale = "tiny", .settings = scaled, .profile_ops = ops},
+                       resolve(scaled, ranks), machine, null.progress);
+}
+
+const std::vector<std::string> short_run{"--step_scheduler.max_steps", "4", "--runtime.threads", "2"};
+
+TEST(Benchmark, TimesTheStepsAfterTheWarmUp) {
+  const BenchmarkRow row = run(1, short_run, true);
+  EXPECT_EQ(row.losses.size(), 4U);
+  EXPECT_EQ(row.step_seconds.size(), 2U);
+  for (const double loss : row.losses) EXPECT_NEAR(loss, std::log(256), 0.2);
+  for (const double seconds : row.step_seconds) EXPECT_GT(seconds, 0);
+  EXPECT_EQ(row.row, "R4");
+  EXPECT_EQ(row.balance, "published");
+  EXPECT_EQ(row.optimizer_state_dtype, "bf16");
+  EXPECT_EQ(row.recompute, "full");
+  EXPECT_DOUBLE_EQ(row.load_factor, 1);
+  EXPECT_EQ(row.max_memory_bytes, row.planned_memory_bytes);
+  EXPECT_TRUE(row.grown.empty());
+  EXPECT_GT(row.peak_tflops, 1e-3) << "the second measurement is better";
+  EXPECT_GT(row.mfu(), 0);
+  ASSERT_TRUE(row.ops);
+  EXPECT_GT(row.ops->ops.size(), 10U);
+  EXPECT_LE(row.ops->seconds_in_ops(), row.ops->step_seconds);
+}
+
+TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {
+  const BenchmarkRow one = run(1, short_run);
+  const BenchmarkRow two = run(2, short_run);
+  ASSERT_EQ(two.losses.size(), one.losses.size());
+  for (size_t i = 0; i < one.losses.size(); ++i) EXPECT_NEAR(two.losses[i], one.losses[i], 1e-4);
+  EXPECT_EQ(two.layout.ep, 2);
+  EXPECT_EQ(two.layout.gbs, one.layout.gbs);
+}
+
+TEST(Benchmark, FiguresFollowFromTheMedian) {
+  BenchmarkRow row;
+  row.layout = {.ranks = 2, .gbs = 8, .seq_len = 100};
+  row.step_seconds = {1.0, 4.0, 2.0};
+  row.gflop_per_token = 5;
+  row.peak_tflops = 4;
+  EXPECT_DOUBLE_EQ(row.median_seconds(), 2);
+  EXPECT_DOUBLE_EQ(row.spread(), 1.5);
+  EXPECT_DOUBLE_EQ(row.tokens_per_s_per_rank(), 200);
+  EXPECT_DOUBLE_EQ(row.model_tflops_per_rank(), 1);
+  EXPECT_DOUBLE_EQ(row.mfu(), 0.25);
+  row.step_seconds = {1.0, 3.0};
+  EXPECT_DOUBLE_EQ(row.median_seconds(), 2);
+}
+
+TEST(Benchmark, JsonHoldsEveryFigure) {
+  BenchmarkRow row;
+  row.row = "R4";
+  row.layout = {.ranks = 2, .gbs = 8, .seq_len = 100};
+  row.step_seconds = {1.0, 4.0, 2.0};
+  row.losses = {3, 2};
+  row.published = PublishedRow{};
+  const auto json = nlohmann::json::parse(benchmark_json(slow_machine(), "abc", {row}));
+  EXPECT_EQ(json.at("commit"), "abc");
+  EXPECT_EQ(json.at("machine").at("peak_gflops"), 1.0);
+  const auto& first = json.at("rows").at(0);
+  for (const char* key : {"row",
+                          "model",
+                          "config",
+                          "scale",
+                          "ranks",
+                          "gbs",
+                          "mbs",
+                          "lbs",
+                          "ga",
+                          "seq_len",
+                          "tp",
+                          "pp",
+                          "cp",
+                          "ep",
+                          "vp",
+                          "fsdp",
+                          "step_time_s",
+                          "tokens_per_s_per_gpu",
+                          "model_tflops_per_s_per_gpu",
+                          "peak_tflops",
+                          "mfu",
+                          "gflop_per_token",
+                          "loss",
+                          "balance",
+                          "load_factor",
+                          "optimizer_state_dtype",
+                          "recompute",
+                          "max_memory_bytes",
+                          "published"}) {
+    EXPECT_TRUE(first.contains(key)) << key;
+  }
+  EXPECT_EQ(first.at("step_time_s").at("median"), 2.0);
+  EXPECT_EQ(first.at("step_time_s").at("min"), 1.0);
+  EXPECT_EQ(first.at("step_time_s").at("max"), 4.0);
+  EXPECT_EQ(first.at("step_time_s").at("all").size(), 3U);
+  EXPECT_EQ(first.at("loss"), (std::vector<double>{3, 2}));
+  EXPECT_TRUE(first.at("vp").is_null());
+}
+
+TEST(Forecast, RefusesWhatDoesNotFit) {
+  const RunForecast forecast{.total_bytes = uint64_t{3} << 30};
+  EXPECT_NO_THROW(require_memory(forecast, uint64_t{3} << 30));
+  try {
+    require_memory(forecast, uint64_t{2} << 30);
+    FAIL() << "it does not fit";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::user);
+    EXPECT_STREQ(error.what(), "this run needs 3.00 GiB of memory and 2.00 GiB can be had");
+  }
+}
+
+TEST(Machine, BetterFiguresWin) {
+  MachineInfo machine = slow_machine();
+  MachineInfo other = slow_machine();
+  other.peak_gflops = 2;
+  other.bandwidth_gbs = 0.5;
+  machine.take_best(other);
+  EXPECT_EQ(machine.peak_gflops, 2);
+  EXPECT_EQ(machine.bandwidth_gbs, 1);
+  EXPECT_GE(usable_cores(), 1);
+  EXPECT_GT(available_memory(), 0U);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,105 @@
+#include "train/training.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include "config/load.h"
+#include "data/mock.h"
+#include "train/make_dataset.h"
+
+namespace sluice {
+namespace {
+
+Config small(const std::vector<std::string>& overrides = {}) {
+  Config config = config::parse(R"(
+step_scheduler: {global_batch_size: 4, local_batch_size: 1, max_steps: 4, val_every_steps: 2}
+model:
+  config: {model_type: qwen3_moe, vocab_size: 32, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2,
+           num_key_value_heads: 1, head_dim: 8, num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 8,
+           max_position_embeddings: 16, rope_theta: 10000.0, rms_norm_eps: 1.0e-6}
+dataset: {_target_: mock, seq_len: 8}
+validation_dataset: {_target_: mock, num_samples: 9}
+)",
+                                "small.yaml");
+  config::apply_overrides(config, overrides);
+  return config;
+}
+
+struct Trained {
+  TrainingResult result;
+  std::vector<TrainRecord> records;
+};
+
+Trained train(const Config& config, int ranks, const std::function<bool(int64_t)>& stop_after = {}) {
+  const RunSpec spec = resolve(config, ranks);
+  const auto dataset = make_dataset(config, config.dataset, "dataset", spec);
+  const auto validation = make_dataset(config, config.validation_dataset, "validation_dataset", spec);
+  Trained run;
+  const TrainingEvents events{.recorded = [&](const TrainRecord& record) { run.records.push_back(record); },
+                              .stop = [&] { return stop_after && stop_after(run.records.back().step); }};
+  run.result = run_training(training_job(config, spec, *dataset, validation.get()), spec, {}, events);
+  return run;
+}
+
+TEST(Training, StepsAndValidatesAsConfigured) {
+  const Trained run = train(small(), 1);
+  EXPECT_EQ(run.result.steps, 4);
+  EXPECT_EQ(run.result.tokens, 4 * 4 * 8);
+  EXPECT_FALSE(run.result.stopped);
+  ASSERT_EQ(run.records.size(), 6U) << "four steps, one validation on the way, one at the end";
+  EXPECT_EQ(run.records[2].step, 2);
+  EXPECT_TRUE(run.records[2].validation_loss);
+  EXPECT_TRUE(run.records[5].validation_loss);
+  EXPECT_EQ(run.result.validation_loss, run.records[5].validation_loss);
+  EXPECT_EQ(run.result.first_loss, run.records[0].result->loss);
+}
+
+TEST(Training, AllRanksEndAtTheStepWhereOneIsAskedTo) {
+  const Trained run = train(small({"--distributed.ep_size", "2"}), 2, [](int64_t step) { return step == 3; });
+  EXPECT_TRUE(run.result.stopped);
+  EXPECT_EQ(run.result.steps, 3);
+}
+
+TEST(Training, EndsWithTheEpochs) {
+  const Trained run = train(small({"--dataset.num_samples", "8", "--step_scheduler.num_epochs", "1"}), 1);
+  EXPECT_EQ(run.result.steps, 2);
+}
+
+TEST(Training, ValidatesOnWholeBatches) {
+  const Config config = small();
+  const RunSpec spec = resolve(config, 1);
+  const MockDataset nine(1, 32, 9);
+  const MockDataset endless(1, 32);
+  EXPECT_EQ(training_job(config, spec, endless, &nine).validation_batches, 2);
+  EXPECT_EQ(training_job(config, spec, endless, &endless).validation_batches, 1);
+  EXPECT_EQ(training_job(config, spec, endless, nullptr).validate_every, std::nullopt);
+}
+
+TEST(TrainRecord, IsOneLineOfJson) {
+  const std::string step =
+      record_json({.step = 3, .result = StepResult{.loss = 1.5, .label_tokens = 32}, .seconds = 2});
+  EXPECT_EQ(step.find('\n'), std::string::npos);
+  const auto json = nlohmann::json::parse(step);
+  EXPECT_EQ(json.at("step"), 3);
+  EXPECT_EQ(json.at("loss"), 1.5);
+  EXPECT_FALSE(json.contains("validation_loss"));
+  const auto validation = nlohmann::json::parse(record_json({.step = 3, .validation_loss = 0.5}));
+  EXPECT_EQ(validation.at("validation_loss"), 0.5);
+  EXPECT_FALSE(validation.contains("loss"));
+}
+
+TEST(MakeDataset, RefusesTokensTheModelDoesNotKnow) {
+  const Config config = small({"--dataset.vocab_size", "33"});
+  const RunSpec spec = resolve(config, 1);
+  try {
+    make_dataset(config, config.dataset, "dataset", spec);
+    FAIL() << "33 tokens, 32 known";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::user);
+    EXPECT_STREQ(error.what(), "dataset has tokens up to 32, the model's vocabulary is 32");
+  }
+  EXPECT_EQ(make_dataset(config, config::Dataset{}, "validation_dataset", spec), nullptr);
+}
+
+}  // namespace
+}  // namespace sluice

@@ -1,0 +1,75 @@
+// The CPU's profile: peak and bandwidth of the machine, and for each operation the share of its roofline that it
+// reaches in two steps of a small model.
+#include <mutex>
+
+#include "config/load.h"
+#include "data/mock.h"
+#include "plan/profile.h"
+#include "train/machine_info.h"
+#include "train/op_profile.h"
+#include "train/session.h"
+
+namespace sluice {
+
+namespace {
+
+// Every operation of a step at sizes where products reach their speed and the whole takes well under a second.
+constexpr std::string_view kProbe = R"(
+step_scheduler: {global_batch_size: 2, local_batch_size: 2, max_steps: 2}
+model:
+  config:
+    model_type: qwen3_moe
+    vocab_size: 4096
+    hidden_size: 256
+    num_hidden_layers: 2
+    num_attention_heads: 8
+    num_key_value_heads: 2
+    head_dim: 64
+    num_experts: 8
+    num_experts_per_tok: 2
+    moe_intermediate_size: 256
+    rms_norm_eps: 1.0e-6
+    rope_theta: 10000.0
+    max_position_embeddings: 512
+benchmark: {balance: spread}
+dataset: {_target_: mock, seq_len: 512}
+)";
+
+OpProfile probe(int threads) {
+  const RunSpec spec = resolve(config::parse(kProbe, "probe"), 1);
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  OpProfiler profiler;
+  run_session(spec, {.threads = threads}, dataset, [&](Trainer& trainer) {
+    trainer.step(0);  // pages and caches warm up
+    const ObserverScope scope(trainer.context(), profiler);
+    trainer.step(1);
+  });
+  return profiler.profile(0);
+}
+
+}  // namespace
+
+Profile measure_cpu(int ranks, int threads) {
+  const MachineInfo machine = measure_machine(threads);
+  Profile profile;
+  profile.name = "cpu";
+  profile.description = describe(machine) + (ranks > 1 ? fmt::format(", shared by {} ranks", ranks) : "");
+  // Ranks are threads that take turns with one pool: each has its part of everything.
+  const double share = 1.0 / ranks;
+  DeviceModel& device = profile.device;
+  device.target = {.row_align = 1, .workers = threads};
+  device.peak_flops = machine.peak_gflops * 1e9 * share;
+  device.bandwidth = machine.bandwidth_gbs * 1e9 * share;
+  const Roof roof{.flops = machine.peak_gflops * 1e9, .bandwidth = machine.bandwidth_gbs * 1e9};
+  for (const OpTotals& op : probe(threads).ops) {
+    const double best = op.roof_seconds(roof);
+    if (op.seconds > 0 && best > 0) device.roofline_share[op.name] = best / op.seconds;
+  }
+  // A message is a copy: each byte is read and written.
+  profile.network.intra = {.latency_s = 5e-6, .bandwidth_bytes_per_s = device.bandwidth / 2};
+  profile.memory = static_cast<size_t>(machine.memory_bytes / static_cast<uint64_t>(ranks));
+  profile.usable = static_cast<size_t>(available_memory() / static_cast<uint64_t>(ranks));
+  return profile;
+}
+
+}  // namespace sluice

@@ -1,0 +1,100 @@
+#include "plan/profile.h"
+
+#include <fmt/format.h>
+
+#include "base/error.h"
+#include "base/text.h"
+
+namespace sluice {
+
+namespace {
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+// Taken before the first tensor: the CUDA context (about 0.5 GiB), library workspaces (cuDNN's attention backward takes
+// 257 MiB for 2 x 4096 tokens of 32 heads of 128), and buffers of the communicators. An estimate, on the safe side.
+constexpr size_t kReserved = 1536 * kMiB;
+
+// Hopper's tensor cores: H100 and H200 reach the same (stas00/ml-engineering, compute/accelerator).
+DeviceModel hopper() {
+  DeviceModel device;
+  device.target = {.row_align = 128, .workers = 1};  // expert segments are whole tiles of a grouped product
+  device.peak_flops = 989e12;                        // dense bf16, NVIDIA's data sheet of H100 SXM
+  // Between two kernels of a stream: an estimate. Launches themselves are hidden behind longer kernels.
+  device.op_overhead_s = 3e-6;
+  // cuBLASLt: 769-798 TFLOP/s at 8192^3 measured on an H200; 650 over the mixture of a model's shapes, with which a
+  // roofline comes within 3 % of NeMo AutoModel's published 12,040 tokens/s/GPU for Qwen3 30B.
+  device.matrix_efficiency = 650.0 / 989;
+  // Outside of tensor cores: 67 TFLOP/s of f32 by the data sheet, half of it reached.
+  device.other_efficiency = 0.034;
+  device.roofline_share = {
+      // cuDNN 9.27 on H200, causal, 64/8 heads of 128, 4096 tokens: NVIDIA/cudnn-frontend,
+      // benchmark/attention_training/results.
+      {"attention_forward", 616.0 / 989},
+      {"attention_backward", 495.0 / 989},
+      // SonicMoE (arXiv 2512.14080), whole MoE layers of 30B to 120B models on one H100: above 500 forward, 480
+      // backward. Permutation and SwiGLU are operations of their own here, so this is on the safe side.
+      {"grouped_gemm", 500.0 / 989},
+      {"grouped_gemm_weight", 480.0 / 989},
+  };
+  return device;
+}
+
+DeviceModel h100_device() {
+  DeviceModel device = hopper();
+  device.bandwidth = 3.0e12;  // of 3.35 TB/s: RMSNorm, softmax and cross-entropy of Dao-AILab/quack on H100
+  return device;
+}
+
+DeviceModel h200_device() {
+  DeviceModel device = hopper();
+  device.bandwidth = 4.3e12;  // of 4.8 TB/s: copies within one H200, read plus written, measured
+  return device;
+}
+
+// Expert dispatch of 7168-wide rows among 8 GPUs of a node: 335 GB/s (NeMo AutoModel, deepep_vs_hybridep_benchmark);
+// all-gather and reduce-scatter reach 361 (stas00/ml-engineering, network). The lower one serves for both.
+constexpr LinkModel kNvlink{.latency_s = 8e-6, .bandwidth_bytes_per_s = 335e9};
+// One 400 Gb/s adapter a GPU, 90 % of it reached (calculon-ai/calculon, systems/h100_80g_nvl8.json). Latencies are
+// estimates for small NCCL collectives, per doubling of the group.
+constexpr LinkModel kInfiniband{.latency_s = 10e-6, .bandwidth_bytes_per_s = 45e9};
+
+Profile gpu(std::string name, std::string description, DeviceModel device, int gpus_per_node, size_t memory) {
+  return {.name = std::move(name),
+          .description = std::move(description),
+          .device = std::move(device),
+          .network = {.ranks_per_node = gpus_per_node, .intra = kNvlink, .inter = kInfiniband},
+          .dtype = DType::bf16,
+          .memory = memory,
+          .usable = memory - kReserved};
+}
+
+// As nvidia-smi shows them.
+constexpr size_t kH100Memory = 81559 * kMiB;
+constexpr size_t kH200Memory = 143771 * kMiB;
+
+}  // namespace
+
+std::vector<std::string> profile_names() {
+  return {"cpu", "h100", "h200", "dgx-h100"};
+}
+
+Profile find_profile(std::string_view name, int ranks, int threads) {
+  if (name == "cpu") return measure_cpu(ranks, threads);
+  if (name == "h100") {
+    return gpu("h100", "H100 80 GB, one a node, 400 Gb/s InfiniBand", h100_device(), 1, kH100Memory);
+  }
+  if (name == "h200") {
+    return gpu("h200", "H200 141 GB, 8 a node, NVLink, 400 Gb/s InfiniBand each", h200_device(), 8, kH200Memory);
+  }
+  if (name == "dgx-h100") {
+    return gpu("dgx-h100", "H100 80 GB, 8 a node, NVLink, 400 Gb/s InfiniBand each", h100_device(), 8, kH100Memory);
+  }
+  const std::vector<std::string> names = profile_names();
+  const std::string meant = nearest(name, names);
+  throw user_error("there is no hardware profile {}", name)
+      .advise(
+          fmt::format("{}there are: {}", meant.empty() ? "" : "did you mean " + meant + "? ", fmt::join(names, ", ")));
+}
+
+}  // namespace sluice

@@ -1,0 +1,24 @@
+// A plan as a person reads it, and as JSON. The same plan gives the same bytes.
+#pragma once
+
+#include <string>
+
+#include "plan/advice.h"
+
+namespace sluice {
+
+struct Advice {
+  std::vector<WayOut> ways_out;  // when it does not fit
+  std::optional<OtherLayout> next_best;
+  std::optional<WayOut> faster;
+};
+
+// Plans what else there is: ways out where it does not fit, else other layouts and settings.
+Advice advise(const Plan& plan, Pool& pool);
+
+// At most 100 columns.
+std::string render(const Plan& plan, const Advice& advice);
+// One JSON object.
+std::string to_json(const Plan& plan, const Advice& advice);
+
+}  // namespace sluice

@@ -1,0 +1,172 @@
+// The plan's memory is the run's: for a forced gate to the byte, for a learned router at the load factor.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <mutex>
+
+#include "data/mock.h"
+#include "plan/plan.h"
+#include "tiny.h"
+
+namespace sluice::testing {
+namespace {
+
+struct Routing {
+  std::string name;
+  GateSpec gate;  // kind and what belongs to it
+};
+
+std::vector<Routing> routings() {
+  return {{"published", {.kind = GateKind::published}},
+          {"noisy", {.kind = GateKind::published, .noise = 0.5}},
+          {"spread", {.kind = GateKind::spread}},
+          {"skewed_with_empty_experts", {.kind = GateKind::skewed, .skew = 3.5, .idle = 3}}};
+}
+
+RunSpec routed(RunSpec spec, const Routing& routing) {
+  spec.router = RouterKind::forced;
+  spec.gate.kind = routing.gate.kind;
+  spec.gate.noise = routing.gate.noise;
+  spec.gate.skew = routing.gate.skew;
+  spec.gate.idle = routing.gate.idle;
+  return spec;
+}
+
+void expect_same_memory(const RunSpec& spec, const RankPlan& plan, Trainer& trainer) {
+  EXPECT_EQ(trainer.ledger().peak(), plan.ledger.peak());
+  for (size_t k = 0; k < kMemoryKinds; ++k) {
+    const auto kind = static_cast<MemoryKind>(k);
+    EXPECT_EQ(trainer.ledger().at_peak(kind), plan.ledger.at_peak(kind)) << name_of(kind);
+  }
+  EXPECT_EQ(trainer.ledger().allocations(), plan.ledger.allocations());
+  EXPECT_EQ(trainer.runtime().grown(), std::vector<std::string>());
+  // What the arenas held at their fullest, by name.
+  EXPECT_EQ(trainer.runtime().arena_sizes(), plan.sizes);
+  EXPECT_GT(trainer.ledger().at_peak(MemoryKind::activations) + trainer.ledger().at_peak(MemoryKind::scratch), 0U);
+  EXPECT_EQ(trainer.ledger().at_peak(MemoryKind::communication), 0U) << "of " << spec.mesh.world << " ranks";
+}
+
+// Runs all steps on every rank and holds each to its plan; returns how many ranks were compared.
+int compare_with_plan(const RunSpec& spec, const SessionOptions& options) {
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  std::mutex mutex;
+  int compared = 0;
+  run_session(spec, options, dataset, [&](Trainer& trainer) {
+    trainer.step(0);
+    const int64_t allocations = trainer.ledger().allocations();
+    for (int64_t step = 1; step < spec.steps; ++step) trainer.step(step);
+    const RankPlan plan =
+        plan_rank(spec, trainer.mesh().world.rank(), {.target = trainer.context().backend().target()}, {});
+    const std::lock_guard lock(mutex);
+    SCOPED_TRACE(fmt::format("rank {}", trainer.mesh().world.rank()));
+    EXPECT_EQ(trainer.ledger().allocations(), allocations) << "something was allocated after the first step";
+    expect_same_memory(spec, plan, trainer);
+    ++compared;
+  });
+  return compared;
+}
+
+class PlannedMemory : public ::testing::TestWithParam<TinyLayout> {};
+
+TEST_P(PlannedMemory, IsThatOfARunWithAForcedGate) {
+  for (const Routing& routing : routings()) {
+    SCOPED_TRACE(routing.name);
+    const RunSpec spec = routed(tiny_spec(GetParam()), routing);
+    EXPECT_EQ(compare_with_plan(spec, {.device = Device::cpu, .threads = 2}), spec.mesh.world);
+  }
+}
+
+TEST_P(PlannedMemory, IsThatOfARunInDoublePrecision) {
+  TinyLayout layout = GetParam();
+  layout.overrides.emplace_back("--runtime.dtype=f64");
+  const RunSpec spec = routed(tiny_spec(layout), routings().back());
+  EXPECT_EQ(compare_with_plan(spec, {.device = Device::ref}), spec.mesh.world);
+}
+
+// A published gate whose period does not divide the sequence: counts differ from micro-batch to micro-batch.
+TEST_P(PlannedMemory, IsThatOfARunWithOddSequences) {
+  TinyLayout layout = GetParam();
+  layout.overrides.emplace_back("--dataset.seq_len=13");
+  layout.overrides.emplace_back("--model.config.num_experts_per_tok=3");
+  const RunSpec spec = routed(tiny_spec(layout), routings().front());
+  EXPECT_EQ(compare_with_plan(spec, {.device = Device::cpu}), spec.mesh.world);
+}
+
+INSTANTIATE_TEST_SUITE_P(Layouts, PlannedMemory, ::testing::ValuesIn(tiny_layouts()),
+                         [](const auto& tested) { return tested.param.name; });
+
+TEST(LearnedRouter, MemoryIsThePlansAtTheLoadFactor) {
+  const RunSpec spec = tiny_spec({"ep4",
+                                  4,
+                                  {"--distributed.ep_size=4", "--benchmark.balance=router", "--memory.load_factor=4",
+                                   "--step_scheduler.local_batch_size=2"}});
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  std::atomic<int> compared = 0;
+  run_session(spec, {}, dataset, [&](Trainer& trainer) {
+    for (int64_t step = 0; step < spec.steps; ++step) trainer.step(step);
+    const RankPlan plan = plan_rank(spec, trainer.mesh().world.rank(), {.target = {.workers = 1}}, {});
+    EXPECT_EQ(trainer.runtime().grown(), std::vector<std::string>());
+    EXPECT_EQ(trainer.ledger().peak(), plan.ledger.peak());
+    for (const auto& [name, bytes] : trainer.runtime().arena_sizes()) EXPECT_LE(bytes, plan.sizes.at(name)) << name;
+    ++compared;
+  });
+  EXPECT_EQ(compared, 4);
+}
+
+TEST(LearnedRouter, GrowthBeyondTheLoadFactorIsReported) {
+  const RunSpec spec = tiny_spec({"ep4",
+                                  4,
+                                  {"--distributed.ep_size=4", "--benchmark.balance=router", "--memory.load_factor=1",
+                                   "--step_scheduler.local_batch_size=2"}});
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  std::mutex mutex;
+  int grown = 0;
+  int planned = 0;
+  run_session(spec, {}, dataset, [&](Trainer& trainer) {
+    for (int64_t step = 0; step < spec.steps; ++step) trainer.step(step);
+    const RankPlan plan = plan_rank(spec, trainer.mesh().world.rank(), {.target = {.workers = 1}}, {});
+    const std::lock_guard lock(mutex);
+    const std::vector<std::string> list = trainer.runtime().grown();
+    // Reported exactly where more was taken.
+    EXPECT_EQ(list.empty(), trainer.ledger().peak() == plan.ledger.peak());
+    EXPECT_GE(trainer.ledger().peak(), plan.ledger.peak());
+    for (const std::string& line : list) EXPECT_NE(line.find("more chunks"), std::string::npos) << line;
+    ++(list.empty() ? planned : grown);
+  });
+  EXPECT_EQ(grown + planned, 4);
+  EXPECT_GT(grown, 0) << "this model's routing is uneven";
+}
+
+// On one rank of experts nothing depends on the routing.
+TEST(LearnedRouter, OneExpertRankIsPlannedExactly) {
+  const RunSpec spec = tiny_spec({"fsdp2", 2, {"--benchmark.balance=router"}});
+  EXPECT_EQ(compare_with_plan(spec, {}), 2);
+}
+
+TEST(Plan, FullestStageIsTheFullestRankOfTheRun) {
+  const RunSpec spec = routed(tiny_spec(tiny_layouts()[10]), routings().back());
+  ASSERT_EQ(spec.mesh.pp, 2);
+  ASSERT_EQ(spec.mesh.ep, 2);
+  Profile profile;
+  profile.device.target = {.workers = 1};
+  const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  std::mutex mutex;
+  size_t fullest = 0;
+  run_session(spec, {}, dataset, [&](Trainer& trainer) {
+    trainer.step(0);
+    const std::lock_guard lock(mutex);
+    fullest = std::max(fullest, trainer.ledger().peak());
+  });
+  EXPECT_EQ(plan.peak_bytes(), fullest);
+  const MemoryPeak& peak = plan.fullest().peak;
+  EXPECT_FALSE(peak.action.empty());
+  EXPECT_FALSE(peak.largest.empty());
+  size_t held = 0;
+  for (const MemoryPeak::Holder& holder : peak.largest) held += holder.bytes;
+  EXPECT_LE(held, peak.bytes);
+  EXPECT_GT(held, peak.bytes / 4);
+}
+
+}  // namespace
+}  // namespace sluice::testing

@@ -1,0 +1,282 @@
+// Plans of whole machines: times that are known from theory, what is said when a run does not fit, the same report
+// every time.
+#include "plan/plan.h"
+
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <limits>
+#include <sstream>
+
+#include "plan/report.h"
+#include "tiny.h"
+#include "train/batches.h"
+
+namespace sluice::testing {
+namespace {
+
+constexpr double kInfinity = std::numeric_limits<double>::infinity();
+
+// Only products of blocks take time, so every stage with as many layers takes as long.
+Profile only_blocks() {
+  Profile profile;
+  profile.usable = size_t{1} << 40;
+  profile.device = {.target = {},
+                    .peak_flops = 1e9,
+                    .bandwidth = kInfinity,
+                    .op_overhead_s = 0,
+                    .matrix_efficiency = 1,
+                    .other_efficiency = kInfinity};
+  profile.device.roofline_share["head_loss"] = kInfinity;
+  return profile;
+}
+
+RunSpec pipeline(int pp, int chunks, const std::string& schedule, int global_batch) {
+  return tiny_spec(
+      {"pp",
+       pp,
+       {fmt::format("--distributed.pp_size={}", pp), fmt::format("--distributed.pipeline.virtual_stages={}", chunks),
+        "--distributed.pipeline.pp_schedule=" + schedule,
+        fmt::format("--step_scheduler.global_batch_size={}", global_batch),
+        fmt::format("--step_scheduler.local_batch_size={}", global_batch)}});
+}
+
+TEST(PlannedTime, BubbleOf1F1BIsTheTextbooks) {
+  for (const auto& [pp, m] : {std::pair{2, 4}, {2, 8}, {4, 4}, {4, 16}}) {
+    const Plan plan = make_plan(pipeline(pp, 1, "1f1b", m), only_blocks());
+    ASSERT_EQ(plan.stages.size(), static_cast<size_t>(pp));
+    for (const StagePlan& stage : plan.stages) {
+      EXPECT_NEAR(stage.time.bubble / plan.step_seconds, (pp - 1.0) / (m + pp - 1.0), 1e-9) << pp << " x " << m;
+      EXPECT_NEAR(stage.time.total(), plan.step_seconds, 1e-9 * plan.step_seconds);
+      EXPECT_EQ(stage.time.communication(), 0);
+    }
+  }
+}
+
+TEST(PlannedTime, VirtualStagesAndDelayedWeightGradientsShrinkTheBubble) {
+  const int pp = 2, m = 8, chunks = 2;
+  const Plan plain = make_plan(pipeline(pp, 1, "1f1b", m), only_blocks());
+  const Plan interleaved = make_plan(pipeline(pp, chunks, "interleaved1f1b", m), only_blocks());
+  const Plan zero_bubble = make_plan(pipeline(pp, 1, "zb_h1", m), only_blocks());
+  EXPECT_NEAR(interleaved.time.bubble / interleaved.step_seconds, (pp - 1.0) / (chunks * m + pp - 1.0), 1e-9);
+  EXPECT_LT(zero_bubble.time.bubble, 0.5 * plain.time.bubble);
+  EXPECT_NEAR(zero_bubble.time.compute(), plain.time.compute(), 1e-9 * plain.time.compute());
+}
+
+TEST(PlannedTime, PartsAddUpToTheStep) {
+  Profile profile = find_profile("dgx-h100", 4, 1);
+  for (const TinyLayout& layout : tiny_layouts()) {
+    const Plan plan = make_plan(tiny_spec(layout), profile);
+    for (const StagePlan& stage : plan.stages) {
+      EXPECT_NEAR(stage.time.total(), plan.step_seconds, 1e-9 * plan.step_seconds) << layout.name;
+    }
+    EXPECT_NEAR(plan.time.total(), plan.step_seconds, 1e-9 * plan.step_seconds) << layout.name;
+    EXPECT_EQ(plan.time.communication() > 0, layout.ranks > 1) << layout.name;
+  }
+}
+
+TEST(PlannedTime, RecomputationCostsTime) {
+  const Profile profile = only_blocks();
+  const Plan none = make_plan(tiny_spec({"none", 1, {}}), profile);
+  const Plan full = make_plan(tiny_spec({"full", 1, {"--memory.recompute=full"}}), profile);
+  // One more forward to three, of the blocks; the last product of each is not repeated.
+  EXPECT_GT(full.step_seconds, 1.25 * none.step_seconds);
+  EXPECT_LT(full.step_seconds, 1.34 * none.step_seconds);
+}
+
+// The row's shapes with four layers and two micro-batches: a plan takes milliseconds.
+Config row(const std::vector<std::string>& overrides) {
+  Config config = config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/qwen3_moe_30b_8.yaml");
+  std::vector<std::string> all = {"--model.config.num_hidden_layers=4", "--step_scheduler.global_batch_size=64"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  config::apply_overrides(config, all);
+  return config;
+}
+
+RunSpec row_spec(const std::vector<std::string>& overrides = {}) {
+  RunSpec spec = resolve(row(overrides), 8, Purpose::plan);
+  spec.dtype = DType::bf16;
+  return spec;
+}
+
+TEST(PublishedGate, EveryTokenGoesToOneRankAndAllGetAsManyRows) {
+  const RunSpec spec = row_spec();
+  GateForecast forecast(spec.gate, spec.mesh, coordinates(spec.mesh, 3), spec.sampling, spec.seq_len, 1);
+  const int64_t tokens = spec.sampling.micro_batch * spec.seq_len;
+  for (const int micro_batch : {0, 1}) {
+    forecast.select(2, micro_batch);
+    for (int source = 0; source < spec.mesh.ep; ++source) {
+      const std::vector<int32_t> counts = forecast.counts_sent_by(source);
+      ASSERT_EQ(counts.size(), 16U);
+      for (size_t rank = 0; rank < 8; ++rank) {
+        EXPECT_EQ(counts[2 * rank], tokens / 8);
+        EXPECT_EQ(counts[2 * rank + 1], tokens * spec.gate.top_k / 8);
+      }
+    }
+  }
+}
+
+TEST(Bf16, LearnedRouterAndEveryRecomputationPassTheChecks) {
+  const Profile profile = find_profile("dgx-h100", 8, 1);
+  for (const char* recompute : {"none", "full", "[norm, qk_rope, act, experts, dispatch]"}) {
+    const RunSpec spec = row_spec({"--benchmark.balance=router", std::string("--memory.recompute=") + recompute});
+    EXPECT_GT(make_plan(spec, profile).peak_bytes(), size_t{1} << 30) << recompute;
+  }
+}
+
+TEST(Bf16, IsForPlansOnly) {
+  const Config config = row({"--runtime.dtype=bf16"});
+  EXPECT_EQ(resolve(config, 8, Purpose::plan).dtype, DType::bf16);
+  EXPECT_THROW(resolve(config, 8), Error);
+}
+
+size_t widest_line(const std::string& text) {
+  size_t widest = 0;
+  std::istringstream lines(text);
+  for (std::string line; std::getline(lines, line);) {
+    const auto columns =
+        std::count_if(line.begin(), line.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; });
+    widest = std::max(widest, static_cast<size_t>(columns));
+  }
+  return widest;
+}
+
+TEST(Report, OfARunThatFits) {
+  Pool pool(2);
+  const Plan plan = make_plan(row_spec(), find_profile("dgx-h100", 8, 1), Detail::memory_peaks);
+  ASSERT_TRUE(plan.fits());
+  const Advice advice = advise(plan, pool);
+  const std::string text = render(plan, advice);
+  EXPECT_LE(widest_line(text), 100U) << text;
+  EXPECT_TRUE(advice.ways_out.empty());
+  ASSERT_TRUE(advice.faster.has_value());
+  EXPECT_LT(advice.faster->time_ratio, 1);
+  ASSERT_TRUE(advice.next_best.has_value());
+  EXPECT_TRUE(advice.next_best->plan.fits());
+  for (const char* part : {"8 ranks", "ep 8 (16 experts a rank)", "weights", "optimizer", "attention", "ep exposed",
+                           "tok/s/rank", "fits: ", "usable", "peak reached at: ", "largest: ", "layout: "}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " is missing in\n" << text;
+  }
+}
+
+TEST(Report, OfARunThatDoesNotFit) {
+  Pool pool(2);
+  Profile profile = find_profile("dgx-h100", 8, 1);
+  const RunSpec spec = row_spec({"--memory.recompute=none"});
+  const size_t least = make_plan(row_spec({"--memory.recompute=full"}), profile).peak_bytes();
+  const size_t most = make_plan(spec, profile).peak_bytes();
+  ASSERT_LT(least, most);
+  profile.usable = least;
+  const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
+  ASSERT_FALSE(plan.fits());
+  const Advice advice = advise(plan, pool);
+  ASSERT_FALSE(advice.ways_out.empty());
+  EXPECT_TRUE(advice.ways_out.front().fits);
+  const auto full = std::find_if(advice.ways_out.begin(), advice.ways_out.end(),
+                                 [](const WayOut& way) { return way.change == "memory.recompute: full"; });
+  ASSERT_NE(full, advice.ways_out.end());
+  EXPECT_TRUE(full->fits);
+  EXPECT_EQ(full->peak_bytes, least);
+  EXPECT_GT(full->time_ratio, 1.1);
+  // Those that fit come first, the fastest before the others.
+  for (size_t i = 1; i < advice.ways_out.size(); ++i) {
+    const WayOut& before = advice.ways_out[i - 1];
+    const WayOut& way = advice.ways_out[i];
+    EXPECT_TRUE(before.fits || !way.fits);
+    EXPECT_TRUE(!before.fits || !way.fits || before.time_ratio <= way.time_ratio);
+  }
+  const std::string text = render(plan, advice);
+  EXPECT_LE(widest_line(text), 100U) << text;
+  EXPECT_NE(text.find("does not fit: "), std::string::npos) << text;
+  EXPECT_NE(text.find("`memory.recompute: full` frees "), std::string::npos) << text;
+}
+
+TEST(Report, OfARunThatNoSingleSettingSaves) {
+  Pool pool(1);
+  Profile profile = find_profile("h100", 1, 1);
+  profile.usable = size_t{1} << 20;
+  const Plan plan = make_plan(tiny_spec({"one", 1, {"--step_scheduler.local_batch_size=8"}}), profile);
+  const Advice advice = advise(plan, pool);
+  ASSERT_FALSE(advice.ways_out.empty());
+  // The last way is all that help, together.
+  EXPECT_NE(advice.ways_out.back().change.find(" + "), std::string::npos);
+  for (const WayOut& way : advice.ways_out) EXPECT_LE(way.freed_bytes, advice.ways_out.back().freed_bytes);
+}
+
+TEST(Report, IsTheSameEveryTime) {
+  Pool one(1);
+  Pool two(2);
+  const Profile profile = find_profile("dgx-h100", 8, 1);
+  const RunSpec spec = row_spec({"--distributed.pp_size=2", "--distributed.ep_size=4"});
+  const Plan first = make_plan(spec, profile, Detail::memory_peaks);
+  const Plan second = make_plan(spec, profile, Detail::memory_peaks);
+  const Advice advice = advise(first, one);
+  EXPECT_EQ(render(first, advice), render(second, advise(second, two)));
+  EXPECT_EQ(to_json(first, advice), to_json(second, advise(second, two)));
+}
+
+TEST(Report, JsonHasWhatThePlanFound) {
+  Pool pool(2);
+  const Plan plan =
+      make_plan(row_spec({"--distributed.pp_size=2", "--distributed.ep_size=4"}), find_profile("dgx-h100", 8, 1));
+  const auto json = nlohmann::json::parse(to_json(plan, advise(plan, pool)));
+  EXPECT_EQ(json["ranks"], 8);
+  EXPECT_EQ(json["pp"], 2);
+  EXPECT_EQ(json["ep"], 4);
+  EXPECT_EQ(json["peak_bytes"], plan.peak_bytes());
+  EXPECT_EQ(json["fits"], plan.fits());
+  EXPECT_DOUBLE_EQ(json["step_time_s"], plan.step_seconds);
+  ASSERT_EQ(json["stages"].size(), 2U);
+  size_t sum = 0;
+  for (const auto& [kind, bytes] : json["stages"][1]["memory"].items()) sum += bytes.get<size_t>();
+  EXPECT_EQ(sum, plan.stages[1].rank.ledger.peak());
+}
+
+TEST(Profiles, AnUnknownNameIsRefusedWithTheNearest) {
+  try {
+    find_profile("dgx-h10", 1, 1);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::user);
+    EXPECT_NE(error.hint().find("did you mean dgx-h100?"), std::string::npos) << error.hint();
+  }
+}
+
+TEST(Profiles, EveryNameHasAProfile) {
+  for (const std::string& name : profile_names()) {
+    if (name == "cpu") continue;  // measured; see Sweep
+    const Profile profile = find_profile(name, 8, 1);
+    EXPECT_EQ(profile.name, name);
+    EXPECT_EQ(profile.dtype, DType::bf16);
+    EXPECT_LT(profile.usable, profile.memory);
+    EXPECT_EQ(profile.device.target.row_align, 128);
+  }
+}
+
+TEST(Profiles, TheWholeRowIsPlannedAtItsTrueSize) {
+  RunSpec spec =
+      resolve(row({"--model.config.num_hidden_layers=48", "--step_scheduler.global_batch_size=512"}), 8, Purpose::plan);
+  spec.dtype = DType::bf16;
+  const Plan plan = make_plan(spec, find_profile("dgx-h100", 8, 1));
+  EXPECT_TRUE(plan.fits());
+  // 30.5 billion parameters in bf16 with bf16 moments and f32 gradients, less what 8 ranks share.
+  EXPECT_GT(plan.peak_bytes(), size_t{40} << 30);
+  // Between the published figure and the peak.
+  EXPECT_GT(plan.model_tflops_per_rank, 277);
+  EXPECT_LT(plan.model_tflops_per_rank, 600);
+}
+
+// Within a factor of two of the clock, where other work shares the machine.
+TEST(Profiles, SweepCpuPlanIsNearTheRun) {
+  const Profile profile = measure_cpu(1, 1);
+  EXPECT_EQ(profile.device.target.workers, 1);
+  const Plan plan = make_plan(
+      tiny_spec({"one", 1, {"--model.config.hidden_size=256", "--dataset.seq_len=256", "--model.config.head_dim=64"}}),
+      profile);
+  EXPECT_GT(plan.mfu, 0.02);
+  EXPECT_LT(plan.mfu, 1);
+}
+
+}  // namespace
+}  // namespace sluice::testing

@@ -1,0 +1,159 @@
+#include "cli/bench_table.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "base/text.h"
+#include "cli/terminal.h"
+
+namespace sluice::cli {
+namespace {
+
+constexpr size_t page = 100;
+constexpr const char* columns =
+    "{:<3} {:<13} {:>5} {:>4} {:>3} {:>3} {:>3} {:>4} {:>2} {:>2} {:>2} {:>2} {:>2} {:>4} {:>6} {:>7} {:>7} {:>5} "
+    "{:>5}\n";
+
+struct Figures {
+  std::string step_s = "-";
+  std::string tokens = "-";
+  std::string gflops = "-";
+  std::string mfu = "-";
+  std::string memory = "-";
+};
+
+std::string count(double value) {
+  return format_count(std::llround(value));
+}
+
+// Four figures: "0.0123", "1.923", "21.77".
+std::string seconds(double value) {
+  return fmt::format("{:.{}f}", value, value < 1 ? 4 : value < 10 ? 3 : 2);
+}
+
+std::string gflops(double value) {
+  return value < 999.5 ? fmt::format("{:.1f}", value) : count(value);
+}
+
+// "2.95M", "1.10G".
+std::string short_bytes(uint64_t bytes) {
+  const std::string text = format_bytes(bytes);
+  const size_t unit = text.find(' ');
+  return text.substr(0, unit) + text.substr(unit + 1, 1);
+}
+
+std::string line(const std::string& row, const std::string& model, const Layout& l, const Figures& f) {
+  return fmt::format(fmt::runtime(columns), row, model.substr(0, 13), l.ranks, l.gbs, l.mbs, l.lbs, l.ga, l.seq_len,
+                     l.tp, l.pp, l.cp, l.ep, l.vp > 0 ? std::to_string(l.vp) : "-", l.fsdp, f.step_s, f.tokens,
+                     f.gflops, f.mfu, f.memory);
+}
+
+Figures published_figures(const config::Published& published, std::optional<double> peak_tflops) {
+  Figures f;
+  if (published.step_time_s) f.step_s = seconds(*published.step_time_s);
+  if (published.tokens_per_s_per_gpu) f.tokens = count(*published.tokens_per_s_per_gpu);
+  if (published.tflops_per_s_per_gpu) {
+    f.gflops = gflops(1000 * *published.tflops_per_s_per_gpu);
+    if (peak_tflops) f.mfu = fmt::format("{:.1f}", 100 * *published.tflops_per_s_per_gpu / *peak_tflops);
+  }
+  return f;
+}
+
+std::string name_of(const BenchmarkRow& row) {
+  return row.row.empty() ? row.model : row.row;
+}
+
+// "model.config.hidden_size" -> "hidden_size"
+std::string leaf(const std::string& key) {
+  return key.substr(key.rfind('.') + 1);
+}
+
+}  // namespace
+
+std::string table_head() {
+  return fmt::format(fmt::runtime(columns), "row", "model", "ranks", "GBS", "MBS", "LBS", "GA", "seq", "TP", "PP", "CP",
+                     "EP", "VP", "FSDP", "s/step", "tok/s", "GFLOP/s", "MFU %", "mem");
+}
+
+std::string table_lines(const BenchmarkRow& row) {
+  const Figures ours{.step_s = seconds(row.median_seconds()),
+                     .tokens = count(row.tokens_per_s_per_rank()),
+                     .gflops = gflops(1000 * row.model_tflops_per_rank()),
+                     .mfu = fmt::format("{:.1f}", 100 * row.mfu()),
+                     .memory = short_bytes(row.max_memory_bytes)};
+  std::string text = line(row.row, row.model, row.layout, ours);
+  if (row.published) {
+    text += line("", "published", row.published->layout,
+                 published_figures(row.published->figures, row.published->peak_tflops));
+  }
+  return text;
+}
+
+std::string table_notes(const BenchmarkRow& row, const std::vector<config::Change>& changes) {
+  const std::string name = name_of(row);
+  std::string text;
+  if (row.published) {
+    const config::Published& published = row.published->figures;
+    text += wrap(fmt::format("{} published: another machine ({} x {}){}", name, published.gpus.value_or(0),
+                             published.machine.value_or("GPU"),
+                             row.scale == "full" ? "." : fmt::format(" and another size (here: {}).", row.scale)),
+                 page, 3) +
+            "\n";
+  }
+  if (!changes.empty()) {
+    std::string list;
+    for (const config::Change& change : changes) {
+      list += fmt::format("{}{} {} -> {}", list.empty() ? "" : ", ", leaf(change.key), change.before, change.after);
+    }
+    text += wrap(fmt::format("{} changed: {}", name, list), page, 3) + "\n";
+  }
+  const bool master = row.optimizer_state_dtype != "bf16";
+  text += wrap(fmt::format("{} balance {} (load {:.2f}) | optimizer state {}, {} | recompute {} | peak memory {} | "
+                           "{} on {} thread{} | median of {} after {}, spread {:.1f} %",
+                           name, row.balance, row.load_factor, row.optimizer_state_dtype,
+                           master ? "fp32 master" : "no master", row.recompute, format_bytes(row.max_memory_bytes),
+                           row.device, row.threads, row.threads == 1 ? "" : "s", row.step_seconds.size(),
+                           row.warmup_steps, 100 * row.spread()),
+               page, 3) +
+          "\n";
+  text += wrap(fmt::format("{} loss {:.4f} -> {:.4f} | {:.1f} % of the speed this step's operations allow at best ({})",
+                           name, row.losses.front(), row.losses.back(),
+                           100 * row.roofline_seconds / row.median_seconds(), format_duration(row.roofline_seconds)),
+               page, 3) +
+          "\n";
+  if (!row.grown.empty()) {
+    text +=
+        wrap(fmt::format("{} memory grew beyond memory.load_factor: {}", name, fmt::join(row.grown, "; ")), page, 3) +
+        "\n";
+  }
+  return text;
+}
+
+std::string table_legend() {
+  return "tok/s, GFLOP/s (model FLOPs) and MFU per rank; mem: peak of the fullest rank, in MiB or GiB.\n";
+}
+
+std::string ops_table(const BenchmarkRow& row) {
+  if (!row.ops) return {};
+  const OpProfile& profile = *row.ops;
+  constexpr const char* format = "  {:<24} {:>7} {:>8} {:>10} {:>9} {:>8} {:>12}\n";
+  const auto percent = [](double share) { return fmt::format("{:.1f} %", 100 * share); };
+  std::string text =
+      fmt::format("{}: where the {} of one step went (rank 0)\n", name_of(row), format_duration(profile.step_seconds));
+  text += fmt::format(fmt::runtime(format), "operation", "calls", "share", "time", "GFLOP/s", "GB/s", "of roofline");
+  for (const OpTotals& op : profile.ops) {
+    text += fmt::format(fmt::runtime(format), op.name, op.calls.size(), percent(op.seconds / profile.step_seconds),
+                        format_duration(op.seconds), fmt::format("{:.1f}", op.flops() / op.seconds * 1e-9),
+                        fmt::format("{:.1f}", op.bytes() / op.seconds * 1e-9),
+                        percent(op.roof_seconds(profile.roof) / op.seconds));
+  }
+  const double outside = profile.step_seconds - profile.seconds_in_ops();
+  text += fmt::format(fmt::runtime(format), "outside operations", "", percent(outside / profile.step_seconds),
+                      format_duration(outside), "", "", "");
+  text += fmt::format(fmt::runtime(format), "whole step", "", percent(1), format_duration(profile.step_seconds), "", "",
+                      percent(profile.roof_seconds() / profile.step_seconds));
+  return text;
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,45 @@
+// A subcommand as data: its words, where each option's value goes, and what it does. One file per subcommand makes its
+// Command; parser.cpp alone knows the library that reads the command line.
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+namespace sluice::cli {
+
+struct Option {
+  using Target = std::variant<bool*, int*, std::optional<int>*, std::optional<std::string>*, std::string*,
+                              std::vector<std::string>*>;
+
+  std::string name;  // "--ranks"; a word without dashes ("FILE") is an argument by place
+  Target target;     // keeps its value when the option is not given
+  std::string help;
+  std::string placeholder = {};         // "N": what stands for the value in the help
+  std::vector<std::string> words = {};  // the values there are, where they are few
+  bool required = false;                // of an argument by place
+};
+
+struct Command {
+  std::string name;
+  std::string summary;  // one line
+  std::string details;  // what else --help says, may be empty
+  std::vector<Option> options;
+  // Gets "--section.key value" settings as config::apply_overrides takes them; null: there are none.
+  std::vector<std::string>* overrides = nullptr;
+  // Returns the exit code; its options live as long as this does.
+  std::function<int()> run;
+};
+
+Command bench_command();
+Command train_command();
+Command config_command();
+Command plan_command();
+Command doctor_command();
+
+// All of them, in the order they are listed.
+std::vector<Command> all_commands();
+
+}  // namespace sluice::cli

@@ -1,0 +1,9 @@
+#include "cli/command.h"
+
+namespace sluice::cli {
+
+std::vector<Command> all_commands() {
+  return {bench_command(), train_command(), config_command(), plan_command(), doctor_command()};
+}
+
+}  // namespace sluice::cli

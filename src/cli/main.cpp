@@ -1,0 +1,41 @@
+// The way in and the only way out: every failure becomes one message on stderr and an exit code, 2 for what the user
+// can put right, 1 for the rest.
+#include <exception>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "cli/parser.h"
+#include "cli/terminal.h"
+
+namespace {
+
+int report(const std::string& text, int code) {
+  sluice::cli::print_error(text);
+  return code;
+}
+
+int run(const std::vector<std::string>& arguments) {
+  std::vector<sluice::cli::Command> commands = sluice::cli::all_commands();
+  const sluice::cli::Parsed parsed = sluice::cli::parse(commands, arguments);
+  if (parsed.command != nullptr) return parsed.command->run();
+  sluice::cli::print(parsed.text);
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  try {
+    const int code = run({words + 1, words + count});
+    sluice::cli::finish_output();
+    return code;
+  } catch (const sluice::Error& error) {
+    return report(describe(error), error.kind() == sluice::ErrorKind::user ? 2 : 1);
+  } catch (const std::bad_alloc&) {
+    return report("out of memory\n       sluice plan FILE says how much a configuration needs", 1);
+  } catch (const std::exception& error) {
+    return report(error.what(), 1);
+  }
+}

@@ -1,0 +1,64 @@
+#include "cli/plan.h"
+
+#include <cmath>
+
+#include "base/file.h"
+#include "base/text.h"
+#include "cli/terminal.h"
+#include "config/load.h"
+#include "plan/report.h"
+#include "train/machine_info.h"
+#include "train/scale_config.h"
+
+namespace sluice {
+
+namespace {
+
+// The dtype a machine trains in, where the configuration leaves it open.
+RunSpec resolve_for(const Config& config, int ranks, const Profile& profile) {
+  RunSpec spec = resolve(config, ranks, Purpose::plan);
+  if (!config.is_set("runtime.dtype")) spec.dtype = profile.dtype;
+  return spec;
+}
+
+std::string list_changes(const std::vector<config::Change>& changes) {
+  if (changes.empty()) return {};
+  std::string text = "changed:";
+  for (const config::Change& change : changes) {
+    text += fmt::format("{} {} {} -> {}", text.ends_with(':') ? "" : ",", change.key, change.before, change.after);
+  }
+  return cli::wrap(text, 100, 2) + "\n";
+}
+
+// The same row measured elsewhere, where this plan is of its size.
+std::string published_text(const Config& config, const PlanOptions& options) {
+  const config::Published& published = config.benchmark.published;
+  if (options.scale || !published.tokens_per_s_per_gpu) return {};
+  return fmt::format("  published: {} tok/s/GPU on {} GPUs ({})\n",
+                     format_count(std::lround(*published.tokens_per_s_per_gpu)), published.gpus.value_or(0),
+                     published.machine.value_or("machine not stated"));
+}
+
+}  // namespace
+
+int run_plan(const PlanOptions& options) {
+  Config config = config::load(options.file);
+  config::apply_overrides(config, options.overrides);
+  const int ranks = options.ranks.value_or(options.profile == "cpu" ? 1 : ranks_of(config));
+  if (ranks < 1) throw user_error("--ranks {}: at least 1 is needed", ranks);
+  std::optional<Scale> scale;
+  if (options.scale) scale = parse_scale(*options.scale, "--scale");
+  const ScaledConfig scaled = scale_config(config, scale, ranks);
+  const int threads = static_cast<int>(config.runtime.threads.value_or(usable_cores()));
+  const Profile profile = find_profile(options.profile, ranks, threads);
+  const RunSpec spec = resolve_for(scaled.config, ranks, profile);
+
+  const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
+  Pool pool(usable_cores());
+  const Advice advice = advise(plan, pool);
+  cli::print(list_changes(scaled.changes) + render(plan, advice) + published_text(scaled.config, options));
+  if (!options.json.empty()) write_file_atomic(options.json, to_json(plan, advice));
+  return plan.fits() ? 0 : 1;
+}
+
+}  // namespace sluice

@@ -1,0 +1,88 @@
+#include "cli/setup.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <system_error>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace sluice::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+config::Origin option(const std::string& name) {
+  return {config::Origin::Kind::command_line, name};
+}
+
+// Directories that may hold examples/, the nearest first.
+std::vector<fs::path> roots() {
+  std::error_code failed;
+  std::vector<fs::path> found{fs::current_path(failed)};
+  const fs::path program = fs::read_symlink("/proc/self/exe", failed);
+  for (fs::path at = program.parent_path(); at.has_relative_path(); at = at.parent_path()) found.push_back(at);
+  found.push_back(program.parent_path().parent_path() / "share" / "sluice");
+  return found;
+}
+
+}  // namespace
+
+Config load_settings(const std::string& file, const std::vector<std::string>& overrides, const Shortcuts& shortcuts) {
+  Config config = config::load(file);
+  if (shortcuts.device) config::set(config, "runtime.device", *shortcuts.device, option("--device"));
+  if (shortcuts.threads)
+    config::set(config, "runtime.threads", std::to_string(*shortcuts.threads), option("--threads"));
+  if (shortcuts.async_comm) config::set(config, "runtime.async_comm", "true", option("--async-comm"));
+  config::apply_overrides(config, overrides);
+  return config;
+}
+
+std::optional<Scale> scale_named(const std::string& word) {
+  if (word == "full") return std::nullopt;
+  return parse_scale(word, "command line");
+}
+
+int checked_ranks(int ranks) {
+  if (ranks < 1) throw user_error("--ranks {}: at least one is needed", ranks).at("command line");
+  return ranks;
+}
+
+std::vector<std::string> published_rows() {
+  std::error_code failed;
+  for (const fs::path& root : roots()) {
+    std::vector<std::string> files;
+    for (const auto& entry : fs::directory_iterator(root / "examples" / "benchmark" / "configs", failed)) {
+      if (entry.path().extension() == ".yaml") files.push_back(fs::proximate(entry.path(), failed).string());
+    }
+    std::sort(files.begin(), files.end());
+    if (!files.empty()) return files;
+  }
+  throw user_error("the published rows' files, examples/benchmark/configs/*.yaml, are nowhere around")
+      .advise("name a file, sluice bench my.yaml, or call it from the repository");
+}
+
+OutputFile::OutputFile(fs::path path) : path_(std::move(path)) {
+  std::error_code failed;
+  const fs::file_status there = fs::status(path_, failed);
+  const fs::path directory = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
+  std::string reason;
+  if (path_.empty() || fs::is_directory(there)) {
+    reason = "it is a directory";
+  } else if (fs::exists(there) && !fs::is_regular_file(there)) {
+    reason = "it is not a regular file";
+  } else if (!fs::is_directory(directory, failed)) {
+    reason = fmt::format("there is no directory {}", directory.string());
+  } else if (::access(directory.c_str(), W_OK) != 0) {
+    reason = fmt::format("{}: {}", directory.string(), std::generic_category().message(errno));
+  }
+  if (!reason.empty()) throw user_error("cannot write {}: {}", path_.string(), reason);
+}
+
+void OutputFile::write(const std::string& contents) const {
+  write_file_atomic(path_, contents);
+}
+
+}  // namespace sluice::cli

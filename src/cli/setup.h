@@ -1,0 +1,45 @@
+// What the subcommands share in finding out what to run.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "config/load.h"
+#include "model/scale.h"
+
+namespace sluice::cli {
+
+// Options that are short for a key of the configuration.
+struct Shortcuts {
+  std::optional<std::string> device;
+  std::optional<int> threads;
+  bool async_comm = false;
+};
+
+// The file with what the command line says laid over it.
+Config load_settings(const std::string& file, const std::vector<std::string>& overrides,
+                     const Shortcuts& shortcuts = {});
+
+// "laptop" and "tiny"; "full" is none.
+std::optional<Scale> scale_named(const std::string& word);
+// User error unless it is at least 1.
+int checked_ranks(int ranks);
+
+// The files of the published rows, by name. They are looked for in examples/benchmark/configs of the working directory,
+// of the directories around the program, and in ../share/sluice beside it. User error when there are none.
+std::vector<std::string> published_rows();
+
+// A file that results go to when the run has ended. That it can be written is known before: the constructor throws a
+// user error otherwise.
+class OutputFile {
+ public:
+  explicit OutputFile(std::filesystem::path path);
+  void write(const std::string& contents) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+}  // namespace sluice::cli

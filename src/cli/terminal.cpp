@@ -1,0 +1,55 @@
+#include "cli/terminal.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <system_error>
+
+#include "base/error.h"
+
+namespace sluice::cli {
+
+bool watched() {
+  const char* terminal = std::getenv("TERM");
+  return ::isatty(STDERR_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
+}
+
+void print(std::string_view text) {
+  std::fwrite(text.data(), 1, text.size(), stdout);
+}
+
+void print_error(std::string_view text) {
+  std::fflush(stdout);
+  const bool colour = watched() && std::getenv("NO_COLOR") == nullptr;
+  fmt::print(stderr, "{}error:{} {}\n", colour ? "\033[1;31m" : "", colour ? "\033[0m" : "", text);
+}
+
+void finish_output() {
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  throw runtime_failure("cannot write the results: {}", std::generic_category().message(errno));
+}
+
+std::string wrap(std::string_view text, size_t width, size_t indent) {
+  std::string result;
+  size_t column = 0;
+  for (size_t begin = 0; begin < text.size();) {
+    const size_t end = std::min(text.find(' ', begin), text.size());
+    const std::string_view word = text.substr(begin, end - begin);
+    if (column > 0 && column + 1 + word.size() > width) {
+      result += '\n';
+      result.append(indent, ' ');
+      column = indent;
+    } else if (begin > 0) {
+      result += ' ';
+      ++column;
+    }
+    result += word;
+    column += word.size();
+    begin = end + 1;
+  }
+  return result;
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,22 @@
+// What is written where: results on stdout, progress and errors on stderr. Colour and moving lines only on a terminal.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+namespace sluice::cli {
+
+// Whether a person watches stderr on a terminal that understands control codes.
+bool watched();
+
+// To stdout.
+void print(std::string_view text);
+// To stderr: "error: " and the text.
+void print_error(std::string_view text);
+// Writes out what stdout still holds; a runtime error if it cannot be (a full disk).
+void finish_output();
+
+// Breaks at spaces so that no line is longer than `width`; lines after the first begin with `indent` spaces.
+std::string wrap(std::string_view text, size_t width, size_t indent);
+
+}  // namespace sluice::cli

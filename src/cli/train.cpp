@@ -1,0 +1,178 @@
+#include "cli/train.h"
+
+#include <fstream>
+#include <memory>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/interrupt.h"
+#include "cli/terminal.h"
+#include "cli/version.h"
+#include "model/family.h"
+#include "train/make_dataset.h"
+#include "train/scale_config.h"
+#include "train/training.h"
+
+namespace sluice::cli {
+namespace {
+
+// One JSON object a line, written out as it comes.
+class JsonLines {
+ public:
+  explicit JsonLines(const std::optional<std::string>& path) {
+    if (!path) return;
+    const OutputFile checked(*path);
+    path_ = *path;
+    file_.open(path_, std::ios::trunc);
+    check();
+  }
+  void write(const TrainRecord& record) {
+    if (path_.empty()) return;
+    file_ << record_json(record) << std::endl;
+    check();
+  }
+
+ private:
+  void check() const {
+    if (!file_) throw runtime_failure("cannot write {}", path_);
+  }
+
+  std::string path_;
+  std::ofstream file_;
+};
+
+// What of a configuration this command cannot do.
+void check_settings(const Config& config) {
+  if (config.checkpoint.enabled) {
+    throw user_error("checkpoint.enabled: checkpoints are not available yet")
+        .at(config.origin("checkpoint.enabled").place())
+        .advise("set checkpoint.enabled: false");
+  }
+}
+
+// "nats/byte" where tokens are bytes.
+const char* loss_unit(const Config& config) {
+  return config.dataset.target == config::DatasetKind::bytes ? "nats/byte" : "nats/token";
+}
+
+// Turns records into what a person sees and a file holds.
+class Reporter {
+ public:
+  Reporter(const Config& config, const RunSpec& spec, const RunForecast& forecast, int64_t steps)
+      : spec_(spec),
+        forecast_(forecast),
+        steps_(steps),
+        every_(config.logging.every),
+        unit_(loss_unit(config)),
+        lines_(config.logging.jsonl),
+        progress_(stderr, watched(), "") {}
+
+  void record(const TrainRecord& record) {
+    if (record.validation_loss) {
+      lines_.write(record);
+      progress_.note(
+          fmt::format("step {}/{}  validation loss {:.4f} {}", record.step, steps_, *record.validation_loss, unit_));
+      return;
+    }
+    spent_ += record.seconds;
+    if (record.step % every_ == 0 || record.step == steps_) lines_.write(record);
+    if (progress_.live() || due(record.step)) show(record);
+  }
+  void finish() { progress_.finish(); }
+
+ private:
+  // Without a terminal, at most some thirty lines beside the first.
+  bool due(int64_t step) const {
+    const int64_t every = std::max(every_, (steps_ + 29) / 30);
+    return step == 1 || step == steps_ || step % every == 0;
+  }
+
+  void show(const TrainRecord& record) {
+    progress_.show(
+        {.step = record.step,
+         .steps = steps_,
+         .loss = record.result->loss,
+         .tokens_per_s = record.tokens_per_s,
+         .mfu = forecast_.mfu(record.seconds, spec_.mesh.world),
+         .roofline = forecast_.roofline_seconds / record.seconds,
+         .eta_seconds = spent_ / static_cast<double>(record.step) * static_cast<double>(steps_ - record.step)});
+  }
+
+  const RunSpec& spec_;
+  const RunForecast& forecast_;
+  int64_t steps_;
+  int64_t every_;
+  const char* unit_;
+  double spent_ = 0;
+  JsonLines lines_;
+  Progress progress_;
+};
+
+std::string summary(const TrainingResult& result, const std::string& unit) {
+  std::string text =
+      fmt::format("{}: {} steps, {} tokens in {} ({} tok/s)\n", result.stopped ? "stopped" : "done",
+                  format_count(result.steps), format_count(result.tokens), format_duration(result.seconds),
+                  format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds)));
+  text += fmt::format("training loss {:.4f} -> {:.4f} {}\n", result.first_loss, result.loss, unit);
+  if (result.validation_loss) text += fmt::format("validation loss {:.4f} {}\n", *result.validation_loss, unit);
+  return text;
+}
+
+}  // namespace
+
+int run_train(const TrainOptions& options) {
+  const Config config = load_settings(options.file, options.overrides, options.shortcuts);
+  check_settings(config);
+  const int ranks = checked_ranks(options.ranks.value_or(ranks_of(config)));
+  const RunSpec spec = resolve(config, ranks);
+  const SessionOptions session = session_options(config);
+  const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
+  const std::unique_ptr<Dataset> validation =
+      make_dataset(config, config.validation_dataset, "validation_dataset", spec);
+  const TrainingJob job = training_job(config, spec, *dataset, validation.get());
+
+  const MachineInfo machine = measure_machine(session.threads);
+  const RunForecast forecast = forecast_run(spec, session, machine);
+  require_memory(forecast, available_memory());
+  const ParamCount parameters = param_count(spec.model);
+  print(wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory",
+                         options.file, format_magnitude(static_cast<double>(parameters.total)),
+                         format_magnitude(static_cast<double>(parameters.active)), format_count(job.steps),
+                         spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s",
+                         format_bytes(forecast.total_bytes)),
+             100, 2) +
+        "\n");
+  std::fflush(stdout);
+
+  Interrupt interrupt;
+  Reporter reporter(config, spec, forecast, job.steps);
+  const TrainingResult result = run_training(job, spec, session,
+                                             {.recorded = [&](const TrainRecord& record) { reporter.record(record); },
+                                              .stop = [&] { return interrupt.requested(); }});
+  reporter.finish();
+  print(summary(result, loss_unit(config)));
+  return 0;
+}
+
+Command train_command() {
+  auto options = std::make_shared<TrainOptions>();
+  return {
+      .name = "train",
+      .summary = "train a model as a configuration says",
+      .details = "Ctrl-C ends the run after the step it is in.",
+      .options = {{"FILE", &options->file, "the configuration", "", {}, true},
+                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
+                  {"--device",
+                   &options->shortcuts.device,
+                   "cpu, or ref: plain loops (default: cpu)",
+                   "cpu|ref",
+                   {"cpu", "ref"}},
+                  {"--threads", &options->shortcuts.threads, "compute threads of all ranks (default: one per core)",
+                   "N"},
+                  {"--async-comm", &options->shortcuts.async_comm, "collectives on threads of their own"}},
+      .overrides = &options->overrides,
+      .run = [options] { return run_train(*options); }};
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,21 @@
+// `sluice train`: trains a model as a configuration says.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "cli/setup.h"
+
+namespace sluice::cli {
+
+struct TrainOptions {
+  std::string file;
+  std::optional<int> ranks;  // default: the fewest the configuration's degrees allow
+  Shortcuts shortcuts;
+  std::vector<std::string> overrides;
+};
+
+int run_train(const TrainOptions& options);
+
+}  // namespace sluice::cli

@@ -1,0 +1,119 @@
+#include "e2e/program.h"
+
+#include <pty.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <csignal>
+#include <cstdlib>
+#include <sstream>
+
+#include "base/file.h"
+
+namespace sluice::test {
+namespace {
+
+std::string quoted(const std::string& word) {
+  std::string text = "'";
+  for (const char c : word) text += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return text + "'";
+}
+
+std::string command(const std::vector<std::string>& arguments, const std::string& environment) {
+  std::string text = "cd " + quoted(SLUICE_SOURCE_DIR) + " && " + environment + " " + quoted(SLUICE_BINARY);
+  for (const std::string& argument : arguments) text += " " + quoted(argument);
+  return text;
+}
+
+int code_of(int status) {
+  return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+}  // namespace
+
+Outcome sluice(const std::vector<std::string>& arguments, const std::string& environment) {
+  const Folder folder;
+  const std::string out = folder.path("out");
+  const std::string err = folder.path("err");
+  const std::string line = command(arguments, environment) + " </dev/null >" + quoted(out) + " 2>" + quoted(err);
+  const int status = std::system(line.c_str());
+  return {code_of(status), read_file(out, 1 << 20), read_file(err, 1 << 20)};
+}
+
+Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at) {
+  int terminal = -1;
+  const pid_t child = ::forkpty(&terminal, nullptr, nullptr, nullptr);
+  if (child == 0) {
+    ::setenv("TERM", "xterm", 1);
+    if (::chdir(SLUICE_SOURCE_DIR) != 0) ::_exit(126);
+    std::vector<char*> words{const_cast<char*>(SLUICE_BINARY)};
+    for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+    words.push_back(nullptr);
+    ::execv(SLUICE_BINARY, words.data());
+    ::_exit(127);
+  }
+  Outcome outcome;
+  bool interrupted = interrupt_at.empty();
+  std::array<char, 4096> buffer{};
+  // Reading fails when the program has closed its end.
+  for (ssize_t count = 0; (count = ::read(terminal, buffer.data(), buffer.size())) > 0;) {
+    outcome.out.append(buffer.data(), static_cast<size_t>(count));
+    if (!interrupted && outcome.out.find(interrupt_at) != std::string::npos) {
+      interrupted = true;
+      ::kill(child, SIGINT);
+    }
+  }
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  ::close(terminal);
+  outcome.code = code_of(status);
+  return outcome;
+}
+
+Folder::Folder() {
+  std::string name = (std::filesystem::temp_directory_path() / ("sluice-e2e-" + std::string(6, 'X'))).string();
+  if (::mkdtemp(name.data()) == nullptr) throw std::runtime_error("no temporary directory");
+  path_ = name;
+}
+
+Folder::~Folder() {
+  std::error_code ignored;
+  std::filesystem::remove_all(path_, ignored);
+}
+
+std::string Folder::file(const std::string& name, const std::string& contents) const {
+  write_file_atomic(path_ / name, contents);
+  return path(name);
+}
+
+std::string small_config() {
+  return R"(step_scheduler: {global_batch_size: 4, local_batch_size: 1, max_steps: 4}
+model:
+  config:
+    model_type: qwen3_moe
+    vocab_size: 256
+    hidden_size: 16
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    num_key_value_heads: 1
+    head_dim: 8
+    num_experts: 4
+    num_experts_per_tok: 2
+    moe_intermediate_size: 8
+    max_position_embeddings: 32
+    rope_theta: 10000.0
+    rms_norm_eps: 1.0e-6
+dataset: {_target_: mock, seq_len: 16}
+benchmark: {warmup_steps: 1}
+)";
+}
+
+std::vector<std::string> lines_of(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  return lines;
+}
+
+}  // namespace sluice::test

@@ -1,0 +1,45 @@
+// Runs the built program as a person or a script would, from the repository's root.
+#pragma once
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace sluice::test {
+
+struct Outcome {
+  int code = -1;
+  std::string out;
+  std::string err;
+};
+
+// `environment`: assignments in front, "NO_COLOR=1".
+Outcome sluice(const std::vector<std::string>& arguments, const std::string& environment = "");
+// On a terminal of its own; `out` is what a person sees, both streams together. Sends an interrupt when `interrupt_at`
+// has been seen (empty: never).
+Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at = "");
+
+// A directory that is gone with this object.
+class Folder {
+ public:
+  Folder();
+  ~Folder();
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  Folder(Folder&&) = delete;
+  Folder& operator=(Folder&&) = delete;
+
+  std::string path(const std::string& name) const { return (path_ / name).string(); }
+  // Writes a file and returns its path.
+  std::string file(const std::string& name, const std::string& contents) const;
+
+ private:
+  std::filesystem::path path_;
+};
+
+// A configuration of a model that trains in milliseconds.
+std::string small_config();
+
+std::vector<std::string> lines_of(const std::string& text);
+
+}  // namespace sluice::test

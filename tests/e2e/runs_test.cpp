@@ -1,0 +1,182 @@
+// Whole runs of the program at sizes that take moments.
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "e2e/program.h"
+
+namespace sluice::test {
+namespace {
+
+nlohmann::json read_json(const std::string& path) {
+  return nlohmann::json::parse(read_file(path, 1 << 22));
+}
+
+int count_lines(const std::string& text, const std::string& beginning) {
+  int count = 0;
+  for (const std::string& line : lines_of(text)) count += line.starts_with(beginning) ? 1 : 0;
+  return count;
+}
+
+TEST(Bench, PublishedRowsBesideOurs) {
+  const Folder folder;
+  const Outcome outcome = sluice({"bench", "--scale", "tiny", "--ops", "--json", folder.path("r.json")});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(count_lines(outcome.out, "row model         ranks  GBS MBS LBS  GA  seq TP PP CP EP VP FSDP"), 1);
+  EXPECT_EQ(count_lines(outcome.out, "R4  Qwen3-30B-A3B     1   32   4   4   8   64  1  1  1  1  -    1"), 1);
+  EXPECT_EQ(
+      count_lines(outcome.out, "    published         8  512   4   4  16 4096  1  1  1  8  -    8  21.77  12,040"), 1);
+  EXPECT_NE(outcome.out.find("another machine (8 x DGX-H100) and another size (here: tiny)"), std::string::npos);
+  EXPECT_NE(outcome.out.find("hidden_size 2048 -> 32"), std::string::npos);
+  EXPECT_NE(outcome.out.find("balance published (load 1.00) | optimizer state bf16, no master | recompute full"),
+            std::string::npos);
+  EXPECT_NE(outcome.out.find("attention_backward"), std::string::npos);
+  for (const std::string& line : lines_of(outcome.out)) EXPECT_LE(line.size(), 100U) << line;
+  // Not a terminal: plain lines, one a step.
+  EXPECT_EQ(outcome.err.find('\r'), std::string::npos);
+  EXPECT_EQ(outcome.err.find('\033'), std::string::npos);
+  EXPECT_EQ(count_lines(outcome.err, "R4 step "), 7);
+
+  const nlohmann::json json = read_json(folder.path("r.json"));
+  EXPECT_TRUE(json.contains("commit"));
+  EXPECT_GT(json.at("machine").at("peak_gflops"), 0);
+  const nlohmann::json& row = json.at("rows").at(0);
+  EXPECT_EQ(row.at("row"), "R4");
+  EXPECT_EQ(row.at("scale"), "tiny");
+  EXPECT_EQ(row.at("step_time_s").at("all").size(), 5U);
+  EXPECT_EQ(row.at("loss").size(), 7U);
+  EXPECT_EQ(row.at("published").at("tokens_per_s_per_gpu"), 12040);
+  EXPECT_EQ(row.at("published").at("gbs"), 512);
+  EXPECT_EQ(row.at("max_memory_bytes"), row.at("planned_memory_bytes"));
+  EXPECT_TRUE(row.at("ops").at("ops").size() > 10);
+}
+
+TEST(Bench, RanksGiveTheSameLosses) {
+  const Folder folder;
+  const std::string good = folder.file("good.yaml", small_config());
+  std::vector<double> expected;
+  for (const std::string layout : {"--distributed.ep_size=1", "--distributed.ep_size=2", "--distributed.pp_size=2"}) {
+    const std::string ranks = layout.ends_with('1') ? "1" : "2";
+    const Outcome outcome =
+        sluice({"bench", good, "--ranks", ranks, layout, "--async-comm", "--json", folder.path("r.json")});
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    const auto losses = read_json(folder.path("r.json")).at("rows").at(0).at("loss").get<std::vector<double>>();
+    if (expected.empty()) expected = losses;
+    ASSERT_EQ(losses.size(), 4U);
+    for (size_t i = 0; i < losses.size(); ++i) EXPECT_NEAR(losses[i], expected[i], 1e-4) << layout;
+  }
+}
+
+TEST(Bench, AnOwnFileRunsAsWritten) {
+  const Folder folder;
+  const std::string good = folder.file("good.yaml", small_config());
+  const Outcome outcome =
+      sluice({"bench", good, "--steps", "2", "--device", "ref", "--threads", "1", "--json", folder.path("r.json")});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(outcome.out.find("changed:"), std::string::npos) << outcome.out;
+  const nlohmann::json row = read_json(folder.path("r.json")).at("rows").at(0);
+  EXPECT_EQ(row.at("scale"), "full");
+  EXPECT_EQ(row.at("device"), "ref");
+  EXPECT_EQ(row.at("threads"), 1);
+  EXPECT_EQ(row.at("balance"), "router");
+  EXPECT_EQ(row.at("step_time_s").at("all").size(), 2U);
+  EXPECT_TRUE(row.at("published").is_null());
+}
+
+TEST(Bench, WhatDoesNotFitIsRefusedBeforeItStarts) {
+  const Outcome outcome =
+      sluice({"bench", "--scale", "full", "--dataset.seq_len", "65536", "--step_scheduler.global_batch_size", "4"});
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_NE(outcome.err.find("error: this run needs "), std::string::npos) << outcome.err;
+  EXPECT_EQ(outcome.err.find("step 1/"), std::string::npos);
+}
+
+TEST(Train, LearnsValidatesAndKeepsRecords) {
+  const Folder folder;
+  const std::string text = folder.file("text", std::string(4096, 'a') + std::string(4096, 'b'));
+  const std::string config =
+      folder.file("train.yaml", small_config() + "validation_dataset: {_target_: bytes, path: " + text +
+                                    ", split: validation}\nlogging: {jsonl: " + folder.path("log.jsonl") + "}\n");
+  const Outcome outcome = sluice({"train", config, "--dataset", "{_target_: bytes, path: " + text + ", split: train}",
+                                  "--step_scheduler.max_steps", "30", "--step_scheduler.val_every_steps", "10",
+                                  "--optimizer.lr", "0.01", "--ranks", "2", "--distributed.ep_size", "2"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(count_lines(outcome.out, "done: 30 steps, 1,920 tokens in "), 1) << outcome.out;
+  EXPECT_EQ(count_lines(outcome.out, "validation loss "), 1);
+  EXPECT_EQ(count_lines(outcome.err, "step 10/30  validation loss "), 1) << outcome.err;
+  int steps = 0;
+  double first = 0;
+  double last = 0;
+  for (const std::string& line : lines_of(read_file(folder.path("log.jsonl"), 1 << 20))) {
+    const nlohmann::json record = nlohmann::json::parse(line);
+    if (!record.contains("loss")) continue;
+    last = record.at("loss");
+    if (steps++ == 0) first = last;
+  }
+  EXPECT_EQ(steps, 30);
+  EXPECT_LT(last, 0.5 * first);
+}
+
+TEST(Train, ALossThatIsNotANumberNamesItsTensor) {
+  const Folder folder;
+  const std::string good = folder.file("good.yaml", small_config());
+  const Outcome outcome = sluice({"train", good, "--optimizer.lr", "1e38"});
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_NE(outcome.err.find("at step 1: first bad tensor "), std::string::npos) << outcome.err;
+  EXPECT_EQ(count_lines(outcome.err, "error: "), 1);
+}
+
+TEST(Train, AnInterruptEndsItAfterTheStep) {
+  const Folder folder;
+  const std::string good = folder.file("good.yaml", small_config());
+  const Outcome outcome = on_terminal({"train", good, "--step_scheduler.max_steps", "1000000"}, "step 5/");
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_NE(outcome.out.find("\nending after this step"), std::string::npos);
+  EXPECT_NE(outcome.out.find("stopped: "), std::string::npos) << outcome.out.substr(outcome.out.size() - 400);
+  // A live line, written over.
+  EXPECT_NE(outcome.out.find("\rstep 2/1000000  loss "), std::string::npos);
+  EXPECT_NE(outcome.out.find("\033[K"), std::string::npos);
+}
+
+TEST(ConfigCommand, ResolvedWithOriginsReadsBack) {
+  const Folder folder;
+  const Outcome outcome = sluice({"config", "examples/benchmark/configs/qwen3_moe_30b_8.yaml", "--scale", "laptop",
+                                  "--ranks", "2", "--optimizer.lr", "0.5"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const auto has_line = [&](const std::string& begin, const std::string& end) {
+    const std::vector<std::string> lines = lines_of(outcome.out);
+    return std::any_of(lines.begin(), lines.end(),
+                       [&](const std::string& line) { return line.starts_with(begin) && line.ends_with(end); });
+  };
+  EXPECT_TRUE(has_line("  ep_size: 2 ", "# 2 ranks")) << outcome.out;
+  EXPECT_TRUE(has_line("  lr: 0.5 ", "# --optimizer.lr"));
+  EXPECT_TRUE(has_line("    hidden_size: 256 ", "# scale laptop"));
+  EXPECT_TRUE(has_line("  seq_len: 512 ", "# scale laptop"));
+  EXPECT_TRUE(has_line("#   full ", " %"));
+  EXPECT_NE(outcome.out.find("# bytes kept for backward by rank 0: "), std::string::npos);
+  EXPECT_NE(outcome.out.find("#   use_cache (built-in card"), std::string::npos);
+
+  const std::string again = folder.file("again.yaml", outcome.out);
+  const Outcome second = sluice({"config", again, "--ranks", "2"});
+  ASSERT_EQ(second.code, 0) << second.err;
+  EXPECT_NE(second.out.find("ep_size: 2"), std::string::npos);
+}
+
+TEST(ConfigCommand, ListsKeys) {
+  const Outcome outcome = sluice({"config", "--keys", "clip_grad_norm"});
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_NE(outcome.out.find("clip_grad_norm.max_norm: null\n"), std::string::npos) << outcome.out;
+}
+
+TEST(Doctor, EndsWithAVerdict) {
+  const Outcome outcome = sluice({"doctor"});
+  const std::string last = lines_of(outcome.out).back();
+  EXPECT_TRUE(last == "ready" || last.starts_with("not ready: ")) << last;
+  EXPECT_EQ(outcome.code, last == "ready" ? 0 : 1);
+  EXPECT_NE(outcome.out.find("GFLOP/s fp32 multiply-adds"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace sluice::test

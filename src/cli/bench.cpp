@@ -59,7 +59,7 @@ std::string head(const MachineInfo& machine, int threads) {
 }
 
 BenchmarkRow run_row(const PreparedRow& prepared, MachineInfo& machine) {
-  Progress progress(stderr, watched(), prepared.job.settings.benchmark.row.value_or(""));
+  Progress progress(stderr, watched_width(), prepared.job.settings.benchmark.row.value_or(""));
   if (prepared.scaled_unasked) {
     log::info("{} was measured on {} GPUs: here it runs at laptop scale on {} (--scale full: as written)",
               prepared.spec.model.name, prepared.published->layout.ranks,

@@ -89,7 +89,7 @@ std::string advice(const Command& command, const std::string& word) {
 
 // Some of the library's messages say less than it knows.
 std::string reworded(const CLI::ParseError& error) {
-  const std::string text = error.what();
+  std::string text = error.what();
   if (text.ends_with("missing")) return text.substr(0, text.find(':')) + " needs a value";
   constexpr std::string_view conversion = "Could not convert: ";
   if (!text.starts_with(conversion)) return text;

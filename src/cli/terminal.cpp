@@ -1,5 +1,6 @@
 #include "cli/terminal.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -11,9 +12,13 @@
 
 namespace sluice::cli {
 
-bool watched() {
+size_t watched_width() {
+  constexpr size_t usual = 80;
   const char* terminal = std::getenv("TERM");
-  return ::isatty(STDERR_FILENO) == 1 && terminal != nullptr && std::string_view(terminal) != "dumb";
+  if (::isatty(STDERR_FILENO) != 1 || terminal == nullptr || std::string_view(terminal) == "dumb") return 0;
+  winsize size{};
+  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return usual;
+  return size.ws_col;
 }
 
 void print(std::string_view text) {
@@ -22,7 +27,7 @@ void print(std::string_view text) {
 
 void print_error(std::string_view text) {
   std::fflush(stdout);
-  const bool colour = watched() && std::getenv("NO_COLOR") == nullptr;
+  const bool colour = watched_width() > 0 && std::getenv("NO_COLOR") == nullptr;
   fmt::print(stderr, "{}error:{} {}\n", colour ? "\033[1;31m" : "", colour ? "\033[0m" : "", text);
 }
 

@@ -6,8 +6,8 @@
 
 namespace sluice::cli {
 
-// Whether a person watches stderr on a terminal that understands control codes.
-bool watched();
+// Columns of the terminal stderr is; 0 when it is none, or one that understands no control codes.
+size_t watched_width();
 
 // To stdout.
 void print(std::string_view text);

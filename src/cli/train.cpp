@@ -49,6 +49,12 @@ void check_settings(const Config& config) {
         .at(config.origin("checkpoint.enabled").place())
         .advise("set checkpoint.enabled: false");
   }
+  if (config.step_scheduler.val_every_steps && config.validation_dataset.target == config::DatasetKind::none) {
+    throw user_error("step_scheduler.val_every_steps {} but validation_dataset names no data",
+                     *config.step_scheduler.val_every_steps)
+        .at(config.origin("step_scheduler.val_every_steps").place())
+        .advise("give validation_dataset a _target_ (mock, bytes), or leave val_every_steps out");
+  }
 }
 
 // "nats/byte" where tokens are bytes.
@@ -66,7 +72,7 @@ class Reporter {
         every_(config.logging.every),
         unit_(loss_unit(config)),
         lines_(config.logging.jsonl),
-        progress_(stderr, watched(), "") {}
+        progress_(stderr, watched_width(), "") {}
 
   void record(const TrainRecord& record) {
     if (record.validation_loss) {

@@ -31,8 +31,8 @@ void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, Ro
   saved.probs = kept.empty({t, config_.num_experts}, ctx.accumulator());
   const Tensor logits = ctx.scratch().empty(saved.probs.shape(), ctx.accumulator());
   linear_->forward(ctx, logits, x);
-  ctx.run(SoftmaxTopKForward{
-      .experts = record.experts, .weights = record.weights, .probs = saved.probs, .logits = logits});
+  ctx.run(
+      SoftmaxTopKForward{.experts = record.experts, .weights = record.weights, .probs = saved.probs, .logits = logits});
 }
 
 void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record,

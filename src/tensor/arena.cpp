@@ -37,7 +37,9 @@ Arena::~Arena() {
 }
 
 // An empty tensor still gets an address of its own.
-size_t Arena::footprint(size_t bytes) { return aligned(std::max<size_t>(bytes, 1)) + kSentinelBytes; }
+size_t Arena::footprint(size_t bytes) {
+  return aligned(std::max<size_t>(bytes, 1)) + kSentinelBytes;
+}
 
 void Arena::reserve(size_t bytes) {
   require(chunks_.empty(), "arena {} is reserved twice or too late", name_);

@@ -60,7 +60,7 @@ std::string isa_name(const std::string& target) {
 }
 
 std::string os_name() {
-  const std::string name = value_in("/etc/os-release", "PRETTY_NAME", '=');
+  std::string name = value_in("/etc/os-release", "PRETTY_NAME", '=');
   utsname kernel{};
   if (::uname(&kernel) != 0) return name;
   return name + (name.empty() ? "" : ", ") + kernel.sysname + " " + kernel.release;

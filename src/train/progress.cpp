@@ -2,19 +2,23 @@
 
 #include <fmt/core.h>
 
+#include <algorithm>
+
 #include "base/text.h"
 
 namespace sluice {
 
 std::string format(const ProgressReport& r) {
-  return fmt::format("step {}/{}  loss {:.3f}  {} tok/s  MFU {:.1f} %  {:.0f} % of this step's roofline  ETA {}",
-                     r.step, r.steps, r.loss, format_count(static_cast<int64_t>(r.tokens_per_s)), 100 * r.mfu,
-                     100 * r.roofline, format_clock(r.eta_seconds));
+  return fmt::format("step {}/{}  loss {:.3f}  {} tok/s  MFU {:.1f} %  {:.0f} % of roofline  ETA {}", r.step, r.steps,
+                     r.loss, format_count(static_cast<int64_t>(r.tokens_per_s)), 100 * r.mfu, 100 * r.roofline,
+                     format_clock(r.eta_seconds));
 }
 
 void Progress::show(const ProgressReport& report) {
-  const std::string line = (label_.empty() ? "" : label_ + " ") + format(report);
-  if (live_) {
+  std::string line = (label_.empty() ? "" : label_ + " ") + format(report);
+  if (live()) {
+    // A line that went on below could not be written over.
+    line.resize(std::min(line.size(), width_ - 1));
     fmt::print(out_, "\r{}\033[K", line);
     line_ = line;
   } else {

@@ -18,20 +18,20 @@ struct ProgressReport {
   double eta_seconds = 0;
 };
 
-// "step 3/7  loss 8.412  2,101 tok/s  MFU 42.9 %  67 % of this step's roofline  ETA 0:09"
+// "step 3/7  loss 8.412  2,101 tok/s  MFU 42.9 %  67 % of roofline  ETA 0:09"
 std::string format(const ProgressReport& report);
 
 class Progress {
  public:
-  // `live`: the stream is a terminal. `label` begins each line and may be empty.
-  Progress(std::FILE* out, bool live, std::string label) : out_(out), live_(live), label_(std::move(label)) {}
+  // `width`: columns of the terminal that the stream is, 0 when it is none. `label` begins each line and may be empty.
+  Progress(std::FILE* out, size_t width, std::string label) : out_(out), width_(width), label_(std::move(label)) {}
   ~Progress() { finish(); }
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   Progress(Progress&&) = delete;
   Progress& operator=(Progress&&) = delete;
 
-  bool live() const { return live_; }
+  bool live() const { return width_ > 0; }
   void show(const ProgressReport& report);
   // A line that stays, above the live one.
   void note(const std::string& text);
@@ -40,7 +40,7 @@ class Progress {
 
  private:
   std::FILE* out_;
-  bool live_;
+  size_t width_;
   std::string label_;
   std::string line_;  // the live one, while it is shown
 };

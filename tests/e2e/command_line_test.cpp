@@ -88,6 +88,9 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
       {{"train", good, "--checkpoint.enabled", "true"},
        "error: command line: checkpoint.enabled: checkpoints are not available yet\n"
        "       set checkpoint.enabled: false\n"},
+      {{"train", good, "--step_scheduler.val_every_steps", "2"},
+       "error: command line: step_scheduler.val_every_steps 2 but validation_dataset names no data\n"
+       "       give validation_dataset a _target_ (mock, bytes), or leave val_every_steps out\n"},
       {{"train", good, "--runtime.device", "meta"},
        "error: command line: runtime.device meta computes nothing\n"
        "       sluice plan runs a configuration on it\n"},

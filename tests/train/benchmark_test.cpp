@@ -15,7 +15,7 @@ namespace {
 
 struct Null {
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> file{std::fopen("/dev/null", "w"), std::fclose};
-  Progress progress{file.get(), false, ""};
+  Progress progress{file.get(), 0, ""};
 };
 
 MachineInfo slow_machine() {

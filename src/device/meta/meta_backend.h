@@ -29,10 +29,14 @@ namespace meta_detail {
 template <class Base, class List>
 class EmptyBodies;
 template <class Base>
-class EmptyBodies<Base, OpList<>> : public Base {};
+class EmptyBodies<Base, OpList<>> : public Base {
+ protected:
+  using Base::execute;
+};
 template <class Base, class First, class... Rest>
 class EmptyBodies<Base, OpList<First, Rest...>> : public EmptyBodies<Base, OpList<Rest...>> {
  protected:
+  using EmptyBodies<Base, OpList<Rest...>>::execute;
   void execute(const First& /*op*/, const Tensor& /*scratch*/) final {}
 };
 

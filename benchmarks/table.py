@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Prints the tables of docs/performance.md from benchmarks/results/*.json (as `sluice bench --json FILE --ops` writes
+them). `benchmarks/table.py --write` puts them into the document, between its two marker lines."""
+import json
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BEGIN, END = "<!-- results: made by benchmarks/table.py -->", "<!-- end of results -->"
+
+
+def row_lines(name, result):
+    machine = result["machine"]
+    yield (f"**{name}**: {machine['cpu']}, {machine['cores']} cores, {machine['isa']}, {machine['os'].split(',')[0]}, "
+           f"{machine['compiler']}; peak {machine['peak_gflops']:.0f} GFLOP/s, {machine['bandwidth_gbs']:.1f} GB/s "
+           f"(measured in the run); commit {result['commit']}")
+    yield ""
+    yield "| row | threads | batch x seq | s/step (min-max) | tok/s | GFLOP/s | MFU | loss first, last | memory |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for row in result["rows"]:
+        time = row["step_time_s"]
+        yield (f"| {row['row']} {row['model']} | {row['threads']} | {row['gbs']} x {row['seq_len']} "
+               f"| {time['median']:.3f} ({time['min']:.3f}-{time['max']:.3f}) | {row['tokens_per_s_per_gpu']:,.0f} "
+               f"| {1000 * row['model_tflops_per_s_per_gpu']:.1f} | {100 * row['mfu']:.1f} % "
+               f"| {row['loss'][0]:.3f}, {row['loss'][-1]:.3f} | {row['max_memory_bytes'] / 2**20:,.0f} MiB |")
+    for row in result["rows"]:
+        yield from operation_lines(row)
+    yield ""
+
+
+def operation_lines(row):
+    if "ops" not in row:
+        return
+    profile = row["ops"]
+    step = profile["step_time_s"]
+    yield ""
+    yield f"One step of {row['row']} by operation ({step:.3f} s, {1000 * profile['outside_ops_s']:.1f} ms of it outside):"
+    yield ""
+    yield "| operation | calls | share | ms | GFLOP/s | GB/s | of its roofline |"
+    yield "|---|---|---|---|---|---|---|"
+    for op in profile["ops"]:
+        seconds = op["seconds"]
+        if seconds >= 0.002 * step:
+            yield (f"| {op['name']} | {op['calls']} | {100 * seconds / step:.1f} % | {1000 * seconds:.1f} "
+                   f"| {op['flops'] / seconds / 1e9:.1f} | {op['bytes'] / seconds / 1e9:.1f} "
+                   f"| {100 * op['roofline_seconds'] / seconds:.0f} % |")
+
+
+def main():
+    lines = [BEGIN, ""]
+    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
+        lines += row_lines(path.stem, json.loads(path.read_text()))
+    text = "\n".join(lines + [END])
+    if sys.argv[1:] == ["--write"]:
+        document = ROOT / "docs" / "performance.md"
+        before, rest = document.read_text().split(BEGIN)
+        document.write_text(before + text + rest.split(END)[1])
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

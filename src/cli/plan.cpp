@@ -2,10 +2,9 @@
 
 #include <cmath>
 
-#include "base/file.h"
 #include "base/text.h"
+#include "cli/setup.h"
 #include "cli/terminal.h"
-#include "config/load.h"
 #include "plan/report.h"
 #include "train/machine_info.h"
 #include "train/scale_config.h"
@@ -42,12 +41,11 @@ std::string published_text(const Config& config, const PlanOptions& options) {
 }  // namespace
 
 int run_plan(const PlanOptions& options) {
-  Config config = config::load(options.file);
-  config::apply_overrides(config, options.overrides);
-  const int ranks = options.ranks.value_or(options.profile == "cpu" ? 1 : ranks_of(config));
-  if (ranks < 1) throw user_error("--ranks {}: at least 1 is needed", ranks);
-  std::optional<Scale> scale;
-  if (options.scale) scale = parse_scale(*options.scale, "--scale");
+  std::optional<cli::OutputFile> json;
+  if (!options.json.empty()) json.emplace(options.json);
+  const Config config = cli::load_settings(options.file, options.overrides);
+  const int ranks = cli::checked_ranks(options.ranks.value_or(options.profile == "cpu" ? 1 : ranks_of(config)));
+  const std::optional<Scale> scale = options.scale ? cli::scale_named(*options.scale) : std::nullopt;
   const ScaledConfig scaled = scale_config(config, scale, ranks);
   const int threads = static_cast<int>(config.runtime.threads.value_or(usable_cores()));
   const Profile profile = find_profile(options.profile, ranks, threads);
@@ -57,7 +55,7 @@ int run_plan(const PlanOptions& options) {
   Pool pool(usable_cores());
   const Advice advice = advise(plan, pool);
   cli::print(list_changes(scaled.changes) + render(plan, advice) + published_text(scaled.config, options));
-  if (!options.json.empty()) write_file_atomic(options.json, to_json(plan, advice));
+  if (json) json->write(to_json(plan, advice));
   return plan.fits() ? 0 : 1;
 }
 

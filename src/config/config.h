@@ -359,7 +359,7 @@ struct Runtime {
     v("dtype", dtype, "[sluice] storage of parameters and activations");
     v("threads", threads, "[sluice] compute threads of the process; null: one per core", Range{1, 4096});
     v("async_comm", async_comm, "[sluice] in-process collectives on a thread of their own");
-    v("deterministic", deterministic, "[sluice] same seed and layout give the same bits");
+    v("deterministic", deterministic, "[sluice] same seed and layout give the same bits; on the CPU always so");
     v("watchdog_seconds", watchdog_seconds, "[sluice] null: dist_env.timeout_minutes", positive);
   }
 };

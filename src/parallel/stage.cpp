@@ -33,11 +33,11 @@ Unit Stage::make_unit(const std::string& name, const std::function<void(const Pa
   Unit unit;
   if (!dense.empty()) {
     unit.groups.push_back(std::make_unique<FlatGroup>(name, std::move(dense), *mesh_.fsdp, mesh_.replicate.get(),
-                                                      config_.groups, memory_, &dense_buffers_));
+                                                      config_.dense_groups, memory_, &dense_buffers_));
   }
   if (!expert.empty()) {
     unit.groups.push_back(std::make_unique<FlatGroup>(name + ".experts", std::move(expert), *mesh_.ep_shard, nullptr,
-                                                      config_.groups, memory_, &expert_buffers_));
+                                                      config_.expert_groups, memory_, &expert_buffers_));
   }
   return unit;
 }

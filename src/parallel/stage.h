@@ -23,7 +23,8 @@ struct StageConfig {
   double init_std = 0;
   double rope_theta = 0;
   int chunks = 1;  // virtual stages per rank
-  FlatGroupOptions groups;
+  FlatGroupOptions dense_groups;
+  FlatGroupOptions expert_groups;
 };
 
 // Layers [first, first + count) of `layers`, cut into `stages` consecutive parts of which the first `layers % stages`

@@ -41,7 +41,7 @@ size_t columns(const std::string& text) {
       std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
-std::string padded(std::string text, size_t width) {
+std::string padded(const std::string& text, size_t width) {
   const size_t used = columns(text);
   return used < width ? text + std::string(width - used, ' ') : text;
 }

@@ -171,6 +171,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
                .noise = config.model.backend.fake_gate_noise,
                .seed = hash64("gate", static_cast<uint64_t>(config.seed))};
   spec.reshard_after_forward = d.moe.reshard_after_forward;
+  spec.reshard_experts = d.moe.experts_reshard_after_forward.value_or(d.moe.reshard_after_forward);
   spec.dtype =
       dtype_of(config.runtime.dtype, purpose == Purpose::run && config.runtime.device != config::DeviceKind::meta);
   spec.optimizer = {.beta1 = config.optimizer.betas.at(0),
@@ -211,7 +212,8 @@ StageConfig RunSpec::stage() const {
   stage.init_std = model.init_std;
   stage.rope_theta = model.rope_theta;
   stage.chunks = chunks;
-  stage.groups = {.dtype = dtype, .reshard_after_use = reshard_after_forward};
+  stage.dense_groups = {.dtype = dtype, .reshard_after_use = reshard_after_forward};
+  stage.expert_groups = {.dtype = dtype, .reshard_after_use = reshard_experts};
   return stage;
 }
 

@@ -23,8 +23,9 @@ struct RunSpec {
   int chunks = 1;  // virtual stages per rank
   RecomputePolicy recompute;
   RouterKind router = RouterKind::softmax_topk;
-  GateSpec gate;  // of a forced router; else what a forecast assumes
-  bool reshard_after_forward = false;
+  GateSpec gate;                       // of a forced router; else what a forecast assumes
+  bool reshard_after_forward = false;  // dense parameters
+  bool reshard_experts = false;
   DType dtype = DType::f32;
   AdamWOptions optimizer;
   LrSchedule lr;

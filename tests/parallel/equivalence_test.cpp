@@ -28,6 +28,7 @@ std::vector<Layout> layouts() {
       {"ep2", 2, {flag(ep, "2")}},
       {"ep4_shard2", 8, {flag(ep, "4")}},
       {"ep4_shard2_reshard", 8, {flag(ep, "4"), flag(reshard, "true")}},
+      {"ep2_shard2_reshard_experts", 4, {flag(ep, "2"), flag("distributed.moe.experts_reshard_after_forward", "true")}},
       {"pp2", 2, {flag(pp, "2"), flag(local, "8")}},
       {"pp4_uneven_batches", 4, {flag(pp, "4"), flag(local, "2")}},
       {"pp2_vp2", 2, {flag(pp, "2"), flag(local, "8"), flag(schedule, "interleaved1f1b"), flag(virtual_stages, "2")}},

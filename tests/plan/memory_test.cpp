@@ -8,7 +8,7 @@
 #include "plan/plan.h"
 #include "tiny.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 namespace {
 
 struct Routing {
@@ -66,7 +66,7 @@ int compare_with_plan(const RunSpec& spec, const SessionOptions& options) {
   return compared;
 }
 
-class PlannedMemory : public ::testing::TestWithParam<TinyLayout> {};
+class PlannedMemory : public ::testing::TestWithParam<Layout> {};
 
 TEST_P(PlannedMemory, IsThatOfARunWithAForcedGate) {
   for (const Routing& routing : routings()) {
@@ -77,7 +77,7 @@ TEST_P(PlannedMemory, IsThatOfARunWithAForcedGate) {
 }
 
 TEST_P(PlannedMemory, IsThatOfARunInDoublePrecision) {
-  TinyLayout layout = GetParam();
+  Layout layout = GetParam();
   layout.overrides.emplace_back("--runtime.dtype=f64");
   const RunSpec spec = routed(tiny_spec(layout), routings().back());
   EXPECT_EQ(compare_with_plan(spec, {.device = Device::ref}), spec.mesh.world);
@@ -85,7 +85,7 @@ TEST_P(PlannedMemory, IsThatOfARunInDoublePrecision) {
 
 // A published gate whose period does not divide the sequence: counts differ from micro-batch to micro-batch.
 TEST_P(PlannedMemory, IsThatOfARunWithOddSequences) {
-  TinyLayout layout = GetParam();
+  Layout layout = GetParam();
   layout.overrides.emplace_back("--dataset.seq_len=13");
   layout.overrides.emplace_back("--model.config.num_experts_per_tok=3");
   const RunSpec spec = routed(tiny_spec(layout), routings().front());
@@ -169,4 +169,4 @@ TEST(Plan, FullestStageIsTheFullestRankOfTheRun) {
 }
 
 }  // namespace
-}  // namespace sluice::testing
+}  // namespace sluice::test

@@ -13,7 +13,7 @@
 #include "tiny.h"
 #include "train/batches.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
@@ -66,7 +66,7 @@ TEST(PlannedTime, VirtualStagesAndDelayedWeightGradientsShrinkTheBubble) {
 
 TEST(PlannedTime, PartsAddUpToTheStep) {
   Profile profile = find_profile("dgx-h100", 4, 1);
-  for (const TinyLayout& layout : tiny_layouts()) {
+  for (const Layout& layout : tiny_layouts()) {
     const Plan plan = make_plan(tiny_spec(layout), profile);
     for (const StagePlan& stage : plan.stages) {
       EXPECT_NEAR(stage.time.total(), plan.step_seconds, 1e-9 * plan.step_seconds) << layout.name;
@@ -279,4 +279,4 @@ TEST(Profiles, SweepCpuPlanIsNearTheRun) {
 }
 
 }  // namespace
-}  // namespace sluice::testing
+}  // namespace sluice::test

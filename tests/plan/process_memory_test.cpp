@@ -9,7 +9,7 @@
 #include "data/mock.h"
 #include "tiny.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 namespace {
 
 size_t resident_bytes() {
@@ -76,4 +76,4 @@ TEST(ProcessMemory, GrowsByWhatWasPlanned) {
 }
 
 }  // namespace
-}  // namespace sluice::testing
+}  // namespace sluice::test

@@ -2,54 +2,25 @@
 #pragma once
 
 #include <string>
-#include <utility>
 #include <vector>
 
-#include "config/load.h"
-#include "train/session.h"
+#include "support/training.h"
 
-namespace sluice::testing {
+namespace sluice::test {
 
-struct TinyLayout {
-  std::string name;
-  int ranks = 1;
-  std::vector<std::string> overrides;
-};
-
-// 61 thousand parameters in 4 layers of 8 experts (top 2); 3 steps of 8 sequences of 16 tokens.
-inline Config tiny_config(const std::vector<std::string>& overrides) {
-  Config config = config::parse(R"(
-seed: 7
-step_scheduler: {global_batch_size: 8, local_batch_size: 1, max_steps: 3}
-model:
-  config:
-    model_type: qwen3_moe
-    vocab_size: 64
-    hidden_size: 32
-    num_hidden_layers: 4
-    num_attention_heads: 4
-    num_key_value_heads: 2
-    head_dim: 8
-    num_experts: 8
-    num_experts_per_tok: 2
-    moe_intermediate_size: 16
-    rms_norm_eps: 1.0e-6
-    rope_theta: 10000.0
-    max_position_embeddings: 64
-benchmark: {balance: published}
-dataset: {_target_: mock, seq_len: 16}
-clip_grad_norm: {max_norm: 1.0}
-)",
-                                "tiny");
-  config::apply_overrides(config, overrides);
-  return config;
+// 3 steps of the tiny model in f32, by the published gate unless `overrides` say otherwise.
+inline Config planned_config(const std::vector<std::string>& overrides) {
+  std::vector<std::string> all = {"--step_scheduler.max_steps=3", "--benchmark.balance=published",
+                                  "--runtime.dtype=f32"};
+  all.insert(all.end(), overrides.begin(), overrides.end());
+  return tiny_config(all);
 }
 
-inline RunSpec tiny_spec(const TinyLayout& layout) {
-  return resolve(tiny_config(layout.overrides), layout.ranks);
+inline RunSpec tiny_spec(const Layout& layout) {
+  return resolve(planned_config(layout.overrides), layout.ranks);
 }
 
-inline std::vector<TinyLayout> tiny_layouts() {
+inline std::vector<Layout> tiny_layouts() {
   const std::string pp = "--distributed.pp_size=", ep = "--distributed.ep_size=";
   const std::string schedule = "--distributed.pipeline.pp_schedule=", local = "--step_scheduler.local_batch_size=";
   return {
@@ -78,4 +49,4 @@ inline std::vector<TinyLayout> tiny_layouts() {
        {pp + "2", local + "8", schedule + "zb_h1", "--memory.recompute=selective"}}};
 }
 
-}  // namespace sluice::testing
+}  // namespace sluice::test

@@ -122,7 +122,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
     throw user_error("benchmark.warmup_steps {} leaves none of step_scheduler.max_steps {} to time",
                      config.benchmark.warmup_steps, spec.steps);
   }
-  const SessionOptions options = session_options(config);
+  SessionOptions options = session_options(config);
   const RunForecast forecast = forecast_run(spec, options, machine);
   require_memory(forecast, available_memory());
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
@@ -137,11 +137,12 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.layout = layout_of(spec);
   row.warmup_steps = config.benchmark.warmup_steps;
   row.gflop_per_token = model_flops_per_sequence(spec.model, spec.seq_len) * 1e-9 / static_cast<double>(spec.seq_len);
-  row.planned_memory_bytes = forecast.peak_bytes;
   row.balance = config::word(config.balance());
   row.recompute = recompute_name(config);
   row.optimizer_state_dtype = config::word(config.optimizer.state_dtype);
 
+  std::vector<uint64_t> planned(static_cast<size_t>(spec.mesh.world));
+  options.planned = [&](const RankPlan& plan) { planned[static_cast<size_t>(plan.rank)] = plan.ledger.peak(); };
   std::vector<RankResult> ranks(static_cast<size_t>(spec.mesh.world));
   run_session(spec, options, *dataset, [&](Trainer& trainer) {
     const auto rank = static_cast<size_t>(trainer.mesh().world.world_rank());
@@ -156,6 +157,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.roofline_seconds = best.roofline_seconds;
   if (row.ops) row.ops->roof = best.roof;
 
+  row.planned_memory_bytes = *std::max_element(planned.begin(), planned.end());
   row.load_factor = 0;
   for (const RankResult& rank : ranks) {
     row.load_factor += rank.load_factor / static_cast<double>(ranks.size());

@@ -25,7 +25,6 @@ RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, con
   std::vector<int> column;
   for (int stage = 0; stage < spec.mesh.pp; ++stage) column.push_back(stage * spec.mesh.stage_ranks());
   for (const RankPlan& plan : plan_ranks(spec, column, device, {})) {
-    forecast.peak_bytes = std::max<uint64_t>(forecast.peak_bytes, plan.ledger.peak());
     forecast.total_bytes += plan.ledger.peak() * static_cast<uint64_t>(spec.mesh.stage_ranks());
     // While one stage waits the others have its share of the machine: their mean is what counts.
     for (const auto& [op, seconds] : plan.op_seconds) forecast.roofline_seconds += seconds / spec.mesh.pp;

@@ -9,7 +9,6 @@ namespace sluice {
 
 struct RunForecast {
   double roofline_seconds = 0;  // of a step: each operation at the machine's peak or bandwidth, whichever binds
-  uint64_t peak_bytes = 0;      // of the fullest rank
   uint64_t total_bytes = 0;     // of all ranks
   double flops_per_step = 0;    // model FLOPs, by the family's formula
   Roof roof;                    // of a rank: its share of the machine

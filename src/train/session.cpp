@@ -84,6 +84,7 @@ void run_session(const RunSpec& spec, const SessionOptions& options, const Datas
   run_ranks(spec.mesh.world, options.comm, [&](Communicator& world) {
     const auto backend = make_backend(options.device, pool);
     const RankPlan plan = plan_rank(spec, world.rank(), {.target = backend->target()}, {});
+    if (options.planned) options.planned(plan);
     HostMemory memory;
     Trainer trainer(spec, {backend.get(), &memory, &world}, &dataset, &plan.sizes);
     body(trainer);

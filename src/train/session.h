@@ -41,6 +41,8 @@ struct SessionOptions {
   Device device = Device::cpu;
   int threads = 1;  // of the pool all ranks share
   InprocOptions comm;
+  // Told of each rank's plan before the rank starts, on its thread.
+  std::function<void(const RankPlan&)> planned = {};
 };
 
 std::unique_ptr<Backend> make_backend(Device device, Pool& pool);

@@ -66,6 +66,16 @@ TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {
   EXPECT_EQ(two.layout.gbs, one.layout.gbs);
 }
 
+TEST(Benchmark, PlannedMemoryIsThatOfTheFullestRank) {
+  std::vector<std::string> overrides = short_run;
+  // The rank of the hot expert gets more rows than the others.
+  overrides.insert(overrides.end(), {"--benchmark.balance", "skewed", "--benchmark.skew", "4"});
+  const BenchmarkRow row = run(4, overrides);
+  EXPECT_EQ(row.layout.ep, 4);
+  EXPECT_EQ(row.max_memory_bytes, row.planned_memory_bytes);
+  EXPECT_TRUE(row.grown.empty());
+}
+
 TEST(Benchmark, FiguresFollowFromTheMedian) {
   BenchmarkRow row;
   row.layout = {.ranks = 2, .gbs = 8, .seq_len = 100};

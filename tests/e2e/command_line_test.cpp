@@ -120,6 +120,7 @@ TEST(CommandLine, AFullDiskIsNotSuccess) {
 TEST(CommandLine, ColourOnlyOnATerminal) {
   const std::string colour = "\033[1;31merror:\033[0m";
   EXPECT_NE(on_terminal({"bensch"}).out.find(colour), std::string::npos);
+  EXPECT_EQ(on_terminal({"bensch"}, "", /*no_color=*/true).out.find('\033'), std::string::npos);
   EXPECT_EQ(sluice({"bensch"}).err.find('\033'), std::string::npos);
 }
 

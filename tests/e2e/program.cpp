@@ -41,12 +41,18 @@ Outcome sluice(const std::vector<std::string>& arguments, const std::string& env
   return {code_of(status), read_file(out, 1 << 20), read_file(err, 1 << 20)};
 }
 
-Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at) {
+Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at, bool no_color) {
   int terminal = -1;
   const pid_t child = ::forkpty(&terminal, nullptr, nullptr, nullptr);
   if (child == 0) {
     ::setenv("TERM", "xterm", 1);
     if (::chdir(SLUICE_SOURCE_DIR) != 0) ::_exit(126);
+    // Whatever the tests themselves were started with.
+    if (no_color) {
+      ::setenv("NO_COLOR", "1", 1);
+    } else {
+      ::unsetenv("NO_COLOR");
+    }
     std::vector<char*> words{const_cast<char*>(SLUICE_BINARY)};
     for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
     words.push_back(nullptr);

@@ -15,9 +15,10 @@ struct Outcome {
 
 // `environment`: assignments in front, "NO_COLOR=1".
 Outcome sluice(const std::vector<std::string>& arguments, const std::string& environment = "");
-// On a terminal of its own; `out` is what a person sees, both streams together. Sends an interrupt when `interrupt_at`
-// has been seen (empty: never).
-Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at = "");
+// On a terminal of its own, with colours unless `no_color`; `out` is what a person sees, both streams together. Sends
+// an interrupt when `interrupt_at` has been seen (empty: never).
+Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at = "",
+                    bool no_color = false);
 
 // A directory that is gone with this object.
 class Folder {

@@ -113,31 +113,26 @@ int run_bench(const BenchOptions& options) {
 
 Command bench_command() {
   auto options = std::make_shared<BenchOptions>();
-  return {.name = "bench",
-          .summary = "the published benchmark rows on this machine, beside the published figures",
-          .details =
-              "Scales shrink the model by a rule; sluice config ROW.yaml --scale laptop shows the result.\n"
-              "With --ranks N each parallel degree becomes the largest that N ranks allow, up to the row's.",
-          .options = {{"ROW", &options->files, "configurations to run (default: all published rows)"},
-                      {"--scale",
-                       &options->scale,
-                       "size of the model (default: laptop for published rows)",
-                       "laptop|tiny|full",
-                       {"laptop", "tiny", "full"}},
-                      {"--ranks", &options->ranks, "ranks, threads of this process (default: 1)", "N"},
-                      {"--steps", &options->steps, "timed steps, after the warm-up (default: as configured)", "N"},
-                      {"--json", &options->json, "also write the results to a file", "FILE"},
-                      {"--ops", &options->ops, "show where one more step's time goes, by operation"},
-                      {"--device",
-                       &options->shortcuts.device,
-                       "cpu, or ref: plain loops (default: cpu)",
-                       "cpu|ref",
-                       {"cpu", "ref"}},
-                      {"--threads", &options->shortcuts.threads, "compute threads of all ranks (default: one per core)",
-                       "N"},
-                      {"--async-comm", &options->shortcuts.async_comm, "collectives on threads of their own"}},
-          .overrides = &options->overrides,
-          .run = [options] { return run_bench(*options); }};
+  Command command{
+      .name = "bench",
+      .summary = "the published benchmark rows on this machine, beside the published figures",
+      .details =
+          "Scales shrink the model by a rule; sluice config ROW.yaml --scale laptop shows the result.\n"
+          "With --ranks N each parallel degree becomes the largest that N ranks allow, up to the row's.",
+      .options = {{"ROW", &options->files, "configurations to run (default: all published rows)"},
+                  {"--scale",
+                   &options->scale,
+                   "size of the model (default: laptop for published rows)",
+                   "laptop|tiny|full",
+                   {"laptop", "tiny", "full"}},
+                  {"--ranks", &options->ranks, "ranks, threads of this process (default: 1)", "N"},
+                  {"--steps", &options->steps, "timed steps, after the warm-up (default: as configured)", "N"},
+                  {"--json", &options->json, "also write the results to a file", "FILE"},
+                  {"--ops", &options->ops, "show where one more step's time goes, by operation"}},
+      .overrides = &options->overrides,
+      .run = [options] { return run_bench(*options); }};
+  add_shortcuts(command, options->shortcuts);
+  return command;
 }
 
 }  // namespace sluice::cli

@@ -30,6 +30,14 @@ std::vector<fs::path> roots() {
 
 }  // namespace
 
+void add_shortcuts(Command& command, Shortcuts& shortcuts) {
+  const std::vector<Option> options = {
+      {"--device", &shortcuts.device, "cpu, or ref: plain loops (default: cpu)", "cpu|ref", {"cpu", "ref"}},
+      {"--threads", &shortcuts.threads, "compute threads of all ranks (default: one per core)", "N"},
+      {"--async-comm", &shortcuts.async_comm, "collectives on threads of their own"}};
+  command.options.insert(command.options.end(), options.begin(), options.end());
+}
+
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides, const Shortcuts& shortcuts) {
   Config config = config::load(file);
   if (shortcuts.device) config::set(config, "runtime.device", *shortcuts.device, option("--device"));

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/command.h"
 #include "config/load.h"
 #include "model/scale.h"
 
@@ -17,6 +18,9 @@ struct Shortcuts {
   std::optional<int> threads;
   bool async_comm = false;
 };
+
+// Their options, at the end of a command's.
+void add_shortcuts(Command& command, Shortcuts& shortcuts);
 
 // The file with what the command line says laid over it.
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides,

@@ -163,22 +163,16 @@ int run_train(const TrainOptions& options) {
 
 Command train_command() {
   auto options = std::make_shared<TrainOptions>();
-  return {
+  Command command{
       .name = "train",
       .summary = "train a model as a configuration says",
       .details = "Ctrl-C ends the run after the step it is in.",
       .options = {{"FILE", &options->file, "the configuration", "", {}, true},
-                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
-                  {"--device",
-                   &options->shortcuts.device,
-                   "cpu, or ref: plain loops (default: cpu)",
-                   "cpu|ref",
-                   {"cpu", "ref"}},
-                  {"--threads", &options->shortcuts.threads, "compute threads of all ranks (default: one per core)",
-                   "N"},
-                  {"--async-comm", &options->shortcuts.async_comm, "collectives on threads of their own"}},
+                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"}},
       .overrides = &options->overrides,
       .run = [options] { return run_train(*options); }};
+  add_shortcuts(command, options->shortcuts);
+  return command;
 }
 
 }  // namespace sluice::cli

@@ -86,7 +86,7 @@ int run_bench(const BenchOptions& options) {
       options.json.empty() ? prepared.front().job.settings.benchmark.json_output_path.value_or("") : options.json;
   if (!path.empty()) json.emplace(path);
 
-  if (const double load = load_average(); load > 0.5 * usable_cores()) {
+  if (const double load = busy_cores(); load > 0.5 * usable_cores()) {
     log::warn("other processes keep about {:.1f} of {} cores busy: figures will be low", load, usable_cores());
   }
   MachineInfo machine;

@@ -43,7 +43,7 @@ struct Findings {
 
 Findings look() {
   Findings f;
-  f.load = load_average();  // before the measurement adds to it
+  f.load = busy_cores();  // before the measurement adds to it
   f.cores_there = std::max(1U, std::thread::hardware_concurrency());
   f.quota = cpu_quota();
   f.available = available_memory();
@@ -64,7 +64,7 @@ std::string shown(const Findings& f) {
                                     f.quota > 0 ? fmt::format(", {:.1f} granted by the control group", f.quota) : ""));
   text += item("memory", fmt::format("{}, {} available", format_bytes(m.memory_bytes), format_bytes(f.available)));
   text += item("huge pages", f.huge_pages.empty() ? "unknown" : f.huge_pages);
-  text += item("load", fmt::format("{:.1f} busy in the last minute", f.load));
+  text += item("load", fmt::format("{:.1f} cores busy with other processes", f.load));
   text += item("system", m.os);
   text += "\nmeasured\n";
   text += item("peak", fmt::format("{:.0f} GFLOP/s fp32 multiply-adds, {:.0f} a thread", m.peak_gflops,

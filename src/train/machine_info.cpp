@@ -5,16 +5,37 @@
 #include <sys/utsname.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <limits>
 #include <sstream>
+#include <thread>
 
 #include "base/text.h"
 #include "device/cpu/peak.h"
 
 namespace sluice {
 namespace {
+
+// Ticks of all cores since the start: all, and those not idle.
+struct CpuTimes {
+  double total = 0;
+  double busy = 0;
+};
+
+CpuTimes cpu_times() {
+  std::ifstream file("/proc/stat");
+  std::string word;
+  file >> word;  // "cpu": user nice system idle iowait irq softirq steal
+  CpuTimes times;
+  double ticks = 0;
+  for (int field = 0; field < 8 && file >> ticks; ++field) {
+    times.total += ticks;
+    if (field != 3 && field != 4) times.busy += ticks;
+  }
+  return times;
+}
 
 // What follows "key<spaces>:" or "key=" in a file of such lines, without quotes; empty when there is none.
 std::string value_in(const char* path, const std::string& key, char separator) {
@@ -97,10 +118,12 @@ uint64_t available_memory() {
   return std::min(free, static_cast<uint64_t>(left));
 }
 
-double load_average() {
-  std::ifstream file("/proc/loadavg");
-  double load = 0;
-  return file >> load ? load : 0;
+double busy_cores() {
+  const CpuTimes before = cpu_times();
+  std::this_thread::sleep_for(std::chrono::milliseconds(200));
+  const CpuTimes after = cpu_times();
+  const double passed = after.total - before.total;
+  return passed > 0 ? (after.busy - before.busy) / passed * std::thread::hardware_concurrency() : 0;
 }
 
 void MachineInfo::take_best(const MachineInfo& other) {

@@ -27,8 +27,8 @@ double cpu_quota();
 // Bytes that can be taken without swapping, within the control group's limit.
 uint64_t available_memory();
 
-// Processes that wanted to run, on average over the last minute.
-double load_average();
+// Cores that this process finds busy, watched for a fifth of a second. 0 where the system does not say.
+double busy_cores();
 
 // Measures on `threads` threads; well under a second.
 MachineInfo measure_machine(int threads);

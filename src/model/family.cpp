@@ -11,6 +11,8 @@
 // The table: one line per family; each is a function in the file of its name.
 // clang-format off
 #define SLUICE_FAMILIES(family) \
+  family(llama) \
+  family(qwen3) \
   family(qwen3_moe)
 // clang-format on
 

@@ -39,7 +39,7 @@ struct IgnoredField {
 
 struct Family {
   std::string_view model_type;
-  std::string_view experts_key;             // how config.json spells the number of experts
+  std::string_view experts_key;             // how config.json spells the number of experts; empty: none
   std::span<const std::string_view> reads;  // fields (with all below them) that parse() looks at
   std::span<const IgnoredField> ignores;    // beside those that every family ignores
   ModelConfig (*parse)(const HfConfig&);    // user errors for what the family cannot be

@@ -23,7 +23,7 @@ void validate(const ModelConfig& model, const HfConfig& source, std::string_view
   const auto real = [](int64_t v) { return static_cast<double>(v); };
   const double hidden = real(model.hidden_size), layers = real(model.num_layers), experts = real(model.num_experts);
   const double attention = 2 * hidden * real(model.head_dim) * real(model.num_heads + model.num_kv_heads);
-  const double moe = experts * hidden * (1 + 3 * real(model.moe_ffn));
+  const double moe = experts * hidden * (1 + 3 * real(model.moe_ffn)) + 3 * hidden * real(model.ffn);
   const double total = layers * (attention + moe) + 2 * real(model.vocab_size) * hidden;
   if (total > model_bounds::parameters) {
     throw user_error("a model of {} parameters; at most {} are possible", format_magnitude(total),

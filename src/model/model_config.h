@@ -21,7 +21,8 @@ struct ModelConfig {
   int64_t num_heads = 0;     // n
   int64_t num_kv_heads = 0;  // kv, divides n
   int64_t head_dim = 0;      // hd, even; n hd need not be D
-  int64_t num_experts = 0;   // E
+  int64_t ffn = 0;           // width of a dense layer's MLP; 0: there is none
+  int64_t num_experts = 0;   // E; 0: a dense model
   int64_t top_k = 0;         // K <= E
   int64_t moe_ffn = 0;       // F
   bool qk_norm = false;      // RMSNorm on each head of q and k

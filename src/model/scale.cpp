@@ -86,11 +86,15 @@ ScaledModel scale_model(const ModelConfig& model, int64_t seq_len, Scale scale, 
             proportional(model.moe_ffn, m.hidden_size, model.hidden_size, sizes.ffn_multiple),
             "expert width / hidden stays");
 
-  to.shrink("num_experts_per_tok", m.top_k, std::min(small_top_k, m.num_experts),
-            "the fewest that still send a token to several experts");
-  const int64_t experts = (model.num_experts * m.top_k + model.top_k - 1) / model.top_k;
-  to.shrink(experts_key, m.num_experts, round_up(experts, needs.ep),
-            fmt::format("experts / top-k stays, in multiples of the row's ep {}", needs.ep));
+  to.shrink("intermediate_size", m.ffn, proportional(model.ffn, m.hidden_size, model.hidden_size, sizes.ffn_multiple),
+            "MLP width / hidden stays");
+  if (m.num_experts > 0) {
+    to.shrink("num_experts_per_tok", m.top_k, std::min(small_top_k, m.num_experts),
+              "the fewest that still send a token to several experts");
+    const int64_t experts = (model.num_experts * m.top_k + model.top_k - 1) / model.top_k;
+    to.shrink(experts_key, m.num_experts, round_up(experts, needs.ep),
+              fmt::format("experts / top-k stays, in multiples of the row's ep {}", needs.ep));
+  }
 
   to.shrink("num_hidden_layers", m.num_layers, std::max(sizes.layers, needs.min_layers),
             needs.min_layers > sizes.layers ? fmt::format("one for each of {} stages and chunks", needs.min_layers)

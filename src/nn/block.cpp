@@ -17,19 +17,27 @@ Block::Block(const std::string& name, const BlockConfig& config, const ExpertGro
     : name_(name),
       norm1_(name + ".norm1", config.attention.hidden, config.norm_eps),
       attention_(name + ".attention", config.attention, config.norm_eps, config.init_std),
-      norm2_(name + ".norm2", config.attention.hidden, config.norm_eps),
-      moe_(name + ".moe", config.moe, group, config.init_std) {}
+      norm2_(name + ".norm2", config.attention.hidden, config.norm_eps) {
+  require(config.moe.num_experts > 0 || config.mlp_ffn > 0, "{} has neither experts nor an MLP", name);
+  if (config.moe.num_experts > 0) moe_.emplace(name + ".moe", config.moe, group, config.init_std);
+  if (config.mlp_ffn > 0) mlp_.emplace(name + ".mlp", config.attention.hidden, config.mlp_ffn, config.init_std);
+}
 
 void Block::visit(const ParamVisitor& visitor) {
   norm1_.visit(visitor);
   attention_.visit(visitor);
   norm2_.visit(visitor);
-  moe_.visit(visitor);
+  if (moe_) moe_->visit(visitor);
+  if (mlp_) mlp_->visit(visitor);
 }
 
-// From saved.x to saved.mid and the normed input of the experts.
-void Block::attend(Context& ctx, const BlockInput& input, const RecomputePolicy& recompute, BlockSaved& saved,
-                   Tensor& normed) const {
+void Block::share_normed(const Tensor& normed, BlockSaved& saved) const {
+  saved.moe.x = saved.moe.router.x = normed;
+  saved.mlp.x = normed;
+}
+
+// From saved.x to saved.mid and the normed input of experts and MLP, which it returns.
+Tensor Block::attend(Context& ctx, const BlockInput& input, const RecomputePolicy& recompute, BlockSaved& saved) const {
   const Tensor& x = saved.x;
   Arena& kept = ctx.activations();
   Arena& norms = recompute.norm ? ctx.scratch() : ctx.deferred();
@@ -39,8 +47,20 @@ void Block::attend(Context& ctx, const BlockInput& input, const RecomputePolicy&
   const Tensor attended = attention_.forward(ctx, normed1, input.cos_sin, recompute, saved.attention);
   saved.mid = kept.empty_like(x);
   saved.rstd2 = kept.empty({x.dim(0)}, ctx.accumulator());
-  normed = (moe_.needs_input(recompute) ? norms : ctx.scratch()).empty_like(x);
-  norm2_.forward_residual(ctx, saved.mid, normed, saved.rstd2, x, attended);
+  Tensor normed2 = (needs_normed(recompute) ? norms : ctx.scratch()).empty_like(x);
+  norm2_.forward_residual(ctx, saved.mid, normed2, saved.rstd2, x, attended);
+  return normed2;
+}
+
+// y = mid + experts + MLP. The MLP runs while the experts' outputs travel.
+void Block::finish(Context& ctx, const Tensor& y, const RecomputePolicy& recompute, BlockSaved& saved) const {
+  Tensor dense = saved.mid;
+  if (mlp_) {
+    dense = moe_ ? ctx.scratch().empty_like(y) : y;
+    ctx.run(Copy{.y = dense, .x = saved.mid});
+    mlp_->forward(ctx, dense, saved.mlp.x, recompute, saved.mlp);
+  }
+  if (moe_) moe_->combine(ctx, y, dense, saved.moe);
 }
 
 void Block::forward_phase(Context& ctx, int phase, const Tensor& y, const Tensor& x, const BlockInput& input,
@@ -48,21 +68,19 @@ void Block::forward_phase(Context& ctx, int phase, const Tensor& y, const Tensor
   const NameScope scope(ctx, name_);
   const RecomputePolicy& dropped = pieces(recompute);
   switch (phase) {
-    case 0: {
+    case 0:
       saved.x = x;
-      Tensor normed;
-      attend(ctx, input, dropped, saved, normed);
-      moe_.route(ctx, normed, input.sample_ids, saved.moe);
+      share_normed(attend(ctx, input, dropped, saved), saved);
+      if (moe_) moe_->route(ctx, saved.moe.x, input.sample_ids, saved.moe);
       break;
-    }
     case 1:
-      moe_.dispatch(ctx, saved.moe);
+      if (moe_) moe_->dispatch(ctx, saved.moe);
       break;
     case 2:
-      moe_.compute(ctx, dropped, saved.moe);
+      if (moe_) moe_->compute(ctx, dropped, saved.moe);
       break;
     case 3:
-      moe_.combine(ctx, y, saved.mid, saved.moe);
+      finish(ctx, y, dropped, saved);
       break;
     default:
       require(false, "a block has no forward phase {}", phase);
@@ -78,33 +96,34 @@ void Block::rebuild(Context& ctx, const BlockInput& input, const RecomputePolicy
   if (!recompute.any()) return;
   const NameScope scope(ctx, name_);
   if (recompute.full) {
-    attend(ctx, input, kKeepAll, saved, saved.moe.x);
-    saved.moe.router.x = saved.moe.x;
+    share_normed(attend(ctx, input, kKeepAll, saved), saved);
     RecomputePolicy everything;
     everything.dispatch = everything.experts = true;
-    moe_.rebuild(ctx, everything, saved.moe);
+    if (moe_) moe_->rebuild(ctx, everything, saved.moe);
+    if (mlp_) mlp_->rebuild(ctx, everything, saved.mlp);
     return;
   }
   if (recompute.norm) {
     // The statistics are kept, but recomputing them costs nothing extra: the row is read anyway.
     saved.attention.x = ctx.deferred().empty_like(saved.x);
     norm1_.forward(ctx, saved.attention.x, saved.rstd1, saved.x);
-    if (moe_.needs_input(recompute)) {
-      saved.moe.x = ctx.deferred().empty_like(saved.x);
-      saved.moe.router.x = saved.moe.x;
-      norm2_.forward(ctx, saved.moe.x, saved.rstd2, saved.mid);
+    if (needs_normed(recompute)) {
+      share_normed(ctx.deferred().empty_like(saved.x), saved);
+      norm2_.forward(ctx, saved.mlp.x, saved.rstd2, saved.mid);
     }
   }
   attention_.rebuild(ctx, input.cos_sin, recompute, saved.attention);
-  moe_.rebuild(ctx, recompute, saved.moe);
+  if (moe_) moe_->rebuild(ctx, recompute, saved.moe);
+  if (mlp_) mlp_->rebuild(ctx, recompute, saved.mlp);
 }
 
-// From the gradient of y (through saved.mid) and the experts' input gradient to dx.
+// From the gradient of y (through saved.mid and the MLP) and the experts' input gradient to dx.
 void Block::attend_backward(Context& ctx, const Tensor& dx, const Tensor& dy, const BlockInput& input,
                             BlockSaved& saved) const {
   Arena& scratch = ctx.scratch();
   const Tensor dnormed = scratch.empty_like(dy);
-  moe_.route_backward(ctx, dnormed, saved.moe);
+  if (moe_) moe_->route_backward(ctx, dnormed, saved.moe);
+  if (mlp_) mlp_->backward(ctx, dnormed, dy, moe_.has_value(), saved.mlp);
   saved.dmid = ctx.deferred().empty_like(dy);
   norm2_.backward(ctx, saved.dmid, dnormed, saved.mid, saved.rstd2, dy);
   attention_.backward(ctx, dnormed, saved.dmid, input.cos_sin, saved.attention);
@@ -116,13 +135,13 @@ void Block::backward_phase(Context& ctx, int phase, const Tensor& dx, const Tens
   const NameScope scope(ctx, name_);
   switch (phase) {
     case 3:
-      moe_.combine_backward(ctx, dy, saved.moe);
+      if (moe_) moe_->combine_backward(ctx, dy, saved.moe);
       break;
     case 2:
-      moe_.compute_backward(ctx, saved.moe);
+      if (moe_) moe_->compute_backward(ctx, saved.moe);
       break;
     case 1:
-      moe_.dispatch_backward(ctx, saved.moe);
+      if (moe_) moe_->dispatch_backward(ctx, saved.moe);
       break;
     case 0:
       attend_backward(ctx, dx, dy, input, saved);
@@ -140,7 +159,8 @@ void Block::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Blo
 void Block::weight_grad(Context& ctx, const BlockSaved& saved) const {
   const NameScope scope(ctx, name_);
   attention_.weight_grad(ctx, saved.attention);
-  moe_.weight_grad(ctx, saved.moe);
+  if (moe_) moe_->weight_grad(ctx, saved.moe);
+  if (mlp_) mlp_->weight_grad(ctx, saved.mlp);
 }
 
 }  // namespace sluice

@@ -1,11 +1,14 @@
-// One pre-norm transformer block:  mid = x + attention(norm1(x));  y = mid + moe(norm2(mid)).
+// One pre-norm transformer block:  mid = x + attention(norm1(x));  y = mid + moe(norm2(mid)) + mlp(norm2(mid)), with
+// experts, an MLP, or both.
 // Forward is four phases: attention and router | dispatch | experts | combine; backward is their mirror; weight
 // gradients are apart. forward() and backward() are the loops over the phases.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "nn/attention.h"
+#include "nn/mlp.h"
 #include "nn/moe.h"
 
 namespace sluice {
@@ -17,6 +20,7 @@ struct BlockSaved {
   Tensor rstd2;  // [T] (activations: B)
   AttentionSaved attention;
   MoeSaved moe;
+  MlpSaved mlp;
   Tensor dmid;  // [T, D] (deferred: W of attention's output)
 };
 
@@ -52,8 +56,13 @@ class Block {
   const std::string& name() const { return name_; }
 
  private:
-  void attend(Context& ctx, const BlockInput& input, const RecomputePolicy& recompute, BlockSaved& saved,
-              Tensor& normed) const;
+  Tensor attend(Context& ctx, const BlockInput& input, const RecomputePolicy& recompute, BlockSaved& saved) const;
+  void finish(Context& ctx, const Tensor& y, const RecomputePolicy& recompute, BlockSaved& saved) const;
+  // Hands norm2's output to whoever reads it again.
+  void share_normed(const Tensor& normed, BlockSaved& saved) const;
+  bool needs_normed(const RecomputePolicy& recompute) const {
+    return mlp_.has_value() || (moe_ && moe_->needs_input(recompute));
+  }
   void attend_backward(Context& ctx, const Tensor& dx, const Tensor& dy, const BlockInput& input,
                        BlockSaved& saved) const;
 
@@ -61,7 +70,8 @@ class Block {
   RmsNorm norm1_;
   Attention attention_;
   RmsNorm norm2_;
-  Moe moe_;
+  std::optional<Moe> moe_;
+  std::optional<Mlp> mlp_;
 };
 
 }  // namespace sluice

@@ -25,8 +25,8 @@ enum class RouterKind : uint8_t {
 
 struct MoeConfig {
   int64_t hidden = 0;
-  int64_t ffn = 0;  // width of one expert
-  int64_t num_experts = 0;
+  int64_t ffn = 0;          // width of one expert
+  int64_t num_experts = 0;  // 0: a block without routed experts
   int64_t top_k = 0;
   int64_t seq_len = 0;
   RouterKind router = RouterKind::softmax_topk;
@@ -36,6 +36,7 @@ struct MoeConfig {
 struct BlockConfig {
   AttentionConfig attention;
   MoeConfig moe;
+  int64_t mlp_ffn = 0;  // width of the MLP every token visits: instead of experts, or beside them; 0: none
   double norm_eps = 1e-6;
   double init_std = 0.02;
 };

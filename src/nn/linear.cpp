@@ -11,8 +11,8 @@ Tensor Linear::forward(Context& ctx, const Tensor& x, Arena& arena) const {
   return y;
 }
 
-void Linear::forward(Context& ctx, const Tensor& y, const Tensor& x) const {
-  ctx.run(Gemm{.c = y, .a = x, .b = weight_.value, .trans_b = true});
+void Linear::forward(Context& ctx, const Tensor& y, const Tensor& x, bool accumulate) const {
+  ctx.run(Gemm{.c = y, .a = x, .b = weight_.value, .trans_b = true, .accumulate = accumulate});
 }
 
 void Linear::input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, bool accumulate) const {

@@ -15,8 +15,8 @@ class Linear {
 
   // x [T, in] -> [T, out] in `arena`
   Tensor forward(Context& ctx, const Tensor& x, Arena& arena) const;
-  // The same into y [T, out], which may be of the accumulator type.
-  void forward(Context& ctx, const Tensor& y, const Tensor& x) const;
+  // y = x W^T, or y += x W^T, [T, out]; y may be of the accumulator type.
+  void forward(Context& ctx, const Tensor& y, const Tensor& x, bool accumulate = false) const;
   // dx = dy W, or dx += dy W
   void input_grad(Context& ctx, const Tensor& dx, const Tensor& dy, bool accumulate = false) const;
   // dW += dy^T x

@@ -137,7 +137,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.layout = layout_of(spec);
   row.warmup_steps = config.benchmark.warmup_steps;
   row.gflop_per_token = model_flops_per_sequence(spec.model, spec.seq_len) * 1e-9 / static_cast<double>(spec.seq_len);
-  row.balance = config::word(config.balance());
+  row.balance = spec.model.num_experts > 0 ? config::word(config.balance()) : "none";
   row.recompute = recompute_name(config);
   row.optimizer_state_dtype = config::word(config.optimizer.state_dtype);
 

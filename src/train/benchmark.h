@@ -37,7 +37,7 @@ struct BenchmarkRow {
   uint64_t max_memory_bytes = 0;
   uint64_t planned_memory_bytes = 0;
   std::vector<std::string> grown;     // arenas that needed more than was planned
-  std::string balance;                // "published", "spread", "skewed", "router"
+  std::string balance;                // "published", "spread", "skewed", "router"; "none" without experts
   std::string recompute;              // see recompute_name
   std::string optimizer_state_dtype;  // "fp32" with master weights, "bf16" without
   std::optional<PublishedRow> published;

@@ -202,8 +202,9 @@ StageConfig RunSpec::stage() const {
   const Family& family = family_of(model);
   for (int64_t layer = 0; layer < model.num_layers; ++layer) {
     stage.blocks.push_back(family.block(model, layer, seq_len));
-    stage.blocks.back().moe.router = router;
-    stage.blocks.back().moe.gate = gate;
+    MoeConfig& moe = stage.blocks.back().moe;
+    moe.router = router;
+    moe.gate = gate;
   }
   stage.vocab = model.vocab_size;
   stage.hidden = model.hidden_size;

@@ -14,6 +14,7 @@ int64_t steps_to_measure(const RunSpec& spec) {
   constexpr int64_t kMostSteps = 64;
   constexpr int64_t kMostTokens = int64_t{1} << 20;
   const GateSpec& gate = spec.gate;
+  if (gate.num_experts == 0) return 1;
   const bool periodic =
       gate.kind == GateKind::published && gate.noise == 0 && spec.seq_len * gate.top_k % gate.num_experts == 0;
   if (spec.mesh.ep == 1 || spec.load_varies() || periodic) return 1;

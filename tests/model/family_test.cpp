@@ -50,7 +50,7 @@ TEST(Family, InlineModelNeedsNoCard) {
 }
 
 TEST(Family, UnknownFamilyListsThoseThereAre) {
-  expect_refused({{"model_type", "llama"}}, {"\"llama\"", "qwen3_moe", "--model_type"});
+  expect_refused({{"model_type", "mamba"}}, {"\"mamba\"", "llama", "qwen3_moe", "--model_type"});
   EXPECT_THROW(load_model("", {}), Error);
 }
 

@@ -6,7 +6,7 @@ namespace {
 
 constexpr int64_t kSeqLen = 3, kSequences = 2, kHidden = 5, kExperts = 4, kTopK = 2;
 
-BlockConfig config_of(RouterKind router) {
+BlockConfig config_of(std::optional<RouterKind> router, int64_t mlp_ffn) {
   return {
       .attention = {.hidden = kHidden,
                     .heads = 4,
@@ -17,11 +17,12 @@ BlockConfig config_of(RouterKind router) {
                     .qk_norm = true},
       .moe = {.hidden = kHidden,
               .ffn = 3,
-              .num_experts = kExperts,
+              .num_experts = router ? kExperts : 0,
               .top_k = kTopK,
               .seq_len = kSeqLen,
-              .router = router,
+              .router = router.value_or(RouterKind::forced),
               .gate = {.kind = GateKind::published, .num_experts = kExperts, .top_k = kTopK, .noise = 0.5, .seed = 5}},
+      .mlp_ffn = mlp_ffn,
       .norm_eps = 1e-3};
 }
 
@@ -35,10 +36,10 @@ void poison_free(Arena& arena) {
 
 }  // namespace
 
-BlockRig::BlockRig(TestContext& tc, RouterKind router)
+BlockRig::BlockRig(TestContext& tc, std::optional<RouterKind> router, int64_t mlp_ffn)
     : tc_(tc),
       ep_(world_.communicator(0)),
-      config_(config_of(router)),
+      config_(config_of(router, mlp_ffn)),
       block_("block", config_, {.ep = ep_.get()}),
       variables_(bind_parameters(tc, block_)) {
   x_ = tc.random({kSequences * kSeqLen, kHidden}, 1);

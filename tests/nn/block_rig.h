@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "comm/inproc/inproc.h"
 #include "module.h"
@@ -12,7 +13,8 @@ namespace sluice::test {
 
 class BlockRig {
  public:
-  BlockRig(TestContext& tc, RouterKind router);
+  // With routed experts behind a router of this kind, an MLP of width `mlp_ffn` (0: none), or both.
+  BlockRig(TestContext& tc, std::optional<RouterKind> router, int64_t mlp_ffn = 0);
 
   // Forward, rebuild, backward and weight gradients; with `defer` these come in a phase of their own, after the
   // activations are gone.

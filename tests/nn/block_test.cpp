@@ -11,13 +11,14 @@ struct Case {
   std::string name;
   RecomputePolicy recompute;
   bool defer = false;
-  RouterKind router = RouterKind::softmax_topk;
+  std::optional<RouterKind> router = RouterKind::softmax_topk;  // none: no experts
+  int64_t mlp_ffn = 0;
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
 };
 
 void expect_sound(const Case& c) {
   TestContext tc(DType::f64);
-  BlockRig rig(tc, c.router);
+  BlockRig rig(tc, c.router, c.mlp_ffn);
   const MutationReport report =
       check_gradients(tc, rig.program(c.recompute, c.defer), {.equivalent = router_equivalents()});
   std::vector<Unused> known;
@@ -34,6 +35,13 @@ RecomputePolicy pieces(unsigned bits) {
 constexpr unsigned kSubsets = 32;
 constexpr RecomputePolicy kFull{.full = true};
 
+struct Kind {
+  std::optional<RouterKind> router;
+  int64_t mlp_ffn;
+};
+const Kind kKinds[] = {
+    {RouterKind::softmax_topk, 0}, {RouterKind::forced, 0}, {std::nullopt, 3}, {RouterKind::softmax_topk, 3}};
+
 std::vector<Case> cases() {
   return {{"kept", {}},
           {"kept_forced", {}, false, RouterKind::forced},
@@ -41,7 +49,13 @@ std::vector<Case> cases() {
           {"selective", RecomputePolicy::selective()},
           {"full", kFull},
           {"full_deferred", kFull, true},
-          {"full_forced", kFull, false, RouterKind::forced}};
+          {"full_forced", kFull, false, RouterKind::forced},
+          {"dense", {}, false, std::nullopt, 3},
+          {"dense_selective_deferred", RecomputePolicy::selective(), true, std::nullopt, 3},
+          {"dense_full", kFull, false, std::nullopt, 3},
+          {"shared", {}, false, RouterKind::softmax_topk, 3},
+          {"shared_selective", RecomputePolicy::selective(), false, RouterKind::softmax_topk, 3},
+          {"shared_full_deferred", kFull, true, RouterKind::softmax_topk, 3}};
 }
 
 class BlockModule : public testing::TestWithParam<Case> {};
@@ -52,22 +66,22 @@ INSTANTIATE_TEST_SUITE_P(Cases, BlockModule, testing::ValuesIn(cases()),
                          [](const auto& instance) { return instance.param.name; });
 
 TEST(BlockModuleSweep, GradientsOfEveryRecomputePolicy) {
-  for (const RouterKind router : {RouterKind::softmax_topk, RouterKind::forced}) {
+  for (const Kind& kind : kKinds) {
     for (const bool defer : {false, true}) {
       for (unsigned bits = 0; bits < kSubsets; ++bits) {
         SCOPED_TRACE("pieces " + std::to_string(bits));
-        expect_sound({"", pieces(bits), defer, router});
+        expect_sound({"", pieces(bits), defer, kind.router, kind.mlp_ffn});
       }
-      expect_sound({"", kFull, defer, router});
+      expect_sound({"", kFull, defer, kind.router, kind.mlp_ffn});
     }
   }
 }
 
 TEST(BlockRecompute, EveryPolicyIsBitIdenticalToKeepingEverything) {
   int compared = 0;
-  for (const RouterKind router : {RouterKind::softmax_topk, RouterKind::forced}) {
+  for (const Kind& kind : kKinds) {
     TestContext tc(DType::f64);
-    BlockRig rig(tc, router);
+    BlockRig rig(tc, kind.router, kind.mlp_ffn);
     const std::vector<Result> kept = run_program(tc, rig.program({}, false));
     for (unsigned bits = 0; bits <= kSubsets; ++bits) {
       for (const bool defer : {false, true}) {
@@ -81,7 +95,7 @@ TEST(BlockRecompute, EveryPolicyIsBitIdenticalToKeepingEverything) {
       }
     }
   }
-  EXPECT_EQ(compared, 2 * 2 * 33);
+  EXPECT_EQ(compared, 4 * 2 * 33);
 }
 
 }  // namespace

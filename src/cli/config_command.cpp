@@ -38,21 +38,22 @@ uint64_t activation_bytes(const RunSpec& spec, const RecomputePolicy& policy) {
 }
 
 std::string recompute_table(const RunSpec& spec) {
-  struct Piece {
-    const char* name;
-    RecomputePolicy policy;
-  };
-  const Piece pieces[] = {{"norm", {.norm = true}},       {"qk_rope", {.qk_rope = true}},   {"act", {.act = true}},
-                          {"experts", {.experts = true}}, {"dispatch", {.dispatch = true}}, {"full", {.full = true}}};
   const uint64_t all = activation_bytes(spec, {});
   std::string text = fmt::format(
       "# bytes kept for backward by rank 0: {} without recomputation; memory.recompute frees\n", format_bytes(all));
-  for (const Piece& piece : pieces) {
-    const uint64_t kept = activation_bytes(spec, piece.policy);
+  const auto add = [&](const char* name, const RecomputePolicy& policy) {
+    if (!policy.any()) return;  // a piece this model does not have
+    const uint64_t kept = activation_bytes(spec, policy);
     const uint64_t freed = all > kept ? all - kept : 0;
-    text += fmt::format("#   {:<9} {:>10}  {:>5.1f} %\n", piece.name, format_bytes(freed),
+    text += fmt::format("#   {:<9} {:>10}  {:>5.1f} %\n", name, format_bytes(freed),
                         100 * static_cast<double>(freed) / static_cast<double>(std::max<uint64_t>(1, all)));
+  };
+  for (const RecomputePiece& piece : kRecomputePieces) {
+    RecomputePolicy policy;
+    policy.*piece.on = true;
+    add(piece.name, policy.applied_to(spec.model.kv_lora > 0));
   }
+  add("full", {.full = true});
   return text;
 }
 

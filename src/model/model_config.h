@@ -26,6 +26,11 @@ struct ModelConfig {
   int64_t top_k = 0;         // K <= E
   int64_t moe_ffn = 0;       // F
   bool qk_norm = false;      // RMSNorm on each head of q and k
+  // Multi-head latent attention instead of grouped-query attention, where kv_lora is not 0. head_dim is then dr.
+  int64_t q_lora = 0;  // 0: queries come from the hidden state
+  int64_t kv_lora = 0;
+  int64_t nope_dim = 0;  // columns of a query or key without positions; dr = head_dim with
+  int64_t v_dim = 0;
   double rope_theta = 10000;
   double norm_eps = 1e-6;
   double init_std = 0.02;

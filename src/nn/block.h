@@ -1,5 +1,5 @@
 // One pre-norm transformer block:  mid = x + attention(norm1(x));  y = mid + moe(norm2(mid)) + mlp(norm2(mid)), with
-// experts, an MLP, or both.
+// grouped-query or latent attention, and experts, an MLP, or both.
 // Forward is four phases: attention and router | dispatch | experts | combine; backward is their mirror; weight
 // gradients are apart. forward() and backward() are the loops over the phases.
 #pragma once
@@ -8,6 +8,7 @@
 #include <string>
 
 #include "nn/attention.h"
+#include "nn/mla.h"
 #include "nn/mlp.h"
 #include "nn/moe.h"
 
@@ -19,6 +20,7 @@ struct BlockSaved {
   Tensor mid;    // [T, D] (activations: B)
   Tensor rstd2;  // [T] (activations: B)
   AttentionSaved attention;
+  MlaSaved mla;
   MoeSaved moe;
   MlpSaved mlp;
   Tensor dmid;  // [T, D] (deferred: W of attention's output)
@@ -26,7 +28,7 @@ struct BlockSaved {
 
 // What a block needs besides its input.
 struct BlockInput {
-  Tensor cos_sin;     // [S, head_dim]
+  Tensor cos_sin;     // [S, BlockConfig::rope_dim()]
   Tensor sample_ids;  // i64 [T / S]
 };
 
@@ -68,7 +70,8 @@ class Block {
 
   std::string name_;
   RmsNorm norm1_;
-  Attention attention_;
+  std::optional<Attention> attention_;
+  std::optional<Mla> mla_;
   RmsNorm norm2_;
   std::optional<Moe> moe_;
   std::optional<Mlp> mlp_;

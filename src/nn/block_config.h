@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "ops/router.h"
 
@@ -16,6 +17,22 @@ struct AttentionConfig {
   int64_t seq_len = 0;
   int64_t window = 0;  // 0: all earlier keys
   bool qk_norm = false;
+};
+
+// Multi-head latent attention: dn + dr columns of a query or key, of which the last dr carry positions (neighbouring
+// pairs), dv of a value.
+struct MlaConfig {
+  int64_t hidden = 0;
+  int64_t heads = 0;
+  int64_t q_lora = 0;  // width of the query latent; 0: queries come from the hidden state
+  int64_t kv_lora = 0;
+  int64_t nope_dim = 0;
+  int64_t rope_dim = 0;
+  int64_t v_dim = 0;
+  int64_t seq_len = 0;
+  double scale_factor = 1;  // over 1 / sqrt(dn + dr): YaRN's m^2
+
+  int64_t qk_dim() const { return nope_dim + rope_dim; }
 };
 
 enum class RouterKind : uint8_t {
@@ -34,24 +51,46 @@ struct MoeConfig {
 };
 
 struct BlockConfig {
-  AttentionConfig attention;
+  AttentionConfig attention;  // unless there is
+  std::optional<MlaConfig> mla;
   MoeConfig moe;
   int64_t mlp_ffn = 0;  // width of the MLP every token visits: instead of experts, or beside them; 0: none
   double norm_eps = 1e-6;
   double init_std = 0.02;
+
+  int64_t hidden() const { return mla ? mla->hidden : attention.hidden; }
+  // Columns of a head that carry positions.
+  int64_t rope_dim() const { return mla ? mla->rope_dim : attention.head_dim; }
 };
 
 // What is not kept from forward to backward but rebuilt.
 struct RecomputePolicy {
   bool norm = false;      // the normed inputs of attention and experts
+  bool mla_up = false;    // queries, keys and values of latent attention
   bool qk_rope = false;   // q and k after norm and rotation
   bool act = false;       // the experts' activation
   bool experts = false;   // the experts' first product (and the activation)
   bool dispatch = false;  // the experts' input
   bool full = false;      // everything, from the block's input and the routing record
 
-  static RecomputePolicy selective() { return {true, true, true, false, false, false}; }
-  bool any() const { return norm || qk_rope || act || experts || dispatch || full; }
+  static RecomputePolicy selective() { return {.norm = true, .mla_up = true, .qk_rope = true, .act = true}; }
+  // The pieces that a block of this kind has.
+  RecomputePolicy applied_to(bool mla) const {
+    RecomputePolicy policy = *this;
+    (mla ? policy.qk_rope : policy.mla_up) = false;
+    return policy;
+  }
+  bool operator==(const RecomputePolicy&) const = default;
+  bool any() const { return norm || mla_up || qk_rope || act || experts || dispatch || full; }
 };
+
+// The pieces by name, the cheapest to make again first.
+struct RecomputePiece {
+  const char* name;
+  bool RecomputePolicy::* on;
+};
+inline constexpr RecomputePiece kRecomputePieces[] = {
+    {"norm", &RecomputePolicy::norm}, {"mla_up", &RecomputePolicy::mla_up},   {"qk_rope", &RecomputePolicy::qk_rope},
+    {"act", &RecomputePolicy::act},   {"experts", &RecomputePolicy::experts}, {"dispatch", &RecomputePolicy::dispatch}};
 
 }  // namespace sluice

@@ -7,6 +7,7 @@
 #include "ops/embedding.h"
 #include "ops/gemm.h"
 #include "ops/head_loss.h"
+#include "ops/mla.h"
 #include "ops/optimizer.h"
 #include "ops/rmsnorm.h"
 #include "ops/rope.h"
@@ -20,8 +21,8 @@ struct OpList {};
 
 using AllOps =
     OpList<Gemm, GroupedGemm, GroupedGemmWeight, RmsNormForward, RmsNormBackward, ResidualRmsNormForward, RopeTable,
-           Rope, AttentionForward, AttentionBackward, SwigluForward, SwigluBackward, SoftmaxTopKForward,
-           SoftmaxTopKBackward, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows, SumRows,
-           EmbeddingForward, EmbeddingBackward, HeadLoss, AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
+           Rope, MlaHeads, MlaHeadsBackward, AttentionForward, AttentionBackward, SwigluForward, SwigluBackward,
+           SoftmaxTopKForward, SoftmaxTopKBackward, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows,
+           SumRows, EmbeddingForward, EmbeddingBackward, HeadLoss, AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
 
 }  // namespace sluice

@@ -61,7 +61,9 @@ class Candidates {
   void add(const std::string& change, const RunSpec& spec) {
     if (spec.sampling.dp > 0 && possible(spec)) list_.push_back({change, spec});
   }
-  void add_recompute(const RecomputePolicy& policy) {
+  void add_recompute(const RecomputePolicy& pieces) {
+    const RecomputePolicy policy = pieces.applied_to(now_.model.kv_lora > 0);
+    if (policy == now_.recompute) return;
     add("memory.recompute: " + describe(policy), [&](RunSpec& spec) { spec.recompute = policy; });
   }
   const std::vector<Candidate>& list() const { return list_; }
@@ -73,17 +75,15 @@ class Candidates {
 
 void add_recomputation(Candidates& candidates, const RecomputePolicy& now) {
   if (now.full) return;
-  using Piece = bool RecomputePolicy::*;
-  for (const Piece piece : {&RecomputePolicy::norm, &RecomputePolicy::qk_rope, &RecomputePolicy::act,
-                            &RecomputePolicy::experts, &RecomputePolicy::dispatch}) {
+  for (const RecomputePiece& piece : kRecomputePieces) {
     RecomputePolicy policy = now;
-    if (policy.*piece) continue;
-    policy.*piece = true;
+    if (policy.*piece.on) continue;
+    policy.*piece.on = true;
     candidates.add_recompute(policy);
   }
   // The cheap ones together, with the next cheapest, and all: less time than `full`, which also repeats attention.
   RecomputePolicy policy = RecomputePolicy::selective();
-  if (!now.norm && !now.qk_rope && !now.act && !now.experts && !now.dispatch) {
+  if (!now.any()) {
     candidates.add_recompute(policy);
     policy.dispatch = true;
     candidates.add_recompute(policy);
@@ -194,14 +194,9 @@ std::string reason(const Plan& now, const Plan& other) {
 std::string describe(const RecomputePolicy& policy) {
   if (policy.full) return "full";
   std::string pieces;
-  const auto add = [&](bool on, const char* name) {
-    if (on) pieces += (pieces.empty() ? "" : ", ") + std::string(name);
-  };
-  add(policy.norm, "norm");
-  add(policy.qk_rope, "qk_rope");
-  add(policy.act, "act");
-  add(policy.experts, "experts");
-  add(policy.dispatch, "dispatch");
+  for (const RecomputePiece& piece : kRecomputePieces) {
+    if (policy.*piece.on) pieces += (pieces.empty() ? "" : ", ") + std::string(piece.name);
+  }
   return pieces.empty() ? "none" : "[" + pieces + "]";
 }
 
@@ -252,7 +247,8 @@ std::optional<WayOut> faster_setting(const Plan& plan, Pool& pool) {
   if (!plan.spec.recompute.any()) return std::nullopt;
   Candidates candidates(plan.spec);
   candidates.add_recompute({});
-  const RecomputePolicy all_pieces{.norm = true, .qk_rope = true, .act = true, .experts = true, .dispatch = true};
+  RecomputePolicy all_pieces;
+  for (const RecomputePiece& piece : kRecomputePieces) all_pieces.*piece.on = true;
   if (plan.spec.recompute.full) {
     candidates.add_recompute({.act = true});
     candidates.add_recompute(RecomputePolicy::selective());

@@ -10,31 +10,15 @@ namespace sluice {
 
 namespace {
 
-RecomputePolicy recompute_policy(const config::Recompute& recompute) {
+RecomputePolicy recompute_policy(const config::Recompute& recompute, bool mla) {
   RecomputePolicy policy;
   policy.full = recompute.full;
   for (const config::Piece piece : recompute.pieces) {
-    switch (piece) {
-      case config::Piece::norm:
-        policy.norm = true;
-        break;
-      case config::Piece::qk_rope:
-        policy.qk_rope = true;
-        break;
-      case config::Piece::act:
-        policy.act = true;
-        break;
-      case config::Piece::experts:
-        policy.experts = true;
-        break;
-      case config::Piece::dispatch:
-        policy.dispatch = true;
-        break;
-      case config::Piece::mla_up:
-        break;  // models without MLA have nothing of this name to keep
+    for (const RecomputePiece& known : kRecomputePieces) {
+      if (known.name == config::word(piece)) policy.*known.on = true;
     }
   }
-  return policy;
+  return policy.applied_to(mla);
 }
 
 GateKind gate_kind(config::Balance balance) {
@@ -162,7 +146,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
                      spec.mesh.pp * spec.chunks, spec.mesh.pp, spec.chunks)
         .advise("lower distributed.pp_size or distributed.pipeline.virtual_stages");
   }
-  spec.recompute = recompute_policy(config.recompute());
+  spec.recompute = recompute_policy(config.recompute(), spec.model.kv_lora > 0);
   spec.router = config.balance() == config::Balance::router ? RouterKind::softmax_topk : RouterKind::forced;
   spec.gate = {.kind = gate_kind(config.balance()),
                .num_experts = spec.model.num_experts,

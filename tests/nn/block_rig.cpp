@@ -6,8 +6,8 @@ namespace {
 
 constexpr int64_t kSeqLen = 3, kSequences = 2, kHidden = 5, kExperts = 4, kTopK = 2;
 
-BlockConfig config_of(std::optional<RouterKind> router, int64_t mlp_ffn) {
-  return {
+BlockConfig config_of(const BlockKind& kind) {
+  BlockConfig config{
       .attention = {.hidden = kHidden,
                     .heads = 4,
                     .kv_heads = 2,
@@ -17,13 +17,25 @@ BlockConfig config_of(std::optional<RouterKind> router, int64_t mlp_ffn) {
                     .qk_norm = true},
       .moe = {.hidden = kHidden,
               .ffn = 3,
-              .num_experts = router ? kExperts : 0,
+              .num_experts = kind.router ? kExperts : 0,
               .top_k = kTopK,
               .seq_len = kSeqLen,
-              .router = router.value_or(RouterKind::forced),
+              .router = kind.router.value_or(RouterKind::forced),
               .gate = {.kind = GateKind::published, .num_experts = kExperts, .top_k = kTopK, .noise = 0.5, .seed = 5}},
-      .mlp_ffn = mlp_ffn,
+      .mlp_ffn = kind.mlp_ffn,
       .norm_eps = 1e-3};
+  if (kind.mla) {
+    config.mla = {.hidden = kHidden,
+                  .heads = 2,
+                  .q_lora = 3,
+                  .kv_lora = 4,
+                  .nope_dim = 3,
+                  .rope_dim = 2,
+                  .v_dim = 3,
+                  .seq_len = kSeqLen,
+                  .scale_factor = 1.2};
+  }
+  return config;
 }
 
 // What was given back holds NaN from here on.
@@ -36,24 +48,24 @@ void poison_free(Arena& arena) {
 
 }  // namespace
 
-BlockRig::BlockRig(TestContext& tc, std::optional<RouterKind> router, int64_t mlp_ffn)
+BlockRig::BlockRig(TestContext& tc, const BlockKind& kind)
     : tc_(tc),
       ep_(world_.communicator(0)),
-      config_(config_of(router, mlp_ffn)),
+      config_(config_of(kind)),
       block_("block", config_, {.ep = ep_.get()}),
       variables_(bind_parameters(tc, block_)) {
   x_ = tc.random({kSequences * kSeqLen, kHidden}, 1);
   y_ = tc.empty(x_.shape());
   dx_ = tc.empty(x_.shape());
   variables_.push_back({"x", x_});
-  input_.cos_sin = tc.empty({kSeqLen, config_.attention.head_dim});
+  input_.cos_sin = tc.empty({kSeqLen, config_.rope_dim()});
   tc->run(RopeTable{.cos_sin = input_.cos_sin, .theta = 100});
   input_.sample_ids = tc.of({kSequences}, DType::i64, {3, 8});
   draw_input();
 }
 
 void BlockRig::draw_input() {
-  if (config_.moe.router != RouterKind::softmax_topk) return;
+  if (config_.moe.num_experts == 0 || config_.moe.router != RouterKind::softmax_topk) return;
   draw_routed(tc_, x_, kTopK, [&] {
     forward(*tc_, {}, false);
     return saved_.moe.router.probs;

@@ -11,10 +11,17 @@
 
 namespace sluice::test {
 
+// Routed experts behind a router of this kind (none: no experts), an MLP of width `mlp_ffn` (0: none), latent or
+// grouped-query attention.
+struct BlockKind {
+  std::optional<RouterKind> router = RouterKind::softmax_topk;
+  int64_t mlp_ffn = 0;
+  bool mla = false;
+};
+
 class BlockRig {
  public:
-  // With routed experts behind a router of this kind, an MLP of width `mlp_ffn` (0: none), or both.
-  BlockRig(TestContext& tc, std::optional<RouterKind> router, int64_t mlp_ffn = 0);
+  BlockRig(TestContext& tc, const BlockKind& kind);
 
   // Forward, rebuild, backward and weight gradients; with `defer` these come in a phase of their own, after the
   // activations are gone.

@@ -11,51 +11,58 @@ struct Case {
   std::string name;
   RecomputePolicy recompute;
   bool defer = false;
-  std::optional<RouterKind> router = RouterKind::softmax_topk;  // none: no experts
-  int64_t mlp_ffn = 0;
+  BlockKind kind;
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
 };
 
 void expect_sound(const Case& c) {
   TestContext tc(DType::f64);
-  BlockRig rig(tc, c.router, c.mlp_ffn);
+  BlockRig rig(tc, c.kind);
   const MutationReport report =
       check_gradients(tc, rig.program(c.recompute, c.defer), {.equivalent = router_equivalents()});
   std::vector<Unused> known;
   if (c.recompute.any()) known = unused_when_rebuilding();
-  for (const Unused& unused : c.router == RouterKind::forced ? unused_when_forced() : std::vector<Unused>{}) {
+  for (const Unused& unused : c.kind.router == RouterKind::forced ? unused_when_forced() : std::vector<Unused>{}) {
     known.push_back(unused);
   }
   expect_known(report, known);
 }
 
 RecomputePolicy pieces(unsigned bits) {
-  return {(bits & 1) != 0, (bits & 2) != 0, (bits & 4) != 0, (bits & 8) != 0, (bits & 16) != 0, false};
+  RecomputePolicy policy;
+  for (const RecomputePiece& piece : kRecomputePieces) {
+    policy.*piece.on = (bits & 1) != 0;
+    bits >>= 1;
+  }
+  return policy;
 }
-constexpr unsigned kSubsets = 32;
+constexpr unsigned kSubsets = 64;
 constexpr RecomputePolicy kFull{.full = true};
 
-struct Kind {
-  std::optional<RouterKind> router;
-  int64_t mlp_ffn;
-};
-const Kind kKinds[] = {
-    {RouterKind::softmax_topk, 0}, {RouterKind::forced, 0}, {std::nullopt, 3}, {RouterKind::softmax_topk, 3}};
+const BlockKind kForced{.router = RouterKind::forced};
+const BlockKind kDense{.router = std::nullopt, .mlp_ffn = 3};
+const BlockKind kShared{.mlp_ffn = 3};
+const BlockKind kLatent{.mlp_ffn = 3, .mla = true};
+const BlockKind kDenseLatent{.router = std::nullopt, .mlp_ffn = 3, .mla = true};
+const BlockKind kKinds[] = {{}, kForced, kDense, kShared, kLatent, kDenseLatent};
 
 std::vector<Case> cases() {
   return {{"kept", {}},
-          {"kept_forced", {}, false, RouterKind::forced},
+          {"kept_forced", {}, false, kForced},
           {"deferred", {}, true},
           {"selective", RecomputePolicy::selective()},
           {"full", kFull},
           {"full_deferred", kFull, true},
-          {"full_forced", kFull, false, RouterKind::forced},
-          {"dense", {}, false, std::nullopt, 3},
-          {"dense_selective_deferred", RecomputePolicy::selective(), true, std::nullopt, 3},
-          {"dense_full", kFull, false, std::nullopt, 3},
-          {"shared", {}, false, RouterKind::softmax_topk, 3},
-          {"shared_selective", RecomputePolicy::selective(), false, RouterKind::softmax_topk, 3},
-          {"shared_full_deferred", kFull, true, RouterKind::softmax_topk, 3}};
+          {"full_forced", kFull, false, kForced},
+          {"dense", {}, false, kDense},
+          {"dense_selective_deferred", RecomputePolicy::selective(), true, kDense},
+          {"dense_full", kFull, false, kDense},
+          {"shared", {}, false, kShared},
+          {"shared_selective", RecomputePolicy::selective(), false, kShared},
+          {"shared_full_deferred", kFull, true, kShared},
+          {"latent", {}, false, kLatent},
+          {"latent_selective_deferred", RecomputePolicy::selective(), true, kLatent},
+          {"latent_full", kFull, false, kLatent}};
 }
 
 class BlockModule : public testing::TestWithParam<Case> {};
@@ -66,22 +73,22 @@ INSTANTIATE_TEST_SUITE_P(Cases, BlockModule, testing::ValuesIn(cases()),
                          [](const auto& instance) { return instance.param.name; });
 
 TEST(BlockModuleSweep, GradientsOfEveryRecomputePolicy) {
-  for (const Kind& kind : kKinds) {
+  for (const BlockKind& kind : kKinds) {
     for (const bool defer : {false, true}) {
       for (unsigned bits = 0; bits < kSubsets; ++bits) {
         SCOPED_TRACE("pieces " + std::to_string(bits));
-        expect_sound({"", pieces(bits), defer, kind.router, kind.mlp_ffn});
+        expect_sound({"", pieces(bits), defer, kind});
       }
-      expect_sound({"", kFull, defer, kind.router, kind.mlp_ffn});
+      expect_sound({"", kFull, defer, kind});
     }
   }
 }
 
 TEST(BlockRecompute, EveryPolicyIsBitIdenticalToKeepingEverything) {
   int compared = 0;
-  for (const Kind& kind : kKinds) {
+  for (const BlockKind& kind : kKinds) {
     TestContext tc(DType::f64);
-    BlockRig rig(tc, kind.router, kind.mlp_ffn);
+    BlockRig rig(tc, kind);
     const std::vector<Result> kept = run_program(tc, rig.program({}, false));
     for (unsigned bits = 0; bits <= kSubsets; ++bits) {
       for (const bool defer : {false, true}) {
@@ -95,7 +102,7 @@ TEST(BlockRecompute, EveryPolicyIsBitIdenticalToKeepingEverything) {
       }
     }
   }
-  EXPECT_EQ(compared, 4 * 2 * 33);
+  EXPECT_EQ(compared, 6 * 2 * 65);
 }
 
 }  // namespace

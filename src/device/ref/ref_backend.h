@@ -20,6 +20,8 @@ class RefBackend : public Backend {
   void execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
   void execute(const RopeTable& op, const Tensor& scratch) override;
   void execute(const Rope& op, const Tensor& scratch) override;
+  void execute(const MlaHeads& op, const Tensor& scratch) override;
+  void execute(const MlaHeadsBackward& op, const Tensor& scratch) override;
   void execute(const AttentionForward& op, const Tensor& scratch) override;
   void execute(const AttentionBackward& op, const Tensor& scratch) override;
   void execute(const SwigluForward& op, const Tensor& scratch) override;

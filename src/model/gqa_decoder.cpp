@@ -29,7 +29,9 @@ ModelConfig read_gqa_decoder(const HfConfig& config, const GqaDefaults& defaults
         .advise("give head_dim");
   }
   m.head_dim = config.integer("head_dim", bounds::head_dim, m.hidden_size / m.num_heads);
-  m.rope_theta = read_rope(config, defaults.rope_theta).theta;
+  const RopeSettings rope = read_rope(config, defaults.rope_theta, m.head_dim);
+  m.rope_theta = rope.theta;
+  m.yarn = rope.yarn;
   m.norm_eps = config.number("rms_norm_eps", {1e-30, 1}, defaults.norm_eps);
   m.init_std = config.number("initializer_range", {0, 10}, 0.02);
   m.max_positions = config.integer("max_position_embeddings", bounds::positions, defaults.max_positions);

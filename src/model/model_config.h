@@ -7,6 +7,7 @@
 #include <string>
 
 #include "model/hf_config.h"
+#include "ops/rope.h"
 
 namespace sluice {
 
@@ -32,6 +33,7 @@ struct ModelConfig {
   int64_t nope_dim = 0;  // columns of a query or key without positions; dr = head_dim with
   int64_t v_dim = 0;
   double rope_theta = 10000;
+  YarnSpec yarn;  // factor 1: plain rotary positions
   double norm_eps = 1e-6;
   double init_std = 0.02;
   int64_t max_positions = 0;  // what the authors trained for; nothing depends on it

@@ -1,27 +1,98 @@
 #include "model/rope_settings.h"
 
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <vector>
+
 #include "base/error.h"
 
 namespace sluice {
 
-RopeSettings read_rope(HfConfig config, double default_theta) {
-  for (const std::string_view group : {"rope_parameters", "rope_scaling"}) {
-    const std::string prefix = std::string(group) + '.';
-    config.unify("rope_theta", prefix + "rope_theta");
-    config.unify("rope_type", prefix + "rope_type");
-    config.unify("rope_type", prefix + "type");
+namespace {
+
+// Both spellings become the flat fields rope_theta, rope_type and the scaling's own below "rope".
+HfConfig flattened(const HfConfig& source) {
+  HfConfig config = source;
+  std::vector<std::string> keys;
+  for (const auto& [key, field] : config.fields()) keys.push_back(key);
+  for (const std::string& key : keys) {
+    for (const std::string_view group : {"rope_parameters.", "rope_scaling."}) {
+      if (!key.starts_with(group)) continue;
+      const std::string leaf = key.substr(group.size());
+      config.unify(leaf == "type" ? "rope_type" : leaf.starts_with("rope_") ? leaf : "rope." + leaf, key);
+    }
   }
-  if (const std::string type = config.text("rope_type", "default"); type != "default") {
-    throw user_error("rotary scaling of type {} is not supported for this family", to_text(type))
+  return config;
+}
+
+void refuse_leftovers(const HfConfig& config, const std::vector<std::string_view>& known) {
+  for (const auto& [key, field] : config.fields()) {
+    if (!key.starts_with("rope.")) continue;
+    if (std::find(known.begin(), known.end(), std::string_view(key).substr(5)) != known.end()) continue;
+    throw user_error("{} is not supported for this family", field.spelling).at(field.where);
+  }
+}
+
+// The pair that turns `rotations` times within the original length.
+double correction_pair(double rotations, double theta, double dim, double original) {
+  return dim * std::log(original / (rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
+}
+
+YarnSpec read_yarn(const HfConfig& config, double theta, int64_t dim) {
+  refuse_leftovers(config, {"factor", "beta_fast", "beta_slow", "original_max_position_embeddings", "mscale",
+                            "mscale_all_dim", "attention_factor", "truncate"});
+  const auto real_dim = static_cast<double>(dim);
+  YarnSpec yarn;
+  yarn.factor = config.number("rope.factor", {1, 1e6});
+  const double fast = config.number("rope.beta_fast", {1e-6, 1e6}, 32),
+               slow = config.number("rope.beta_slow", {1e-6, 1e6}, 1);
+  const double original = config.number("rope.original_max_position_embeddings", {1, 1e9},
+                                        config.number("max_position_embeddings", {1, 1e9}, 2048));
+  yarn.low = correction_pair(fast, theta, real_dim, original);
+  yarn.high = correction_pair(slow, theta, real_dim, original);
+  if (config.boolean("rope.truncate", true)) {
+    yarn.low = std::floor(yarn.low);
+    yarn.high = std::ceil(yarn.high);
+  }
+  yarn.low = std::max(yarn.low, 0.0);
+  yarn.high = std::min(yarn.high, real_dim - 1);
+  if (yarn.high == yarn.low) yarn.high += 0.001;
+  if (yarn.high < yarn.low) {
+    throw user_error("rotary scaling: beta_fast {} and beta_slow {} are the wrong way round", fast, slow)
+        .at(config.where(config.has("rope.beta_fast") ? "rope.beta_fast" : "rope_type"));
+  }
+  const double mscale = config.number("rope.mscale", {0, 1e3}, 0.0);
+  const double all_dim = config.number("rope.mscale_all_dim", {0, 1e3}, 0.0);
+  const double growth = mscale != 0 && all_dim != 0
+                            ? yarn_mscale(yarn.factor, mscale) / yarn_mscale(yarn.factor, all_dim)
+                            : yarn_mscale(yarn.factor);
+  yarn.amplitude = config.number("rope.attention_factor", {1e-6, 1e6}, growth);
+  return yarn;
+}
+
+}  // namespace
+
+double yarn_mscale(double factor, double m) {
+  return factor <= 1 ? 1 : 0.1 * m * std::log(factor) + 1;
+}
+
+RopeSettings read_rope(const HfConfig& source, double default_theta, int64_t dim) {
+  const HfConfig config = flattened(source);
+  RopeSettings settings;
+  settings.theta = config.number("rope_theta", {1, 1e15}, default_theta);
+  const std::string type = config.text("rope_type", "default");
+  if (type == "default") {
+    refuse_leftovers(config, {});
+  } else if (type == "yarn") {
+    settings.yarn = read_yarn(config, settings.theta, dim);
+    settings.mscale_all_dim = config.number("rope.mscale_all_dim", {0, 1e3}, 0.0);
+  } else {
+    throw user_error("rotary scaling of type {} is not supported", to_text(type))
         .at(config.where("rope_type"))
-        .advise("train without it: rope_scaling: null");
+        .advise("there are default and yarn; or train without it: rope_scaling: null");
   }
-  for (const std::string_view group : {"rope_parameters", "rope_scaling"}) {
-    const auto at = config.fields().lower_bound(group);
-    if (at == config.fields().end() || !config.has(group)) continue;
-    throw user_error("{} is not supported for this family", at->second.spelling).at(at->second.where);
-  }
-  return {.theta = config.number("rope_theta", {1, 1e15}, default_theta)};
+  return settings;
 }
 
 }  // namespace sluice

@@ -3,14 +3,22 @@
 #pragma once
 
 #include "model/hf_config.h"
+#include "ops/rope.h"
 
 namespace sluice {
 
 struct RopeSettings {
   double theta = 10000;
+  YarnSpec yarn;              // factor 1: plain rotary positions
+  double mscale_all_dim = 0;  // as written, for families whose softmax scale depends on it; 0: not given
 };
 
-// Plain rotary positions only: any other rope type, and any field of a scaling, is a user error.
-RopeSettings read_rope(HfConfig config, double default_theta);
+// Plain positions or YaRN over `dim` rotated columns: any other rope type, and any field of a scaling that its type
+// does not have, is a user error. Meaning and defaults of YaRN's fields are those of Hugging Face's
+// _compute_yarn_parameters.
+RopeSettings read_rope(const HfConfig& config, double default_theta, int64_t dim);
+
+// YaRN's growth of attention with the stretch of positions: 0.1 m ln(factor) + 1.
+double yarn_mscale(double factor, double m = 1);
 
 }  // namespace sluice

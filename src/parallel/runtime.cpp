@@ -74,7 +74,7 @@ Runtime::Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, cons
   }
   cos_sin_ = constants_->empty({model.seq_len, model.blocks.front().rope_dim()}, ctx.accumulator());
   bind_scratch();
-  ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta});
+  ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .yarn = model.yarn});
 }
 
 Runtime::~Runtime() = default;

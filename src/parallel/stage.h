@@ -22,6 +22,7 @@ struct StageConfig {
   double norm_eps = 0;
   double init_std = 0;
   double rope_theta = 0;
+  YarnSpec yarn;
   int chunks = 1;  // virtual stages per rank
   FlatGroupOptions dense_groups;
   FlatGroupOptions expert_groups;

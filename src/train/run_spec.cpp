@@ -196,6 +196,7 @@ StageConfig RunSpec::stage() const {
   stage.norm_eps = model.norm_eps;
   stage.init_std = model.init_std;
   stage.rope_theta = model.rope_theta;
+  stage.yarn = model.yarn;
   stage.chunks = chunks;
   stage.dense_groups = {.dtype = dtype, .reshard_after_use = reshard_after_forward};
   stage.expert_groups = {.dtype = dtype, .reshard_after_use = reshard_experts};

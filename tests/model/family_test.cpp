@@ -103,7 +103,7 @@ TEST(Family, BothSpellingsOfRotarySettings) {
   EXPECT_EQ(tiny({{"rope_scaling", R"({"type": "default"})"}, {"rope_theta", "5"}}).rope_theta, 5);
   EXPECT_EQ(tiny({{"rope_theta", "70000"}, {"rope_parameters", R"({"rope_theta": 7e4})"}}).rope_theta, 70000);
   expect_refused({{"rope_theta", "1"}, {"rope_parameters", R"({"rope_theta": 2})"}}, {"mean the same"});
-  expect_refused({{"rope_scaling", R"({"rope_type": "yarn", "factor": 4})"}}, {"\"yarn\"", "--rope_scaling"});
+  expect_refused({{"rope_scaling", R"({"rope_type": "llama3", "factor": 4})"}}, {"\"llama3\"", "--rope_scaling"});
   expect_refused({{"rope_scaling", R"({"factor": 4})"}}, {"rope_scaling.factor"});
   expect_refused({{"rope_theta", "0"}}, {"rope_theta is 0"});
 }

@@ -24,6 +24,19 @@ TEST_P(RopeOps, TableByHand) {
                     tolerance(DType::f64)));
 }
 
+// Four pairs: the first as ever, the last by a quarter of its frequency, half-way between 1 and 3 both by half.
+TEST_P(RopeOps, YarnSlowsPairsByParts) {
+  TestContext tc(DType::f64, GetParam());
+  const Tensor table = tc.empty({2, 8});
+  tc->run(RopeTable{.cos_sin = table, .theta = 1e4, .yarn = {.factor = 4, .low = 1, .high = 3, .amplitude = 1.5}});
+  const std::vector<double> angle{1, 0.1, 0.01 * (0.5 + 0.5 / 4), 0.001 / 4}, got = values_of(table);
+  for (size_t i = 0; i < angle.size(); ++i) {
+    EXPECT_DOUBLE_EQ(got[i], 1.5);
+    EXPECT_NEAR(got[8 + i], 1.5 * std::cos(angle[i]), 1e-15);
+    EXPECT_NEAR(got[12 + i], 1.5 * std::sin(angle[i]), 1e-15);
+  }
+}
+
 TEST_P(RopeOps, RotatesPairsAndStartsOverWithEachSequence) {
   TestContext tc(DType::f64, GetParam());
   const Tensor table = tc.empty({2, 2}), x = tc.of({4, 1, 2}, DType::f64, {1, 0, 1, 0, 0, 2, 0, 2});
@@ -110,6 +123,8 @@ TEST(RopeCheck, RejectsWhatDoesNotFit) {
   EXPECT_REJECTED((Rope{.x = tc.empty({8, 2, 8}), .cos_sin = table}), "cos_sin is f32[4, 6], expected f32[4, 8]");
   EXPECT_REJECTED((Rope{.x = x, .cos_sin = tc.empty({4, 6})}), "cos_sin is bf16[4, 6], expected f32[4, 6]");
   EXPECT_REJECTED((RopeTable{.cos_sin = table, .theta = 0}), "theta is 0");
+  EXPECT_REJECTED((RopeTable{.cos_sin = table, .theta = 9, .yarn = {.factor = 2, .low = 1, .high = 1}}),
+                  "yarn factor 2 between pairs 1 and 1");
 }
 
 }  // namespace

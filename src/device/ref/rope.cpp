@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "device/ref/loops.h"
@@ -15,9 +16,11 @@ void RefBackend::execute(const RopeTable& op, const Tensor& /*scratch*/) {
       T* cos = row<T>(op.cos_sin, s);
       for (int64_t i = 0; i < half; ++i) {
         const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(dim);
-        const double angle = static_cast<double>(s) * std::pow(op.theta, exponent);
-        store(cos[i], std::cos(angle));
-        store(cos[half + i], std::sin(angle));
+        const double slow = std::clamp((static_cast<double>(i) - op.yarn.low) / (op.yarn.high - op.yarn.low), 0.0, 1.0);
+        const double frequency = std::pow(op.theta, exponent) * ((1 - slow) + slow / op.yarn.factor);
+        const double angle = static_cast<double>(s) * frequency;
+        store(cos[i], std::cos(angle) * op.yarn.amplitude);
+        store(cos[half + i], std::sin(angle) * op.yarn.amplitude);
       }
     }
   });

@@ -2,6 +2,8 @@
 #pragma once
 
 #include "ops/attention.h"
+#include "ops/attention_sink.h"
+#include "ops/bias.h"
 #include "ops/dispatch.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -12,6 +14,7 @@
 #include "ops/rmsnorm.h"
 #include "ops/rope.h"
 #include "ops/router.h"
+#include "ops/sigmoid_router.h"
 #include "ops/swiglu.h"
 
 namespace sluice {
@@ -21,8 +24,9 @@ struct OpList {};
 
 using AllOps =
     OpList<Gemm, GroupedGemm, GroupedGemmWeight, RmsNormForward, RmsNormBackward, ResidualRmsNormForward, RopeTable,
-           Rope, MlaHeads, MlaHeadsBackward, AttentionForward, AttentionBackward, SwigluForward, SwigluBackward,
-           SoftmaxTopKForward, SoftmaxTopKBackward, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows,
+           Rope, MlaHeads, MlaHeadsBackward, AttentionForward, AttentionBackward, AttentionSink, AttentionSinkBackward,
+           AddBias, BiasBackward, SwigluForward, SwigluBackward, SoftmaxTopKForward, SoftmaxTopKBackward,
+           SigmoidTopKForward, SigmoidTopKBackward, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows,
            SumRows, EmbeddingForward, EmbeddingBackward, HeadLoss, AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
 
 }  // namespace sluice

@@ -7,11 +7,21 @@
 
 namespace sluice {
 
+// The form of the gate: silu(g) u, or clamped and shifted as in GPT-OSS:
+//   g' = min(g, limit), u' = clamp(u, -limit, limit);  g' sigmoid(alpha g') (u' + 1)
+struct SwigluForm {
+  double limit = 0;  // 0: neither clamped nor shifted
+  double alpha = 1;
+
+  bool operator==(const SwigluForm&) const = default;
+};
+
 struct SwigluForward {
   static constexpr std::string_view name = "swiglu_forward";
   Tensor h;        // = [M, F]
   Tensor gate_up;  //   [M, 2 F]
   Tensor weight;   //   [M], accumulator type, or undefined
+  SwigluForm form = {};
 
   void check() const;
   double flops() const;
@@ -23,7 +33,7 @@ struct SwigluForward {
   }
 };
 
-// dweight[m] = sum_f dh silu(gate) up.
+// dweight[m] = sum_f dh silu(gate) up (in that form).
 struct SwigluBackward {
   static constexpr std::string_view name = "swiglu_backward";
   Tensor dgate_up;  // = [M, 2 F], may alias gate_up
@@ -31,6 +41,7 @@ struct SwigluBackward {
   Tensor dh;        //   [M, F]
   Tensor gate_up;   //   [M, 2 F]
   Tensor weight;    //   [M], accumulator type, or undefined
+  SwigluForm form = {};
 
   void check() const;
   double flops() const;

@@ -12,7 +12,7 @@ const float* data_or_null(const Tensor& t) {
 }  // namespace
 
 void CpuBackend::execute(const SwigluForward& op, const Tensor& scratch) {
-  if (op.h.dtype() != DType::f32) {
+  if (op.h.dtype() != DType::f32 || op.form != SwigluForm{}) {
     RefBackend::execute(op, scratch);
     return;
   }
@@ -27,7 +27,7 @@ void CpuBackend::execute(const SwigluForward& op, const Tensor& scratch) {
 }
 
 void CpuBackend::execute(const SwigluBackward& op, const Tensor& scratch) {
-  if (op.dh.dtype() != DType::f32) {
+  if (op.dh.dtype() != DType::f32 || op.form != SwigluForm{}) {
     RefBackend::execute(op, scratch);
     return;
   }

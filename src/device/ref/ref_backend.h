@@ -24,6 +24,12 @@ class RefBackend : public Backend {
   void execute(const MlaHeadsBackward& op, const Tensor& scratch) override;
   void execute(const AttentionForward& op, const Tensor& scratch) override;
   void execute(const AttentionBackward& op, const Tensor& scratch) override;
+  void execute(const AttentionSink& op, const Tensor& scratch) override;
+  void execute(const AttentionSinkBackward& op, const Tensor& scratch) override;
+  void execute(const AddBias& op, const Tensor& scratch) override;
+  void execute(const BiasBackward& op, const Tensor& scratch) override;
+  void execute(const SigmoidTopKForward& op, const Tensor& scratch) override;
+  void execute(const SigmoidTopKBackward& op, const Tensor& scratch) override;
   void execute(const SwigluForward& op, const Tensor& scratch) override;
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 
 #include "device/ref/loops.h"
@@ -13,6 +14,22 @@ double sigmoid(double x) {
   return 1 / (1 + std::exp(-x));
 }
 
+// The product of a gate and an up value, and its derivatives.
+struct Gated {
+  double value, dgate, dup;
+};
+Gated gated(double gate, double up, const SwigluForm& form) {
+  if (form.limit == 0) {
+    const double s = sigmoid(gate);
+    // silu' = s (1 + g (1 - s))
+    return {gate * s * up, up * s * (1 + gate * (1 - s)), gate * s};
+  }
+  const double g = std::min(gate, form.limit), u = std::clamp(up, -form.limit, form.limit);
+  const double s = sigmoid(form.alpha * g);
+  return {g * s * (u + 1), gate > form.limit ? 0 : (u + 1) * s * (1 + form.alpha * g * (1 - s)),
+          std::abs(up) > form.limit ? 0 : g * s};
+}
+
 }  // namespace
 
 void RefBackend::execute(const SwigluForward& op, const Tensor& /*scratch*/) {
@@ -24,8 +41,7 @@ void RefBackend::execute(const SwigluForward& op, const Tensor& /*scratch*/) {
       const double weight = op.weight ? load(op.weight.data<accumulator_t<T>>()[m]) : 1;
       T* h = row<T>(op.h, m);
       for (int64_t f = 0; f < dim; ++f) {
-        const double g = load(gate[f]);
-        store(h[f], g * sigmoid(g) * load(up[f]) * weight);
+        store(h[f], gated(load(gate[f]), load(up[f]), op.form).value * weight);
       }
     }
   });
@@ -42,12 +58,11 @@ void RefBackend::execute(const SwigluBackward& op, const Tensor& /*scratch*/) {
       const double weight = op.weight ? load(op.weight.data<A>()[m]) : 1;
       double dweight = 0;
       for (int64_t f = 0; f < dim; ++f) {
-        const double g = load(gate[f]), u = load(gate[dim + f]), dy = load(dh[f]);
-        const double s = sigmoid(g);
-        dweight += dy * g * s * u;
-        // silu' = s (1 + g (1 - s))
-        store(dgate[f], dy * weight * u * s * (1 + g * (1 - s)));
-        store(dgate[dim + f], dy * weight * g * s);
+        const Gated y = gated(load(gate[f]), load(gate[dim + f]), op.form);
+        const double dy = load(dh[f]);
+        dweight += dy * y.value;
+        store(dgate[f], dy * weight * y.dgate);
+        store(dgate[dim + f], dy * weight * y.dup);
       }
       if (op.dweight) store(op.dweight.data<A>()[m], dweight);
     }

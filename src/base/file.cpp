@@ -104,17 +104,46 @@ std::string read_file(const fs::path& path, std::size_t max_bytes) {
   }
 }
 
-void write_file_atomic(const fs::path& path, std::string_view contents) {
-  Temporary temporary(fmt::format("{}.tmp-{}", path.string(), ::getpid()));
+// Closed before it is removed, where it is.
+struct AtomicFile::Open {
+  Temporary temporary;
+  Descriptor file;
+};
+
+AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
+  fs::path temporary = fmt::format("{}.tmp-{}", path_.string(), ::getpid());
   // A file left under this name by a process that died is not ours to keep.
-  ::unlink(temporary.path().c_str());
-  Descriptor file(temporary.path(), O_WRONLY | O_CREAT | O_EXCL, "create", 0666);
-  write_all(file, contents, temporary.path());
-  if (::fsync(file.number()) != 0) throw system_failure("sync", temporary.path(), errno);
-  if (file.close() != 0) throw system_failure("close", temporary.path(), errno);
-  if (::rename(temporary.path().c_str(), path.c_str()) != 0) throw system_failure("replace", path, errno);
-  temporary.release();
-  sync_directory(path);
+  ::unlink(temporary.c_str());
+  open_.reset(new Open{Temporary(temporary), Descriptor(temporary, O_WRONLY | O_CREAT | O_EXCL, "create", 0666)});
+}
+
+AtomicFile::~AtomicFile() = default;
+AtomicFile::AtomicFile(AtomicFile&& other) noexcept = default;
+
+void AtomicFile::append(std::string_view contents) {
+  require(open_ != nullptr, "{} is written after its end", path_.string());
+  write_all(open_->file, contents, open_->temporary.path());
+}
+
+void AtomicFile::append(std::span<const std::byte> contents) {
+  append(std::string_view(reinterpret_cast<const char*>(contents.data()), contents.size()));
+}
+
+void AtomicFile::commit() {
+  require(open_ != nullptr, "{} is ended twice", path_.string());
+  const std::unique_ptr<Open> open = std::move(open_);
+  const fs::path& temporary = open->temporary.path();
+  if (::fsync(open->file.number()) != 0) throw system_failure("sync", temporary, errno);
+  if (open->file.close() != 0) throw system_failure("close", temporary, errno);
+  if (::rename(temporary.c_str(), path_.c_str()) != 0) throw system_failure("replace", path_, errno);
+  open->temporary.release();
+  sync_directory(path_);
+}
+
+void write_file_atomic(const fs::path& path, std::string_view contents) {
+  AtomicFile file(path);
+  file.append(contents);
+  file.commit();
 }
 
 MappedFile::MappedFile(const fs::path& path) {

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,7 +14,26 @@ namespace sluice {
 // The whole file; refuses one of more than `max_bytes`.
 std::string read_file(const std::filesystem::path& path, std::size_t max_bytes);
 
-// Replaces `path` by `contents` whole or not at all: temporary name beside it, fsync, rename, fsync of the directory.
+// Replaces `path` by what is appended, whole or not at all: temporary name beside it; commit() does fsync, rename,
+// fsync of the directory. Without commit() nothing is left.
+class AtomicFile {
+ public:
+  explicit AtomicFile(std::filesystem::path path);
+  ~AtomicFile();
+  AtomicFile(AtomicFile&& other) noexcept;
+  AtomicFile& operator=(AtomicFile&& other) = delete;
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+
+  void append(std::string_view contents);
+  void append(std::span<const std::byte> contents);
+  void commit();
+
+ private:
+  struct Open;
+  std::filesystem::path path_;
+  std::unique_ptr<Open> open_;
+};
 void write_file_atomic(const std::filesystem::path& path, std::string_view contents);
 
 // A regular file mapped read-only; the bytes live as long as this object and are read as they are touched.

@@ -7,11 +7,11 @@ if(CMAKE_BUILD_TYPE STREQUAL Debug OR SLUICE_SANITIZE)
 endif()
 option(SLUICE_DEBUG_MEMORY "Poison released memory and check sentinels behind every block" ${debug_memory})
 
-add_compile_options(-Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers -Werror)
+add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wno-missing-field-initializers;-Werror>")
 # g++ 12 sees an overlap in every `"text" + std::string` (GCC bug 105651).
-add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>)
+add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-restrict>)
 # Results must not depend on how an expression happens to be contracted.
-add_compile_options(-ffp-contract=off)
+add_compile_options($<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off>)
 
 if(SLUICE_SANITIZE)
   list(JOIN SLUICE_SANITIZE "," sanitizers)

@@ -8,6 +8,8 @@
 #include <cstdint>
 #include <numbers>
 
+#include "base/host_device.h"
+
 namespace sluice {
 
 class Philox {
@@ -50,7 +52,7 @@ class Philox {
   }
 
   // The standard normals at indices 2 * pair and 2 * pair + 1, by Box and Muller.
-  std::array<double, 2> normal_pair(std::uint64_t pair, std::uint64_t stream = 0) const {
+  SLUICE_HOST_DEVICE std::array<double, 2> normal_pair(std::uint64_t pair, std::uint64_t stream = 0) const {
     const Block b = block(pair, stream);
     const double radius = std::sqrt(-2.0 * std::log(1.0 - unit(join(b[0], b[1]))));  // 1 - u is in (0, 1]
     const double angle = 2.0 * std::numbers::pi * unit(join(b[2], b[3]));
@@ -58,7 +60,7 @@ class Philox {
   }
 
   // Standard normal.
-  double normal(std::uint64_t index, std::uint64_t stream = 0) const {
+  SLUICE_HOST_DEVICE double normal(std::uint64_t index, std::uint64_t stream = 0) const {
     return normal_pair(index / 2, stream)[index % 2];
   }
 

@@ -64,6 +64,19 @@ std::string name_of(const BenchmarkRow& row) {
   return row.row.empty() ? row.model : row.row;
 }
 
+// "4 layers, local shard 1/8": how much of the model it is.
+std::string part_of_model(const BenchmarkRow& row) {
+  std::string text = fmt::format("{} layers", row.layers);
+  if (row.local_shard > 1) text += fmt::format(", local shard 1/{}", row.local_shard);
+  return text;
+}
+
+std::string optimizer_of(const BenchmarkRow& row) {
+  if (row.optimizer_state_dtype == "none") return "no optimizer step";
+  return fmt::format("optimizer state {}, {}", row.optimizer_state_dtype,
+                     row.optimizer_state_dtype == "bf16" ? "no master" : "fp32 master");
+}
+
 // "model.config.hidden_size" -> "hidden_size"
 std::string leaf(const std::string& key) {
   return key.substr(key.rfind('.') + 1);
@@ -108,13 +121,11 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
     }
     text += wrap(fmt::format("{} changed: {}", name, list), page, 3) + "\n";
   }
-  const bool master = row.optimizer_state_dtype != "bf16";
-  text += wrap(fmt::format("{} balance {} (load {:.2f}) | optimizer state {}, {} | recompute {} | peak memory {} | "
+  text += wrap(fmt::format("{} {} | balance {} (load {:.2f}) | {} | recompute {} | peak memory {} | "
                            "{} on {} thread{} | median of {} after {}, spread {:.1f} %",
-                           name, row.balance, row.load_factor, row.optimizer_state_dtype,
-                           master ? "fp32 master" : "no master", row.recompute, format_bytes(row.max_memory_bytes),
-                           row.device, row.threads, row.threads == 1 ? "" : "s", row.step_seconds.size(),
-                           row.warmup_steps, 100 * row.spread()),
+                           name, part_of_model(row), row.balance, row.load_factor, optimizer_of(row), row.recompute,
+                           format_bytes(row.max_memory_bytes), row.device, row.threads, row.threads == 1 ? "" : "s",
+                           row.step_seconds.size(), row.warmup_steps, 100 * row.spread()),
                page, 3) +
           "\n";
   text += wrap(fmt::format("{} loss {:.4f} -> {:.4f} | {:.1f} % of the speed this step's operations allow at best ({})",

@@ -63,7 +63,9 @@ std::vector<std::string> published_rows() {
   for (const fs::path& root : roots()) {
     std::vector<std::string> files;
     for (const auto& entry : fs::directory_iterator(root / "examples" / "benchmark" / "configs", failed)) {
-      if (entry.path().extension() == ".yaml") files.push_back(fs::proximate(entry.path(), failed).string());
+      if (entry.path().extension() != ".yaml") continue;
+      const std::string file = fs::proximate(entry.path(), failed).string();
+      if (config::load(file).benchmark.published.gpus) files.push_back(file);
     }
     std::sort(files.begin(), files.end());
     if (!files.empty()) return files;

@@ -31,7 +31,7 @@ std::optional<Scale> scale_named(const std::string& word);
 // User error unless it is at least 1.
 int checked_ranks(int ranks);
 
-// The files of the published rows, by name. They are looked for in examples/benchmark/configs of the working directory,
+// The files with published figures, by name. They are looked for in examples/benchmark/configs of the working directory,
 // of the directories around the program, and in ../share/sluice beside it. User error when there are none.
 std::vector<std::string> published_rows();
 

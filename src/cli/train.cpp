@@ -44,6 +44,12 @@ class JsonLines {
 
 // What of a configuration this command cannot do.
 void check_settings(const Config& config) {
+  for (const char* key : {"benchmark.local_shard", "benchmark.optimizer"}) {
+    if (!config.is_set(key)) continue;
+    throw user_error("{}: what is left then does not train", key)
+        .at(config.origin(key).place())
+        .advise("sluice bench times it; leave the key out to train");
+  }
   if (config.checkpoint.enabled) {
     throw user_error("checkpoint.enabled: checkpoints are not available yet")
         .at(config.origin("checkpoint.enabled").place())

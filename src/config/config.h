@@ -289,6 +289,8 @@ struct Benchmark {
   std::optional<std::string> json_output_path;
   std::optional<Balance> balance;
   double skew = 2;
+  std::int64_t local_shard = 1;
+  bool optimizer = true;
   std::optional<std::string> row;
   Published published;
 
@@ -299,6 +301,12 @@ struct Benchmark {
     v("json_output_path", json_output_path, "file for the results");
     v("balance", balance, "[sluice] how tokens find experts; null: model.backend.fake_balanced_gate decides");
     v("skew", skew, "[sluice] balance skewed: load of the fullest expert over the mean", Range{.low = 1});
+    v("local_shard", local_shard,
+      "[sluice] N: compute what one of N expert-parallel ranks does, without the others: 1/N of the experts, each in "
+      "the "
+      "place of N",
+      count);
+    v("optimizer", optimizer, "[sluice] false: leave out the optimizer's step and its memory");
     v("row", row, "[sluice] label of the row in the table");
     v.section("published", published, "the published figures of the row");
     v.ignore("num_nodes", "NeMo does not read it either");

@@ -58,6 +58,12 @@ class Backend : public ExecutesAll<AllOps> {
   virtual std::string_view name() const = 0;
   // False on meta: tensors have no contents, and reads are answered by a forecast.
   virtual bool real() const { return true; }
+  // What Context::compute() carries; see Stream::native().
+  virtual void* compute_stream() const { return nullptr; }
+  // The contents of a dense tensor, once everything run so far has ended; and new contents for it, before anything run
+  // later begins (`from` may be dropped after the call).
+  virtual void read(const Tensor& t, void* to);
+  virtual void write(const Tensor& t, const void* from);
 
   // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>
@@ -67,6 +73,7 @@ class Backend : public ExecutesAll<AllOps> {
     charge(O::name, cost, stream);
     if (observers.empty()) {
       this->execute(op, scratch);
+      executed();
       return;
     }
     OpRecord record{O::name, cost, {}};
@@ -75,12 +82,15 @@ class Backend : public ExecutesAll<AllOps> {
     });
     for (OpObserver* observer : observers) observer->before(record);
     this->execute(op, scratch);
+    executed();
     for (OpObserver* observer : observers) observer->after(record);
   }
 
  protected:
   // Advances the stream by what the operation takes; only meta does.
   virtual void charge(std::string_view /*op*/, const Cost& /*cost*/, Stream& /*stream*/) {}
+  // After every operation: a device that runs behind the host may wait for it here.
+  virtual void executed() {}
 };
 
 }  // namespace sluice

@@ -7,7 +7,6 @@
 // With recomputation or without deferral some of them are the same arena.
 #pragma once
 
-#include <cstring>
 #include <span>
 #include <string>
 #include <string_view>
@@ -28,7 +27,7 @@ struct BoundArenas {
 class Context {
  public:
   // `dtype` is the storage type of activations and parameters.
-  Context(Backend& backend, DType dtype) : backend_(backend), dtype_(dtype) {}
+  Context(Backend& backend, DType dtype) : backend_(backend), dtype_(dtype), compute_(backend.compute_stream()) {}
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
@@ -64,14 +63,16 @@ class Context {
     if (!real()) return forecast();
     std::vector<T> values(static_cast<size_t>(t.numel()));
     require(t.dense(), "only dense tensors are read, not {}", t.str());
-    if (!values.empty()) std::memcpy(values.data(), t.data<T>(), t.bytes());
+    require(t.dtype() == DTypeOf<T>::value, "{} is read as {}", t.str(), name_of(DTypeOf<T>::value));
+    backend_.read(t, values.data());
     return values;
   }
 
   template <class T>
   void upload(const Tensor& t, std::span<const T> values) const {
     require(static_cast<int64_t>(values.size()) == t.numel() && t.dense(), "{} values for {}", values.size(), t.str());
-    if (real() && !values.empty()) std::memcpy(t.data<T>(), values.data(), t.bytes());
+    require(t.dtype() == DTypeOf<T>::value, "{} is written as {}", t.str(), name_of(DTypeOf<T>::value));
+    if (real()) backend_.write(t, values.data());
   }
 
   // Observers are told of every operation, in the order they were added.

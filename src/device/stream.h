@@ -1,5 +1,6 @@
 // A stream is an order of work on a device; an event is a point in it. On CPU the compute stream is synchronous and
-// both are inert; on meta a stream is a clock that operations and collectives advance.
+// both are inert; on meta a stream is a clock that operations and collectives advance; on CUDA it carries the handle of
+// the device's own stream, which only device and comm look at.
 #pragma once
 
 #include <algorithm>
@@ -10,6 +11,9 @@ class Event;
 
 class Stream {
  public:
+  explicit Stream(void* native = nullptr) : native_(native) {}
+  // The cudaStream_t; null on other devices.
+  void* native() const { return native_; }
   // Virtual seconds since the start (meta only).
   double now() const { return now_; }
   void advance(double seconds) { now_ += seconds; }
@@ -19,6 +23,7 @@ class Stream {
 
  private:
   double now_ = 0;
+  void* native_ = nullptr;
 };
 
 class Event {

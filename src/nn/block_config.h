@@ -48,6 +48,11 @@ struct MoeConfig {
   int64_t seq_len = 0;
   RouterKind router = RouterKind::softmax_topk;
   GateSpec gate;  // of a forced router
+  // N > 1: what one of N expert-parallel ranks computes, alone. Only E / N experts exist, and expert e runs as e mod
+  // (E / N); a token may meet one in several slots.
+  int64_t local_shard = 1;
+
+  int64_t stored_experts() const { return num_experts / local_shard; }
 };
 
 struct BlockConfig {

@@ -102,7 +102,8 @@ void Dispatcher::plan(Context& ctx, RoutingRecord& record) const {
                      .slot_row = record.slot_row,
                      .experts = experts,
                      .first = first_expert(),
-                     .row_align = row_align});
+                     .row_align = row_align,
+                     .folded = folded_});
   ctx.run(GatherRows{
       .y = record.row_weight.view({m, 1}), .x = weights.view({weights.numel(), 1}), .index = record.row_slot});
 }

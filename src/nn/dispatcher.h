@@ -48,9 +48,12 @@ struct RoutingRecord {
 
 class Dispatcher {
  public:
-  // `ep` must outlive the dispatcher; `forecast` answers on meta and may be null where memory is real.
-  Dispatcher(Communicator& ep, int64_t num_experts, const LoadForecast* forecast)
-      : ep_(ep), num_experts_(num_experts), forecast_(forecast) {}
+  // `ep` must outlive the dispatcher; `forecast` answers on meta and may be null where memory is real. With `folded`,
+  // which one rank alone can be, routing speaks of more experts than `num_experts`: e runs as e mod num_experts.
+  Dispatcher(Communicator& ep, int64_t num_experts, const LoadForecast* forecast, bool folded = false)
+      : ep_(ep), num_experts_(num_experts), forecast_(forecast), folded_(folded) {
+    require(!folded || alone(), "experts are folded on one rank, not on {}", ep.size());
+  }
 
   int64_t local_experts() const { return num_experts_ / ep_.size(); }
   int64_t first_expert() const { return ep_.rank() * local_experts(); }
@@ -84,6 +87,7 @@ class Dispatcher {
   Communicator& ep_;
   int64_t num_experts_;
   const LoadForecast* forecast_;
+  bool folded_;
 };
 
 }  // namespace sluice

@@ -4,7 +4,7 @@ namespace sluice {
 
 Moe::Moe(const std::string& name, const MoeConfig& config, const ExpertGroup& group, double init_std)
     : router_(name + ".router", config, init_std),
-      dispatcher_(*group.ep, config.num_experts, group.forecast),
+      dispatcher_(*group.ep, config.stored_experts(), group.forecast, config.local_shard > 1),
       experts_(name + ".experts", config, group.ep->rank(), group.ep->size(), init_std) {}
 
 void Moe::visit(const ParamVisitor& visitor) {

@@ -39,6 +39,12 @@ size_t bytes_of(int64_t floats) {
   return static_cast<size_t>((floats + kMostPieces * kAttentionPad + 63) / 64 * 64) * sizeof(float);
 }
 
+// Of cuDNN's plans for CUDA: the statistics, and little.
+size_t plan_scratch(const Tensor& lse) {
+  constexpr size_t kMostLittle = 4096;  // 9.19 takes 256
+  return (lse.bytes() + kAttentionScratchAlign - 1) / kAttentionScratchAlign * kAttentionScratchAlign + kMostLittle;
+}
+
 }  // namespace
 
 double AttentionSpec::pairs() const {
@@ -66,6 +72,7 @@ size_t AttentionForward::workspace() const {
 }
 
 size_t AttentionForward::scratch(const Target& target) const {
+  if (target.platform == Platform::cuda) return q.dtype() == DType::bf16 ? plan_scratch(lse) : 0;
   return static_cast<size_t>(target.workers) * workspace();
 }
 
@@ -95,6 +102,15 @@ size_t AttentionBackward::workspace() const {
 }
 
 size_t AttentionBackward::scratch(const Target& target) const {
+  if (target.platform == Platform::cuda) {
+    const size_t delta = lse.bytes();  // <do, o> of each row and head
+    if (q.dtype() != DType::bf16) return delta;
+    // Plans sum dq up in f32, and make dk and dv for every query head.
+    const size_t dq_sum = static_cast<size_t>(q.numel()) * sizeof(float);
+    const int64_t per_head = q.dim(1) == k.dim(1) ? 0 : q.dim(2) + v.dim(2);
+    return plan_scratch(lse) + delta + dq_sum +
+           static_cast<size_t>(q.dim(0) * q.dim(1) * per_head) * size_of(q.dtype());
+  }
   return static_cast<size_t>(target.workers) * workspace();
 }
 

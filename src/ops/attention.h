@@ -12,6 +12,8 @@ namespace sluice {
 inline constexpr int64_t kAttentionQueries = 112;
 inline constexpr int64_t kAttentionKeys = 256;
 inline constexpr int64_t kAttentionPad = 32;
+// On CUDA scratch begins with the statistics of bf16 runs head by head, in a multiple of so many bytes.
+inline constexpr size_t kAttentionScratchAlign = 256;
 
 struct AttentionSpec {
   int64_t seq_len = 0;  // S, divides T

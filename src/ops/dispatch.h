@@ -6,6 +6,9 @@
 
 namespace sluice {
 
+// On CUDA the two plans are counting sorts that count the keys of so many runs of tokens apart.
+int64_t sort_runs(int64_t num_tokens, int64_t top_k);
+
 // Which tokens this rank sends to each of R ranks: a token goes once to a rank however many of its experts live there.
 // Rank r holds experts [r E/R, (r + 1) E/R). Send rows are ordered by destination, then token.
 struct DispatchPlan {
@@ -17,6 +20,7 @@ struct DispatchPlan {
   int64_t num_experts = 0;
 
   void check() const;
+  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("counts", counts, Access::out);
@@ -26,7 +30,8 @@ struct DispatchPlan {
   }
 };
 
-// Counting sort of (token, slot) pairs by expert, stable in token order; only experts [first, first + E) count.
+// Counting sort of (token, slot) pairs by expert, stable in token order; only experts [first, first + E) count. A token
+// may meet an expert in several slots: each is a row.
 // Segments start at multiples of `row_align`; with an alignment above 1 every expert has at least that many rows.
 struct ExpertSort {
   static constexpr std::string_view name = "expert_sort";
@@ -37,8 +42,10 @@ struct ExpertSort {
   Tensor experts;    //   i32 [T, K]
   int64_t first = 0;
   int64_t row_align = 1;
+  bool folded = false;  // expert e counts as e mod E; `first` is 0
 
   void check() const;
+  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("offsets", offsets, Access::out);

@@ -14,6 +14,12 @@ inline constexpr int64_t kGemmPanels = 128;
 // Bytes a worker needs for a product of n columns and depth k; a multiple of 256.
 size_t gemm_workspace(int64_t n, int64_t k);
 
+// Bytes in which a GPU keeps what its grouped kernels read: sizes, pointers and strides of each expert, and a tensor
+// map of each matrix for every SM. Only products of bf16 have such kernels.
+inline constexpr int64_t kGroupedBytesPerExpert = 64;
+inline constexpr int64_t kGroupedTensorMapBytes = 128 * 1024;
+size_t grouped_workspace(int64_t num_experts);
+
 // c = a' b'   or   c += a' b',   a' = trans_a ? a^T : a, likewise b'.   [M, N] = [M, K] [K, N]
 struct Gemm {
   static constexpr std::string_view name = "gemm";

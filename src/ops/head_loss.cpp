@@ -6,17 +6,25 @@
 
 namespace sluice {
 
-namespace {
-// A chunk of logits aims at this size: small enough for a cache, long enough that the weights are not read too often.
-constexpr int64_t kChunkBytes = int64_t{32} << 20;
-constexpr int64_t kMinRows = 128;
-constexpr int64_t kMaxRows = 1024;
-}  // namespace
+int64_t HeadLoss::chunk_rows(const Target& target) const {
+  const int64_t num_tokens = std::max<int64_t>(x.dim(0), 1);
+  if (target.platform == Platform::cuda) {
+    // Every chunk reads and writes all of dw, so chunks are long, whole tiles of a product, and about equal.
+    constexpr int64_t kBytes = int64_t{640} << 20, kTile = 128, kMost = 4096;
+    const int64_t row_bytes = logits_stride(target) * static_cast<int64_t>(size_of(logits_dtype(target)));
+    const int64_t most = std::clamp(kBytes / row_bytes / kTile * kTile, kTile, kMost);
+    const int64_t num_chunks = (num_tokens + most - 1) / most;
+    const int64_t rows = (num_tokens + num_chunks - 1) / num_chunks;
+    return std::min((rows + kTile - 1) / kTile * kTile, num_tokens);
+  }
+  // Small enough for a cache, long enough that the weights are not read too often.
+  constexpr int64_t kBytes = int64_t{32} << 20, kLeast = 128, kMost = 1024;
+  const int64_t row_bytes = w.dim(0) * static_cast<int64_t>(size_of(logits_dtype(target)));
+  return std::min(std::clamp(kBytes / std::max<int64_t>(row_bytes, 1), kLeast, kMost), num_tokens);
+}
 
-int64_t HeadLoss::chunk_rows() const {
-  const int64_t row_bytes = w.dim(0) * static_cast<int64_t>(size_of(accumulator_of(x.dtype())));
-  const int64_t rows = std::clamp(kChunkBytes / std::max<int64_t>(row_bytes, 1), kMinRows, kMaxRows);
-  return std::max<int64_t>(1, std::min(rows, x.dim(0)));
+DType HeadLoss::logits_dtype(const Target& target) const {
+  return target.platform == Platform::cuda ? x.dtype() : accumulator_of(x.dtype());
 }
 
 void HeadLoss::check() const {
@@ -41,18 +49,23 @@ double HeadLoss::flops() const {
   return logits * (products * 2.0 * static_cast<double>(x.dim(1)) + 4.0);
 }
 
-int64_t HeadLoss::logits_stride() const {
-  return (w.dim(0) + 31) / 32 * 32 + 16;
+int64_t HeadLoss::logits_stride(const Target& target) const {
+  if (target.platform == Platform::cuda) {  // whole pieces of 16 bytes
+    const int64_t piece = 16 / static_cast<int64_t>(size_of(logits_dtype(target)));
+    return (w.dim(0) + piece - 1) / piece * piece;
+  }
+  return (w.dim(0) + 31) / 32 * 32 + 16;  // no power of two: columns are read too
 }
 
 size_t HeadLoss::workspace() const {
   if (x.dtype() != DType::f32) return 0;
-  return std::max(gemm_workspace(w.dim(0), x.dim(1)), gemm_workspace(x.dim(1), std::max(w.dim(0), chunk_rows())));
+  return std::max(gemm_workspace(w.dim(0), x.dim(1)), gemm_workspace(x.dim(1), std::max(w.dim(0), chunk_rows({}))));
 }
 
 size_t HeadLoss::scratch(const Target& target) const {
-  const auto logits = static_cast<size_t>(chunk_rows() * logits_stride()) * size_of(accumulator_of(x.dtype()));
-  return logits + static_cast<size_t>(target.workers) * workspace();
+  const auto elements = static_cast<size_t>(chunk_rows(target) * logits_stride(target));
+  const size_t logits = elements * size_of(logits_dtype(target));
+  return target.platform == Platform::cuda ? logits : logits + static_cast<size_t>(target.workers) * workspace();
 }
 
 }  // namespace sluice

@@ -19,11 +19,12 @@ struct HeadLoss {
   Tensor labels;      //   i32 [T], in [0, V) or -100
   Tensor grad_scale;  //   f64 [1]
 
-  // Rows of logits alive at a time.
-  int64_t chunk_rows() const;
-  // Scratch is chunk_rows() rows of logits, this far apart (no power of two: columns are read too), and a workspace of
-  // so many bytes for each worker.
-  int64_t logits_stride() const;
+  // Scratch is chunk_rows() rows of logits of logits_dtype(), logits_stride() apart: the accumulator type on a CPU, the
+  // storage type on a GPU, where the matrix units want it. On a CPU a workspace of so many bytes for each worker
+  // follows.
+  int64_t chunk_rows(const Target& target) const;
+  DType logits_dtype(const Target& target) const;
+  int64_t logits_stride(const Target& target) const;
   size_t workspace() const;
   void check() const;
   double flops() const;

@@ -36,10 +36,13 @@ struct Cost {
   double bytes() const { return bytes_read + bytes_written; }
 };
 
+enum class Platform : uint8_t { cpu, cuda };
+
 // What scratch and row alignment depend on.
 struct Target {
   int row_align = 1;  // expert segments start at multiples of this
-  int workers = 1;    // threads that may run chunks of one operation at the same time
+  int workers = 1;    // cpu: threads that may run chunks of one operation at the same time
+  Platform platform = Platform::cpu;
 };
 
 // An operation without arithmetic worth counting has no flops(), one without scratch has no scratch().

@@ -4,6 +4,12 @@ namespace sluice {
 
 void AdamW::check() const {
   expect_float(name, "w", w, 1);
+  if (master) {
+    expect(name, "master", master, w.shape(), DType::f32);
+    require(w.dtype() == DType::bf16 && !stochastic_rounding, "{}: a master for {}{}", name, w.str(),
+            stochastic_rounding ? " with stochastic rounding" : "");
+  }
+  require(first >= 0, "{}: first is {}", name, first);
   expect_float(name, "m", m, 1);
   expect(name, "m", m, w.shape(), m.dtype());
   expect(name, "v", v, w.shape(), m.dtype());

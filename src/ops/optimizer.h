@@ -2,6 +2,9 @@
 // tensor on the device, never from a host argument.
 #pragma once
 
+#include <bit>
+
+#include "base/philox.h"
 #include "ops/op.h"
 
 namespace sluice {
@@ -13,28 +16,52 @@ enum StepSlot : int {
   kBiasCorrection2,  // 1 - beta2^step
   kClipFactor,       // gradients are multiplied by it
   kGradScale,        // 1 / label tokens of the global batch
+  kStep,             // its number, counted from 0
   kStepSlots,
 };
 
+// Random bits for stochastic rounding: 16 for each of the elements 8 block .. 8 block + 7 of a step.
+SLUICE_HOST_DEVICE inline Philox::Block rounding_bits(uint64_t key, uint64_t step, int64_t block) {
+  return Philox(key).block(static_cast<uint64_t>(block), step);
+}
+// x rounded up or down to a bf16, the nearer the likelier, so that the mean is x; by the bits of element i of a block.
+// NaNs and infinities stay.
+SLUICE_HOST_DEVICE inline bf16 round_stochastically(float x, const Philox::Block& bits, int i) {
+  const auto value = std::bit_cast<uint32_t>(x);
+  if ((value & 0x7f800000U) == 0x7f800000U) return bf16(x);
+  const uint32_t random = bits[static_cast<size_t>(i / 2)] >> (16 * (i % 2)) & 0xffffU;
+  bf16 result;
+  result.bits = static_cast<uint16_t>((value + random) >> 16);
+  return result;
+}
+
 // g' = g clip;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
 // w -= lr (m / c1 / (sqrt(v / c2) + eps) + decay w)                        [Loshchilov & Hutter 2019]
+// With a master, w is only written: the step is the master's, w becomes its rounding to nearest.
 struct AdamW {
   static constexpr std::string_view name = "adamw";
-  Tensor w;      // in place, [N]
-  Tensor m;      // in place, [N], any floating type
-  Tensor v;      // in place, [N], as m
-  Tensor g;      //   [N], accumulator type of w
-  Tensor state;  //   f64 [kStepSlots]
+  Tensor w;       // in place, or = with a master, [N]
+  Tensor master;  // in place, f32 [N] for a bf16 w, or undefined
+  Tensor m;       // in place, [N], any floating type
+  Tensor v;       // in place, [N], as m
+  Tensor g;       //   [N], accumulator type of w
+  Tensor state;   //   f64 [kStepSlots]
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
   double decay = 0;
+  // A bf16 w without a master is rounded at random, or steps too small for its 8 bits would be lost. Element i draws
+  // what (key, step, first + i) gives, however the parameter is sharded.
+  bool stochastic_rounding = false;
+  uint64_t key = 0;
+  int64_t first = 0;
 
   void check() const;
   double flops() const;
   template <class V>
   void visit(V&& f) const {
-    f("w", w, Access::update);
+    f("w", w, master ? Access::out : Access::update);
+    f("master", master, Access::update);
     f("m", m, Access::update);
     f("v", v, Access::update);
     f("g", g, Access::in);

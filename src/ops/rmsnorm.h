@@ -39,8 +39,10 @@ struct RmsNormBackward {
 
   void check() const;
   double flops() const;
+  // Parts of dgamma that are summed on their own before they are added in order.
+  int64_t num_parts(const Target& target) const;
   size_t scratch(const Target& target) const;
-  // Rows whose part of dgamma is summed on its own before the parts are added in order.
+  // cpu: rows of a part
   static constexpr int64_t kRowsPerPart = 256;
   template <class V>
   void visit(V&& v) const {

@@ -1,6 +1,7 @@
 // Which experts a token goes to, and with what weight. Router arithmetic is in the accumulator type.
 #pragma once
 
+#include "ops/gate.h"
 #include "ops/op.h"
 
 namespace sluice {
@@ -44,34 +45,6 @@ struct SoftmaxTopKBackward {
     v("probs", probs, Access::in);
   }
 };
-
-// How a gate without parameters spreads tokens; a pure function of (seed, global token id, slot), so that any rank, and
-// a plan without data, can evaluate it for any token.
-enum class GateKind : uint8_t {
-  published,  // expert = (token K + slot) mod E, weight 1 / K: neighbours, exactly balanced
-  spread,     // K random distinct experts a token, exactly balanced over every E consecutive tokens
-  skewed,     // one random expert gets `skew` times the mean load, exact over any range; the others share the rest
-};
-
-struct GateSpec {
-  GateKind kind = GateKind::published;
-  int64_t num_experts = 0;  // E
-  int64_t top_k = 0;        // K
-  double skew = 1;          // max / mean load of `skewed`
-  // The published gate's noise z in [0, 1]: weights (1 - z) / K + z * normalised uniform, experts = top-K of
-  // uniform(E) + normal(E) * 0.1 z. 0 is the exact gate.
-  double noise = 0;
-  uint64_t seed = 0;
-  int64_t idle = 0;  // experts that `skewed` gives no token at all
-
-  // Throws a user error unless the numbers are possible: K <= E, noise in [0, 1], skew in [E / (E - idle), E / K], ...
-  void check() const;
-};
-
-// The K experts of one token, into `experts[0 .. K)`; all different.
-void gate_experts(const GateSpec& gate, int64_t token, int32_t* experts);
-// The K weights of one token; they sum to 1.
-void gate_weights(const GateSpec& gate, int64_t token, double* weights);
 
 struct ForcedGate {
   static constexpr std::string_view name = "forced_gate";

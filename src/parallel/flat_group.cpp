@@ -99,29 +99,34 @@ std::vector<FlatGroup::Piece> FlatGroup::pieces() const {
   for (size_t i = 0; i < params_.size(); ++i) {
     const int64_t from = std::max(offsets_[i], begin);
     const int64_t to = std::min(offsets_[i] + params_[i]->local_shape.numel(), begin + mine);
-    if (from < to) pieces.push_back({params_[i], from - offsets_[i], shard_.rows(from - begin, to - from)});
+    if (from >= to) continue;
+    const int64_t offset = from - begin;
+    pieces.push_back({params_[i], from - offsets_[i], offset, shard_.rows(offset, to - from)});
   }
   return pieces;
 }
 
-void FlatGroup::initialize(Context& ctx, uint64_t seed) {
-  ctx.run(Fill{.x = shard_, .value = 0});
+void FlatGroup::initialize(Context& ctx, uint64_t seed, const Tensor& master) {
+  const Tensor& values = master ? master : shard_;
+  ctx.run(Fill{.x = values, .value = 0});
   for (const Piece& piece : pieces()) {
     const ParamSpec& spec = piece.param->spec;
+    const Tensor value = values.rows(piece.offset, piece.value.numel());
     switch (spec.init) {
       case InitKind::ones:
-        ctx.run(Fill{.x = piece.value, .value = 1});
+        ctx.run(Fill{.x = value, .value = 1});
         break;
       case InitKind::zeros:
         break;
       case InitKind::normal:
-        ctx.run(FillNormal{.x = piece.value,
+        ctx.run(FillNormal{.x = value,
                            .std = spec.init_std,
                            .key = hash64(spec.name, seed),
                            .first = piece.param->first + piece.first});
         break;
     }
   }
+  if (master) ctx.run(Copy{.y = shard_, .x = master});
   invalidate();
 }
 

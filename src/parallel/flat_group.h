@@ -55,8 +55,9 @@ class FlatGroup {
   FlatGroup& operator=(FlatGroup&&) = delete;
   ~FlatGroup() = default;
 
-  // Writes this rank's part of every parameter's initial value: a function of (seed, name, global index) alone.
-  void initialize(Context& ctx, uint64_t seed);
+  // Writes this rank's part of every parameter's initial value: a function of (seed, name, global index) alone. With a
+  // `master`, as large as the shard, the values go there and the shard is its rounding.
+  void initialize(Context& ctx, uint64_t seed, const Tensor& master = {});
 
   // Starts gathering, unless it is gathered or under way.
   void begin_gather(Context& ctx);
@@ -82,7 +83,8 @@ class FlatGroup {
   // This rank's part of a parameter: elements [first, first + value.numel()) of it, and where they are in the shard.
   struct Piece {
     const Param* param;
-    int64_t first;  // in the parameter's local piece
+    int64_t first;   // in the parameter's local piece
+    int64_t offset;  // in the shard
     Tensor value;
   };
   std::vector<Piece> pieces() const;

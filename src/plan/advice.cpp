@@ -32,6 +32,7 @@ bool possible(const RunSpec& spec) {
   } catch (const Error&) {
     return false;
   }
+  if (spec.local_shard > 1 && spec.mesh.ep > 1) return false;
   return spec.model.num_layers >= static_cast<int64_t>(spec.mesh.pp) * spec.chunks;
 }
 
@@ -100,7 +101,7 @@ void add_sharing(Candidates& candidates, const RunSpec& now) {
     candidates.add("distributed.moe.reshard_after_forward: true",
                    [](RunSpec& spec) { spec.reshard_after_forward = true; });
   }
-  if (now.optimizer.state_dtype == DType::f32) {
+  if (now.optimize && now.optimizer.state_dtype == DType::f32) {
     candidates.add("optimizer.state_dtype: bf16", [](RunSpec& spec) { spec.optimizer.state_dtype = DType::bf16; });
   }
   if (now.sampling.micro_batch % 2 == 0) {

@@ -18,8 +18,8 @@ constexpr size_t kReserved = 1536 * kMiB;
 // Hopper's tensor cores: H100 and H200 reach the same (stas00/ml-engineering, compute/accelerator).
 DeviceModel hopper() {
   DeviceModel device;
-  device.target = {.row_align = 128, .workers = 1};  // expert segments are whole tiles of a grouped product
-  device.peak_flops = 989e12;                        // dense bf16, NVIDIA's data sheet of H100 SXM
+  device.target = {.row_align = 128, .workers = 1, .platform = Platform::cuda};  // segments: whole tiles of a product
+  device.peak_flops = 989e12;  // dense bf16, NVIDIA's data sheet of H100 SXM
   // Between two kernels of a stream: an estimate. Launches themselves are hidden behind longer kernels.
   device.op_overhead_s = 3e-6;
   // cuBLASLt: 769-798 TFLOP/s at 8192^3 measured on an H200; 650 over the mixture of a model's shapes, with which a

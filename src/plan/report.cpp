@@ -98,15 +98,22 @@ std::string layout_text(const Plan& plan) {
     const int64_t each = plan.spec.model.num_experts / l.ep;
     text += fmt::format(" ({} expert{} a rank)", each, each == 1 ? "" : "s");
   }
+  if (const int64_t shard = plan.spec.local_shard; shard > 1) {
+    text += fmt::format(", local shard 1/{} ({} of {} experts)", shard, plan.spec.model.num_experts / shard,
+                        plan.spec.model.num_experts);
+  }
   return text + fmt::format(", fsdp {}", l.fsdp);
+}
+
+std::string optimizer_state(const RunSpec& spec) {
+  return spec.optimize ? std::string(name_of(spec.optimizer.state_dtype)) : "none";
 }
 
 std::string settings_text(const Plan& plan) {
   const RunSpec& spec = plan.spec;
   const Layout l = layout_of(spec);
-  std::string text =
-      fmt::format("GBS {}, LBS {}, MBS {}, seq {}, {}, recompute {}, moments {}", l.gbs, l.lbs, l.mbs, l.seq_len,
-                  name_of(spec.dtype), describe(spec.recompute), name_of(spec.optimizer.state_dtype));
+  std::string text = fmt::format("GBS {}, LBS {}, MBS {}, seq {}, {}, recompute {}, moments {}", l.gbs, l.lbs, l.mbs,
+                                 l.seq_len, name_of(spec.dtype), describe(spec.recompute), optimizer_state(spec));
   if (spec.mesh.pp > 1) text += ", " + spec.schedule;
   return text;
 }
@@ -298,7 +305,8 @@ std::string to_json(const Plan& plan, const Advice& advice) {
                                  {"fsdp", l.fsdp},
                                  {"dtype", name_of(plan.spec.dtype)},
                                  {"recompute", describe(plan.spec.recompute)},
-                                 {"optimizer_state_dtype", name_of(plan.spec.optimizer.state_dtype)},
+                                 {"optimizer_state_dtype", optimizer_state(plan.spec)},
+                                 {"local_shard", plan.spec.local_shard},
                                  {"peak_bytes", plan.peak_bytes()},
                                  {"usable_bytes", plan.profile.usable},
                                  {"fits", plan.fits()},

@@ -48,7 +48,7 @@ void Arena::reserve(size_t bytes) {
 
 void Arena::take_chunk(size_t bytes) {
   auto* data = static_cast<char*>(memory_.allocate(kind_, bytes));
-  if (kDebug && memory_.real()) std::memset(data, kPoison, bytes);
+  if (kDebug && memory_.host_visible()) std::memset(data, kPoison, bytes);
   chunks_.push_back({data, bytes, 0});
   reserved_ += bytes;
 }
@@ -65,7 +65,7 @@ void* Arena::allocate(size_t bytes) {
   char* data = chunk.data + chunk.used;
   chunk.used += size;
   high_water_ = std::max(high_water_, before_ + chunk.used);
-  if (kDebug && memory_.real()) {
+  if (kDebug && memory_.host_visible()) {
     char* end = data + bytes;
     std::memset(end, kSentinel, static_cast<size_t>(data + size - end));
     blocks_.push_back({end});
@@ -95,7 +95,7 @@ void Arena::release(const Mark& mark) {
   if (chunks_.empty()) return;
   require(mark.chunk < current_ || (mark.chunk == current_ && mark.used <= chunks_[current_].used),
           "arena {} is released to a mark ahead of it", name_);
-  if (kDebug && memory_.real()) {
+  if (kDebug && memory_.host_visible()) {
     for (size_t i = mark.blocks; i < blocks_.size(); ++i) {
       for (size_t j = 0; j < kSentinelBytes; ++j) {
         require(static_cast<unsigned char>(blocks_[i].end[j]) == kSentinel,

@@ -21,14 +21,14 @@ struct bf16 {
   uint16_t bits = 0;
 
   bf16() = default;
-  explicit bf16(float value) {
+  explicit constexpr bf16(float value) {
     const auto u = std::bit_cast<uint32_t>(value);
     const bool is_nan = (u & 0x7fffffffU) > 0x7f800000U;
     bits = static_cast<uint16_t>(is_nan ? (u >> 16) | 0x40U : (u + 0x7fffU + ((u >> 16) & 1U)) >> 16);
   }
-  explicit bf16(double value) : bf16(static_cast<float>(value)) {}
-  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
-  explicit operator double() const { return static_cast<double>(static_cast<float>(*this)); }
+  explicit constexpr bf16(double value) : bf16(static_cast<float>(value)) {}
+  explicit constexpr operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  explicit constexpr operator double() const { return static_cast<double>(static_cast<float>(*this)); }
 };
 
 template <class T>

@@ -47,6 +47,8 @@ class Memory {
   const MemoryLedger& ledger() const { return ledger_; }
   // False where addresses are only numbers (meta): nothing may be read or written.
   virtual bool real() const = 0;
+  // Whether the host may touch it; then debug builds poison it and check sentinels.
+  virtual bool host_visible() const { return real(); }
 
  private:
   virtual void* take(size_t bytes) = 0;

@@ -139,7 +139,9 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.gflop_per_token = model_flops_per_sequence(spec.model, spec.seq_len) * 1e-9 / static_cast<double>(spec.seq_len);
   row.balance = spec.model.num_experts > 0 ? config::word(config.balance()) : "none";
   row.recompute = recompute_name(config);
-  row.optimizer_state_dtype = config::word(config.optimizer.state_dtype);
+  row.optimizer_state_dtype = spec.optimize ? config::word(config.optimizer.state_dtype) : "none";
+  row.layers = spec.model.num_layers;
+  row.local_shard = spec.local_shard;
 
   std::vector<uint64_t> planned(static_cast<size_t>(spec.mesh.world));
   options.planned = [&](const RankPlan& plan) { planned[static_cast<size_t>(plan.rank)] = plan.ledger.peak(); };

@@ -74,6 +74,7 @@ Json row_json(const BenchmarkRow& row) {
   json["model"] = row.model;
   json["config"] = row.config;
   json["scale"] = row.scale;
+  json["layers"] = row.layers;
   json["device"] = row.device;
   json["threads"] = row.threads;
   add_layout(json, row.layout);
@@ -87,6 +88,7 @@ Json row_json(const BenchmarkRow& row) {
   json["gflop_per_token"] = row.gflop_per_token;
   json["roofline_step_time_s"] = row.roofline_seconds;
   json["loss"] = row.losses;
+  json["local_shard"] = row.local_shard > 1 ? Json(fmt::format("1/{}", row.local_shard)) : Json(nullptr);
   json["balance"] = row.balance;
   json["load_factor"] = row.load_factor;
   json["optimizer_state_dtype"] = row.optimizer_state_dtype;

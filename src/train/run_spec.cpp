@@ -91,6 +91,23 @@ void check_batch(const RunSpec& spec, bool pipelined) {
   }
 }
 
+void check_local_shard(const Config& config, const RunSpec& spec) {
+  const int64_t shard = config.benchmark.local_shard;
+  const std::string place = config.origin("benchmark.local_shard").place();
+  if (shard > 1 && spec.mesh.ep > 1) {
+    throw user_error("benchmark.local_shard {} stands for expert parallelism, and distributed.ep_size is {}", shard,
+                     spec.mesh.ep)
+        .at(place)
+        .advise("set distributed.ep_size: 1");
+  }
+  if (spec.model.num_experts == 0 ? shard > 1 : spec.model.num_experts % shard != 0) {
+    throw user_error("benchmark.local_shard {} does not divide num_experts {} ({})", shard, spec.model.num_experts,
+                     spec.model.name)
+        .at(place)
+        .advise("it is the expert-parallel degree of the run it stands for");
+  }
+}
+
 }  // namespace
 
 std::vector<HfOverride> model_overrides(const Config& config) {
@@ -154,15 +171,19 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
                .skew = config.benchmark.skew,
                .noise = config.model.backend.fake_gate_noise,
                .seed = hash64("gate", static_cast<uint64_t>(config.seed))};
+  check_local_shard(config, spec);
+  spec.local_shard = config.benchmark.local_shard;
   spec.reshard_after_forward = d.moe.reshard_after_forward;
   spec.reshard_experts = d.moe.experts_reshard_after_forward.value_or(d.moe.reshard_after_forward);
   spec.dtype =
       dtype_of(config.runtime.dtype, purpose == Purpose::run && config.runtime.device != config::DeviceKind::meta);
+  spec.optimize = config.benchmark.optimizer;
   spec.optimizer = {.beta1 = config.optimizer.betas.at(0),
                     .beta2 = config.optimizer.betas.at(1),
                     .eps = config.optimizer.eps,
                     .weight_decay = config.optimizer.weight_decay,
-                    .state_dtype = config.optimizer.state_dtype == config::StateDtype::bf16 ? DType::bf16 : DType::f32};
+                    .state_dtype = config.optimizer.state_dtype == config::StateDtype::bf16 ? DType::bf16 : DType::f32,
+                    .seed = static_cast<uint64_t>(config.seed)};
   spec.lr = {.shape = decay_shape(config.lr_scheduler.lr_decay_style),
              .peak = config.optimizer.lr,
              .minimum = config.lr_scheduler.min_lr,
@@ -189,6 +210,7 @@ StageConfig RunSpec::stage() const {
     MoeConfig& moe = stage.blocks.back().moe;
     moe.router = router;
     moe.gate = gate;
+    if (moe.num_experts > 0) moe.local_shard = local_shard;
   }
   stage.vocab = model.vocab_size;
   stage.hidden = model.hidden_size;

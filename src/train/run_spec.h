@@ -24,9 +24,11 @@ struct RunSpec {
   RecomputePolicy recompute;
   RouterKind router = RouterKind::softmax_topk;
   GateSpec gate;                       // of a forced router; else what a forecast assumes
+  int64_t local_shard = 1;             // see MoeConfig
   bool reshard_after_forward = false;  // dense parameters
   bool reshard_experts = false;
   DType dtype = DType::f32;
+  bool optimize = true;  // false: no step is made, and there is no optimizer
   AdamWOptions optimizer;
   LrSchedule lr;
   bool gradient_norm = true;  // computed each step: printed, and a norm that is not finite stops the run

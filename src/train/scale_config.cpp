@@ -117,7 +117,7 @@ void scale_steps(Rule& rule) {
 
 ScaledConfig scale_config(const Config& row, std::optional<Scale> scale, int ranks) {
   ScaledConfig result{.config = row, .changes = {}};
-  const int64_t row_ep = row.distributed.ep_size;
+  const int64_t row_ep = row.distributed.ep_size * row.benchmark.local_shard;
   const int64_t micro_batch =
       row.distributed.pp_size > 1 ? row.distributed.pipeline.pp_microbatch_size : row.step_scheduler.local_batch_size;
   Rule of_ranks(result, fmt::format("{} rank{}", ranks, ranks == 1 ? "" : "s"));

@@ -18,14 +18,17 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
       stage_(spec.stage(), mesh_, &forecast_, memory_),
       runtime_(ctx_, mesh_, stage_, spec.make_schedule(),
                {.micro_batch_size = spec.sampling.micro_batch, .recompute = spec.recompute}, memory_, sizes),
-      optimizer_(ctx_, stage_.groups(), spec.optimizer, memory_),
+      optimizer_(ctx_, spec.optimize ? stage_.groups() : std::vector<FlatGroup*>{}, spec.optimizer, memory_),
       step_arena_(memory_, MemoryKind::optimizer, "step state") {
   step_arena_.reserve(4 * Arena::footprint(kStepSlots * sizeof(double)));
   step_tensors_.state = step_arena_.empty({kStepSlots}, DType::f64);
   step_tensors_.loss = step_arena_.empty({1}, DType::f64);
   sum_squares_ = step_arena_.empty({1}, DType::f64);
   count_ = step_arena_.empty({1}, DType::i64);
-  for (FlatGroup* group : stage_.groups()) group->initialize(ctx_, spec.seed);
+  const std::vector<FlatGroup*> groups = stage_.groups();
+  for (size_t i = 0; i < groups.size(); ++i) {
+    groups[i]->initialize(ctx_, spec.seed, spec.optimize ? optimizer_.master(i) : Tensor());
+  }
 }
 
 void Trainer::write_state(int64_t step, int64_t label_tokens) {
@@ -35,6 +38,7 @@ void Trainer::write_state(int64_t step, int64_t label_tokens) {
   state[kBiasCorrection1] = 1 - std::pow(spec_.optimizer.beta1, n);
   state[kBiasCorrection2] = 1 - std::pow(spec_.optimizer.beta2, n);
   state[kClipFactor] = 1;
+  state[kStep] = static_cast<double>(step);
   state[kGradScale] = label_tokens > 0 ? 1 / static_cast<double>(label_tokens) : 0;
   ctx_.upload<double>(step_tensors_.state, state);
 }

@@ -88,6 +88,9 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
       {{"train", good, "--checkpoint.enabled", "true"},
        "error: command line: checkpoint.enabled: checkpoints are not available yet\n"
        "       set checkpoint.enabled: false\n"},
+      {{"train", good, "--benchmark.local_shard", "2"},
+       "error: command line: benchmark.local_shard: what is left then does not train\n"
+       "       sluice bench times it; leave the key out to train\n"},
       {{"train", good, "--step_scheduler.val_every_steps", "2"},
        "error: command line: step_scheduler.val_every_steps 2 but validation_dataset names no data\n"
        "       give validation_dataset a _target_ (mock, bytes), or leave val_every_steps out\n"},

@@ -42,6 +42,9 @@ TEST(Bench, PublishedRowsBesideOurs) {
   const nlohmann::json json = read_json(folder.path("r.json"));
   EXPECT_TRUE(json.contains("commit"));
   EXPECT_GT(json.at("machine").at("peak_gflops"), 0);
+  for (const nlohmann::json& each : json.at("rows")) {
+    EXPECT_FALSE(each.at("published").is_null()) << each.at("config") << " is in the folder, but no published row";
+  }
   const nlohmann::json& row = json.at("rows").at(0);
   EXPECT_EQ(row.at("row"), "R4");
   EXPECT_EQ(row.at("scale"), "tiny");

@@ -47,8 +47,12 @@ std::vector<double> naive(const Sizes& s, double scale, const Tensor& q, const T
   return o;
 }
 
-const Sizes kSizes[] = {{1, 1, 1, 1, 1, 1, 0}, {2, 5, 4, 2, 6, 3, 0},    {1, 13, 2, 2, 8, 8, 4},
-                        {3, 7, 6, 1, 4, 5, 1}, {1, 70, 4, 2, 16, 16, 0}, {2, 65, 2, 1, 64, 64, 33}};
+// The last ones are wide, or have more tiles than one in a row; their odd numbers of rows are for the plain kernels of
+// CUDA in every type.
+const Sizes kSizes[] = {{1, 1, 1, 1, 1, 1, 0},      {2, 5, 4, 2, 6, 3, 0},     {1, 13, 2, 2, 8, 8, 4},
+                        {3, 7, 6, 1, 4, 5, 1},      {1, 70, 4, 2, 16, 16, 0},  {2, 65, 2, 1, 64, 64, 33},
+                        {1, 67, 3, 1, 100, 70, 0},  {1, 75, 1, 1, 96, 128, 7}, {3, 35, 1, 1, 136, 192, 20},
+                        {1, 37, 1, 1, 256, 255, 0}, {1, 203, 1, 1, 8, 16, 100}};
 
 TEST_P(AttentionOps, IsMaskedSoftmaxTimesValues) {
   for (const Sizes& s : kSizes) {
@@ -88,6 +92,30 @@ TEST_P(AttentionOps, LargeScoresDoNotOverflow) {
   }
 }
 
+// Far more than exp can hold lies between any two scores: every query takes the value of the largest one it sees.
+TEST_P(AttentionOps, ScoresMayGrowAndShrinkFromKeyToKey) {
+  constexpr int64_t kRows = 200;
+  for (const DType dtype : kStorage) {
+    for (const bool grow : {true, false}) {
+      TestContext tc(dtype, GetParam());
+      const Tensor q = tc.empty({kRows, 1, 1}), k = tc.empty({kRows, 1, 1});
+      const Tensor o = tc.empty({kRows, 1, 1}), lse = tc.empty({kRows, 1}, tc.accumulator());
+      std::vector<double> ones(kRows, 1), keys(kRows), expected(kRows), most(kRows);
+      for (size_t i = 0; i < keys.size(); ++i) {
+        keys[i] = static_cast<double>(grow ? i : kRows - i);
+        expected[i] = keys[grow ? i : 0];
+        most[i] = 128 * expected[i];
+      }
+      assign(q, ones);
+      assign(k, keys);
+      tc->run(AttentionForward{
+          .o = o, .lse = lse, .q = q, .k = k, .v = k, .spec = {.seq_len = kRows, .window = 0, .scale = 128}});
+      EXPECT_TRUE(close(o, expected, tolerance(dtype, kRows)));
+      EXPECT_TRUE(close(lse, most, tolerance(tc.accumulator(), kRows)));
+    }
+  }
+}
+
 // Forward and backward on views of one [T, q | k | v] matrix, as a fused projection makes them.
 TEST_P(AttentionOps, AgreesWithRefOnViewsOfAFusedMatrix) {
   for (const DType dtype : kStorage) {
@@ -118,7 +146,8 @@ TEST_P(AttentionOps, AgreesWithRefOnViewsOfAFusedMatrix) {
         return dq_dk ? std::vector{q_of(dqkv), k_of(dqkv)} : std::vector{o, lse, v_of(dqkv)};
       };
       const int64_t reduction = 4 * s.seq_len * s.dim;
-      compare(dtype, reduction, [&](TestContext& tc) { return run(tc, false); });
+      // A library multiplies by probabilities and their gradients in the storage type.
+      compare_within(dtype, tolerance(dtype, reduction, 2), [&](TestContext& tc) { return run(tc, false); });
       // The gradient of a softmax is a difference: it cancels for the first query, and for all that see one key.
       if (s.window == 1 || s.seq_len == 1) {
         TestContext tc(dtype, GetParam());
@@ -126,7 +155,7 @@ TEST_P(AttentionOps, AgreesWithRefOnViewsOfAFusedMatrix) {
           for (const double x : values_of(zero)) EXPECT_NEAR(x, 0, 64 * unit_roundoff(dtype));
         }
       } else {
-        compare_within(dtype, global_tolerance(dtype, reduction), [&](TestContext& tc) { return run(tc, true); });
+        compare_within(dtype, global_tolerance(dtype, reduction, 3), [&](TestContext& tc) { return run(tc, true); });
       }
     }
   }

@@ -63,6 +63,27 @@ TEST_P(DispatchOps, SortByHand) {
   EXPECT_TRUE(holds(offsets, {0, 3, 3, 6}));
 }
 
+TEST_P(DispatchOps, FoldedSortByHand) {
+  TestContext tc(DType::f32, GetParam());
+  // Six experts on two: token 0 meets expert 1 twice, token 2 expert 0 three times.
+  const Tensor experts = tc.ints({3, 3}, {5, 0, 3, 4, 2, 1, 0, 2, 4});
+  const Tensor offsets = tc.empty({3}, DType::i32), row_token = tc.empty({9}, DType::i32);
+  const Tensor row_slot = tc.empty({9}, DType::i32), slot_row = tc.empty({3, 3}, DType::i32);
+  ExpertSort op{.offsets = offsets,
+                .row_token = row_token,
+                .row_slot = row_slot,
+                .slot_row = slot_row,
+                .experts = experts,
+                .folded = true};
+  tc->run(op);
+  EXPECT_TRUE(holds(offsets, {0, 6, 9}));
+  EXPECT_TRUE(holds(row_token, {0, 1, 1, 2, 2, 2, 0, 0, 1}));
+  EXPECT_TRUE(holds(row_slot, {1, 3, 4, 6, 7, 8, 0, 2, 5}));
+  EXPECT_TRUE(holds(slot_row, {0, 6, 7, 1, 2, 8, 3, 4, 5}));
+  op.first = 1;
+  EXPECT_THROW(tc->run(op), Error);
+}
+
 TEST_P(DispatchOps, NothingToSort) {
   TestContext tc(DType::f32, GetParam());
   const Tensor offsets = tc.empty({3}, DType::i32), rows = tc.empty({2}, DType::i32), slots = tc.empty({2}, DType::i32);
@@ -138,6 +159,71 @@ TEST_P(DispatchOps, PlansAreConsistent) {
   }
 }
 
+// Sizes that need one and several blocks, tokens that meet an expert twice, experts of other ranks, empty ones.
+TEST_P(DispatchOps, PlansEqualRef) {
+  for (const auto& [num_tokens, top_k, num_experts] :
+       {std::tuple{1, 1, 1}, {7, 2, 300}, {700, 8, 40}, {33, 40, 50}, {1200, 3, 6}}) {
+    compare(DType::f32, 1, [&, t = int64_t{num_tokens}, k = int64_t{top_k}, e = int64_t{num_experts}](TestContext& tc) {
+      const Tensor experts = tc.empty({t, k}, DType::i32);
+      randomize_below(experts, 1, e);
+      std::vector<Tensor> results;
+      for (const int64_t num_ranks : {int64_t{1}, e / 2, e}) {
+        if (num_ranks == 0 || e % num_ranks != 0) continue;
+        const int64_t width = std::min(k, num_ranks);
+        const DispatchPlan op{.counts = tc.empty({num_ranks, 2}, DType::i32),
+                              .send_token = tc.empty({t * width}, DType::i32),
+                              .send_row = tc.empty({t, width}, DType::i32),
+                              .experts = experts,
+                              .num_experts = e};
+        tc->run(op);
+        results.insert(results.end(), {op.counts, op.send_token, op.send_row});
+      }
+      for (const int64_t row_align : {1, 4}) {
+        for (const int64_t first : {int64_t{0}, e / 3}) {
+          const int64_t local = e - first - e / 3, rows = t * k + local * row_align;
+          const ExpertSort op{.offsets = tc.empty({local + 1}, DType::i32),
+                              .row_token = tc.empty({rows}, DType::i32),
+                              .row_slot = tc.empty({rows}, DType::i32),
+                              .slot_row = tc.empty({t, k}, DType::i32),
+                              .experts = experts,
+                              .first = first,
+                              .row_align = row_align};
+          tc->run(op);
+          results.insert(results.end(), {op.offsets, op.row_token, op.row_slot, op.slot_row});
+        }
+      }
+      if (e % 2 == 0) {
+        const ExpertSort op{.offsets = tc.empty({e / 2 + 1}, DType::i32),
+                            .row_token = tc.empty({t * k}, DType::i32),
+                            .row_slot = tc.empty({t * k}, DType::i32),
+                            .slot_row = tc.empty({t, k}, DType::i32),
+                            .experts = experts,
+                            .folded = true};
+        tc->run(op);
+        results.insert(results.end(), {op.offsets, op.row_token, op.row_slot, op.slot_row});
+      }
+      return results;
+    });
+  }
+}
+
+// Where a refusal shows only later, what the sort leaves behind can be used until then: nothing points behind the rows
+// there are.
+TEST_P(DispatchOps, ARefusedSortStaysWithinItsRows) {
+  TestContext tc(DType::f32, GetParam());
+  const Tensor experts = tc.empty({30, 2}, DType::i32), slot_row = tc.empty({30, 2}, DType::i32);
+  const Tensor rows = tc.empty({37}, DType::i32), slots = tc.empty({37}, DType::i32);
+  const Tensor offsets = tc.empty({6}, DType::i32);
+  randomize_below(experts, 1, 5);
+  EXPECT_THROW(tc->run(ExpertSort{
+                   .offsets = offsets, .row_token = rows, .row_slot = slots, .slot_row = slot_row, .experts = experts}),
+               Error);
+  if (tc->backend().target().platform == Platform::cpu) return;
+  for (const Tensor& t : {offsets, slot_row}) {
+    for (const double x : values_of(t)) EXPECT_LE(x, 37);
+  }
+}
+
 TEST_P(DispatchOps, InvertIndex) {
   TestContext tc(DType::f32, GetParam());
   const Tensor inverse = tc.empty({5}, DType::i32);
@@ -192,6 +278,29 @@ TEST_P(DispatchOps, SumEqualsRefBitForBit) {
         EXPECT_TRUE(same(run(got, add, in_place), run(expected, add, in_place)));
       }
     }
+  }
+}
+
+// Rows enough for many blocks, of widths that make pieces of every size.
+TEST_P(DispatchOps, GatherEqualsRefBitForBit) {
+  const auto gather = [](TestContext& tc, DType dtype, int64_t rows, int64_t width) {
+    const Tensor x = tc.random_as(dtype, {50, width}, 1), index = tc.empty({rows}, DType::i32);
+    std::vector<double> at = random_values(rows, 2, 40);
+    for (double& i : at) i = std::floor(i);
+    assign(index, at);
+    const Tensor y = tc.empty({rows, width}, dtype);
+    tc->run(GatherRows{.y = y, .x = x, .index = index});
+    return y;
+  };
+  for (const auto& [dtype, rows, width] : {std::tuple{DType::f32, 17000, 64},
+                                           {DType::bf16, 100, 7},
+                                           {DType::bf16, 100, 6},
+                                           {DType::bf16, 100, 4},
+                                           {DType::bf16, 100, 1200},
+                                           {DType::f64, 70, 3},
+                                           {DType::f32, 70, 1}}) {
+    TestContext expected(dtype), got(dtype, GetParam());
+    EXPECT_TRUE(same(gather(got, dtype, rows, width), gather(expected, dtype, rows, width)));
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "emulation/emulated.h"
 #include "support/gradient_check.h"
 #include "support/op_fixture.h"
 
@@ -32,8 +33,8 @@ TEST_P(GemmOps, AgreesWithRefInEveryFormAndSize) {
   struct Size {
     int64_t m, n, k;
   };
-  const Size sizes[] = {{1, 1, 1},    {1, 17, 5},    {7, 1, 3},    {3, 5, 0},     {0, 4, 3},
-                        {16, 16, 16}, {65, 33, 129}, {130, 70, 9}, {257, 64, 64}, {40, 300, 31}};
+  const Size sizes[] = {{1, 1, 1},     {1, 17, 5},   {7, 1, 3},     {3, 5, 0},     {0, 4, 3},     {16, 16, 16},
+                        {65, 33, 129}, {130, 70, 9}, {257, 64, 64}, {40, 300, 31}, {129, 130, 17}};
   for (const DType dtype : kStorage) {
     for (const auto& [m, n, k] : sizes) {
       for (int form = 0; form < 16; ++form) {
@@ -169,6 +170,44 @@ TEST_P(GemmOps, GroupedAgreesWithRef) {
   }
 }
 
+// Sizes about the tile of a GPU's grouped kernels and widths that they take: whole 16-byte pieces in bf16.
+TEST_P(GemmOps, GroupedTakesExpertsOfAnySize) {
+  constexpr int64_t kRows = 400, kIn = 24, kOut = 264, kExperts = 7;
+  const std::vector<double> at{3, 3, 4, 4, 131, 259, 388, 388};  // 0, 1, 0, 127, 128, 129 and 0 rows
+  for (const DType dtype : kStorage) {
+    for (const bool wide : {false, true}) {
+      if (wide && dtype != DType::bf16) continue;
+      compare(dtype, 264, [&](TestContext& tc) {
+        const auto matrix = [&](int64_t cols, uint64_t seed) {
+          const Tensor t = tc.random({kRows, cols + (wide ? 16 : 0)}, seed);
+          return t.cols(0, cols);
+        };
+        const Tensor x = matrix(kIn, 1), y = matrix(kOut, 2), dx = matrix(kIn, 3);
+        const Tensor w = tc.random({kExperts, kOut, kIn}, 4);
+        const Tensor dw = tc.random_as(tc.accumulator(), w.shape(), 5), offsets = tc.empty({kExperts + 1}, DType::i32);
+        assign(offsets, at);
+        tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets, .trans_w = true});
+        tc->run(GroupedGemm{.y = dx, .x = y, .w = w, .offsets = offsets});
+        tc->run(GroupedGemmWeight{.dw = dw, .dy = y, .x = x, .offsets = offsets});
+        return std::vector{y, dx, dw};
+      });
+    }
+  }
+}
+
+TEST_P(GemmOps, ExpertsWithoutRowsAreLeftAlone) {
+  for (const DType dtype : kStorage) {
+    TestContext tc(dtype, GetParam());
+    const Tensor x = tc.random({8, 16}, 1), y = tc.random({8, 24}, 2), w = tc.random({3, 24, 16}, 3);
+    const Tensor dw = tc.random_as(tc.accumulator(), w.shape(), 4);
+    const Tensor y_before = tc.copy(y), dw_before = tc.copy(dw), offsets = tc.ints({4}, {5, 5, 5, 5});
+    tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets, .trans_w = true});
+    tc->run(GroupedGemmWeight{.dw = dw, .dy = y, .x = x, .offsets = offsets});
+    EXPECT_TRUE(same(y, y_before));
+    EXPECT_TRUE(same(dw, dw_before));
+  }
+}
+
 TEST(GroupedGemmGradient, WithAnEmptyExpert) {
   TestContext tc(DType::f64);
   constexpr int64_t kRows = 7, kIn = 3, kOut = 4, kExperts = 4;
@@ -194,15 +233,54 @@ TEST(GroupedGemmGradient, WithAnEmptyExpert) {
 
 TEST_P(GemmOps, OffsetsBehindTheRowsAreRefused) {
   for (const DType dtype : kStorage) {
-    TestContext tc(dtype, GetParam());
-    const Tensor x = tc.random({4, 2}, 1), w = tc.random({2, 2, 2}, 2), y = tc.empty({4, 2});
-    const Tensor dw = tc.random_as(tc.accumulator(), {2, 2, 2}, 3);
-    for (const std::initializer_list<double> bad : {std::initializer_list<double>{0, 2, 5}, {0, 3, 2}, {-1, 2, 4}}) {
-      const Tensor offsets = tc.ints({3}, bad);
-      EXPECT_THROW(tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets}), Error);
-      EXPECT_THROW(tc->run(GroupedGemmWeight{.dw = dw, .dy = y, .x = x, .offsets = offsets}), Error);
+    for (const int64_t width : {2, 8}) {
+      TestContext tc(dtype, GetParam());
+      const Tensor x = tc.random({4, width}, 1), w = tc.random({2, width, width}, 2), y = tc.empty({4, width});
+      const Tensor dw = tc.random_as(tc.accumulator(), w.shape(), 3);
+      for (const std::initializer_list<double> bad : {std::initializer_list<double>{0, 2, 5}, {0, 3, 2}, {-1, 2, 4}}) {
+        const Tensor offsets = tc.ints({3}, bad);
+        EXPECT_THROW(tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets}), Error);
+        EXPECT_THROW(tc->run(GroupedGemmWeight{.dw = dw, .dy = y, .x = x, .offsets = offsets}), Error);
+      }
     }
   }
+}
+
+// Which products the grouped kernels of a GPU take; what they make of them the tests above see.
+TEST(GroupedKernels, TakeWholePiecesOfBf16) {
+  const auto taken = [](DType dtype, int64_t width, int64_t gap, int64_t rows) {
+    TestContext tc(dtype, emulated_backend());
+    const auto matrix = [&](uint64_t seed) { return tc.random({rows, width + gap}, seed).cols(0, width); };
+    const Tensor x = matrix(1), y = matrix(2), w = tc.random({2, width, width}, 3);
+    const Tensor dw = tc.random_as(tc.accumulator(), w.shape(), 4), offsets = tc.ints({3}, {0, 0, 1});
+    const int64_t before = emulation::grouped_products();
+    tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets, .trans_w = true});
+    tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets});
+    tc->run(GroupedGemmWeight{.dw = dw, .dy = y, .x = x, .offsets = offsets});
+    return emulation::grouped_products() - before;
+  };
+  EXPECT_EQ(taken(DType::bf16, 8, 0, 3), 3);
+  EXPECT_EQ(taken(DType::bf16, 16, 8, 3), 3);
+  EXPECT_EQ(taken(DType::bf16, 16, 4, 3), 0);
+  EXPECT_EQ(taken(DType::bf16, 12, 4, 3), 0);
+  EXPECT_EQ(taken(DType::f32, 16, 0, 3), 0);
+  EXPECT_EQ(taken(DType::f64, 16, 0, 3), 0);
+}
+
+TEST(GroupedKernels, ScratchIsForBf16OnAGpu) {
+  const Target gpu{.row_align = 128, .workers = 1, .platform = Platform::cuda};
+  for (const DType dtype : kStorage) {
+    TestContext tc(dtype);
+    const Tensor x = tc.random({4, 8}, 1), w = tc.random({2, 8, 8}, 2),
+                 dw = tc.random_as(tc.accumulator(), {2, 8, 8}, 3);
+    const Tensor offsets = tc.ints({3}, {0, 1, 4});
+    const size_t expected = dtype == DType::bf16 ? grouped_workspace(2) : 0;
+    EXPECT_EQ((GroupedGemm{.y = x, .x = x, .w = w, .offsets = offsets}.scratch(gpu)), expected);
+    EXPECT_EQ((GroupedGemmWeight{.dw = dw, .dy = x, .x = x, .offsets = offsets}.scratch(gpu)), expected);
+    EXPECT_EQ((Gemm{.c = x, .a = x, .b = w.rows(0, 1).view({8, 8})}.scratch(gpu)), 0U);
+  }
+  EXPECT_EQ(grouped_workspace(1), 256U + kGroupedTensorMapBytes);
+  EXPECT_EQ(grouped_workspace(256), 256U * 64 + kGroupedTensorMapBytes);
 }
 
 TEST(GemmCheck, RejectsWhatDoesNotFit) {

@@ -41,32 +41,74 @@ TEST_P(HeadLossOps, EqualLogitsLoseLogOfTheVocabulary) {
   }
 }
 
-// More rows than one chunk, and a last chunk that is not full.
-TEST_P(HeadLossOps, AgreesWithRefAcrossChunks) {
+// Logits and their gradients may be in the storage type.
+Tolerance head_tolerance(DType dtype, int64_t reduction) {
+  constexpr int kRoundings = 3;
+  return tolerance(dtype, reduction, kRoundings);
+}
+
+// Loss, and with `train` the gradients, of strided rows, one of them ignored.
+std::vector<Tensor> head_loss(TestContext& tc, int64_t rows, int64_t dim, int64_t vocab, bool train) {
+  const Tensor x = tc.strided({rows, dim}, tc.dtype()), w = tc.random({vocab, dim}, 2);
+  const Tensor labels = tc.empty({rows}, DType::i32), loss = tc.empty({rows}, tc.accumulator());
+  const Tensor dx = tc.strided({rows, dim}, tc.dtype()), dw = tc.random_as(tc.accumulator(), {vocab, dim}, 4);
+  randomize(x, 1);
+  randomize_below(labels, 3, vocab);
+  if (rows > 1) assign(labels.rows(1, 1), {kIgnoredLabel});
+  HeadLoss op{.loss = loss, .x = x, .w = w, .labels = labels, .grad_scale = tc.of({1}, DType::f64, {0.3})};
+  if (train) {
+    op.dx = dx;
+    op.dw = dw;
+  }
+  tc->run(op);
+  if (vocab == 1) return {dw};  // one word: loss and dx are zero
+  return train ? std::vector{loss, dx, dw} : std::vector{loss};
+}
+
+TEST_P(HeadLossOps, AgreesWithRef) {
   for (const DType dtype : kStorage) {
-    for (const auto& [rows, dim, vocab] : {std::tuple{1, 1, 1}, {600, 9, 7}, {40, 33, 301}, {1030, 4, 65}}) {
+    for (const auto& [rows, dim, vocab] : {std::tuple{1, 1, 1}, {60, 9, 7}, {40, 33, 301}, {3, 2, 2100}}) {
       for (const bool train : {true, false}) {
-        compare(
-            dtype, 4 * std::max(vocab, rows),
-            [&, t = int64_t{rows}, d = int64_t{dim}, v = int64_t{vocab}](TestContext& tc) {
-              const Tensor x = tc.strided({t, d}, dtype), w = tc.random({v, d}, 2), labels = tc.empty({t}, DType::i32);
-              randomize(x, 1);
-              randomize_below(labels, 3, v);
-              if (t > 3) assign(labels.rows(2, 1), {kIgnoredLabel});
-              const Tensor loss = tc.empty({t}, tc.accumulator()), dx = tc.strided({t, d}, dtype);
-              const Tensor dw = tc.random_as(tc.accumulator(), {v, d}, 4);
-              HeadLoss op{.loss = loss, .x = x, .w = w, .labels = labels, .grad_scale = tc.of({1}, DType::f64, {0.3})};
-              if (train) {
-                op.dx = dx;
-                op.dw = dw;
-              }
-              tc->run(op);
-              if (v == 1) return std::vector{dw};  // one word: loss and dx are zero
-              return train ? std::vector{loss, dx, dw} : std::vector{loss};
-            });
+        compare_within(
+            dtype, head_tolerance(dtype, 4 * std::max(vocab, rows)),
+            [&, t = int64_t{rows}, d = dim, v = vocab](TestContext& tc) { return head_loss(tc, t, d, v, train); });
       }
     }
   }
+}
+
+// More rows than one chunk of any device, and a last chunk that is not full.
+TEST_P(HeadLossOps, AgreesWithRefAcrossChunks) {
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    constexpr int64_t kRows = 4100;
+    compare_within(dtype, head_tolerance(dtype, kRows), [&](TestContext& tc) {
+      const Target target{.platform = Platform::cuda};
+      const HeadLoss op{.x = tc.empty({kRows, 4}), .w = tc.empty({5, 4})};
+      EXPECT_LT(op.chunk_rows({}), kRows);
+      EXPECT_LT(op.chunk_rows(target), kRows);
+      return head_loss(tc, kRows, 4, 5, true);
+    });
+  }
+}
+
+// A chunk is a bounded share of memory whatever the vocabulary, and chunks are about equal.
+TEST(HeadLossChunks, OfAGpu) {
+  TestContext tc(DType::bf16);
+  const Target target{.platform = Platform::cuda};
+  const auto chunk = [&](int64_t rows, int64_t vocab) {
+    static bf16 nothing;
+    const HeadLoss op{.x = Tensor(&nothing, {rows, 8}, DType::bf16), .w = Tensor(&nothing, {vocab, 8}, DType::bf16)};
+    EXPECT_EQ(op.logits_stride(target) % 8, 0);
+    EXPECT_GE(op.scratch(target), static_cast<size_t>(op.chunk_rows(target) * vocab * 2));
+    EXPECT_LT(op.scratch(target), size_t{700} << 20);
+    return op.chunk_rows(target);
+  };
+  EXPECT_EQ(chunk(16384, 151936), 2048);
+  EXPECT_EQ(chunk(4096, 129280), 2048);
+  EXPECT_EQ(chunk(5000, 32000), 2560);
+  EXPECT_EQ(chunk(100, 151936), 100);
+  EXPECT_EQ(chunk(1, 7), 1);
+  EXPECT_EQ(chunk(100000, 1000000), 256);
 }
 
 TEST_P(HeadLossOps, LabelsOutsideTheVocabularyAreRefused) {
@@ -122,7 +164,7 @@ TEST(HeadLossCheck, RejectsWhatDoesNotFit) {
                       .labels = tc.empty({6}, DType::i32),
                       .grad_scale = tc.empty({1}, DType::f64)};
   EXPECT_NO_THROW(good.check());
-  EXPECT_EQ(good.chunk_rows(), 6);
+  EXPECT_EQ(good.chunk_rows({}), 6);
   EXPECT_GE(good.scratch({}), 6U * 5U * 4U);
   HeadLoss op = good;
   op.dx = tc.empty({6, 3});

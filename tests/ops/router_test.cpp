@@ -22,8 +22,8 @@ struct Routed {
 };
 
 Routed route(TestContext& tc, const Tensor& logits, int64_t top_k) {
-  const Routed r{tc.empty({logits.dim(0), top_k}, DType::i32), tc.empty({logits.dim(0), top_k}, logits.dtype()),
-                 tc.empty(logits.shape(), logits.dtype())};
+  const Routed r{tc.empty({logits.dim(0), top_k}, DType::i32), tc.strided({logits.dim(0), top_k}, logits.dtype()),
+                 tc.strided(logits.shape(), logits.dtype())};
   tc->run(SoftmaxTopKForward{.experts = r.experts, .weights = r.weights, .probs = r.probs, .logits = logits});
   return r;
 }
@@ -55,6 +55,7 @@ TEST_P(RouterOps, AgreesWithRef) {
                                        {Shape{300, 8}, 2},
                                        {Shape{33, 128}, 8},
                                        {Shape{10, 5}, 5},
+                                       {Shape{3, 520}, 40},
                                        {Shape{9, 67}, 1}}) {
       compare(dtype, shape[1], [&, rows = shape, k = int64_t{top_k}](TestContext& tc) {
         const Tensor logits = tc.random(rows, 1, 3), dlogits = tc.empty(rows), dweights = tc.random({rows[0], k}, 2);
@@ -65,6 +66,38 @@ TEST_P(RouterOps, AgreesWithRef) {
                       : std::vector{r.experts, r.weights, r.probs, dlogits};
       });
     }
+  }
+}
+
+// Whatever has become of the logits, experts can be used as indices.
+TEST_P(RouterOps, ExpertsAreDistinctWhateverTheLogits) {
+  constexpr int64_t kExperts = 70, kTop = 40;
+  for (const double bad : {NAN, INFINITY, -INFINITY}) {
+    for (const int64_t every : {1, 2, 7}) {
+      TestContext tc(DType::f32, GetParam());
+      const Tensor logits = tc.random({1, kExperts}, 1);
+      std::vector<double> values = values_of(logits);
+      for (size_t e = 0; e < values.size(); e += static_cast<size_t>(every)) values[e] = bad;
+      assign(logits, values);
+      const std::vector<double> experts = values_of(route(tc, logits, kTop).experts);
+      const std::set<double> distinct(experts.begin(), experts.end());
+      EXPECT_EQ(distinct.size(), static_cast<size_t>(kTop));
+      EXPECT_GE(*distinct.begin(), 0);
+      EXPECT_LT(*distinct.rbegin(), kExperts);
+    }
+  }
+}
+
+TEST_P(RouterOps, BackwardRefusesExpertsThatAreNotThere) {
+  for (const double bad : {-1., 4.}) {
+    TestContext tc(DType::f32, GetParam());
+    const Tensor probs = tc.random({2, 4}, 1), weights = tc.random({2, 2}, 2);
+    EXPECT_THROW(tc->run(SoftmaxTopKBackward{.dlogits = tc.empty({2, 4}),
+                                             .dweights = tc.random({2, 2}, 3),
+                                             .experts = tc.ints({2, 2}, {0, 1, 2, bad}),
+                                             .weights = weights,
+                                             .probs = probs}),
+                 Error);
   }
 }
 
@@ -251,6 +284,18 @@ TEST_P(RouterOps, ForcedGateFollowsSampleIdsWhereverTheyLie) {
     }
     EXPECT_EQ(values_of(experts), expected);
     EXPECT_EQ(values_of(weights), std::vector<double>(24, 0.5));
+  }
+}
+
+TEST_P(RouterOps, NoisyGateIsTheSameOnAllDevices) {
+  for (const auto& [num_experts, top_k] : {std::pair{1, 1}, {40, 3}, {67, 33}}) {
+    compare(DType::f32, num_experts, [&, e = num_experts, k = int64_t{top_k}](TestContext& tc) {
+      const GateSpec gate{.kind = GateKind::published, .num_experts = e, .top_k = k, .noise = 0.7, .seed = 3};
+      const Tensor ids = tc.of({3}, DType::i64, {7, 0, 1'000'000}), experts = tc.empty({15, k}, DType::i32);
+      const Tensor weights = tc.strided({15, k}, DType::f32);
+      tc->run(ForcedGate{.experts = experts, .weights = weights, .sample_ids = ids, .seq_len = 5, .gate = gate});
+      return std::vector{experts, weights};
+    });
   }
 }
 

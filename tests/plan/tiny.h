@@ -44,9 +44,9 @@ inline std::vector<Layout> tiny_layouts() {
        4,
        {pp + "2", ep + "2", local + "4", schedule + "interleaved1f1b", "--distributed.pipeline.virtual_stages=2",
         "--memory.recompute=full"}},
-      {"recompute_selective_zb_h1_pp2",
-       2,
-       {pp + "2", local + "8", schedule + "zb_h1", "--memory.recompute=selective"}}};
+      {"recompute_selective_zb_h1_pp2", 2, {pp + "2", local + "8", schedule + "zb_h1", "--memory.recompute=selective"}},
+      {"local_shard", 1, {"--benchmark.local_shard=4"}},
+      {"local_shard_fsdp2_no_optimizer", 2, {"--benchmark.local_shard=2", "--benchmark.optimizer=false"}}};
 }
 
 }  // namespace sluice::test

@@ -19,6 +19,10 @@ inline constexpr std::array kStorage{DType::f64, DType::f32, DType::bf16};
 
 class OpTest : public testing::TestWithParam<BackendCase> {
  protected:
+  void SetUp() override {
+    if (!GetParam().missing.empty()) GTEST_SKIP() << GetParam().missing;
+  }
+
   // Runs `program` on ref and on the backend, on the same inputs. Floating results agree within the tolerance of their
   // dtype for sums of `reduction` terms (gradients of bf16 runs, kept in f32, within that of bf16); others exactly.
   template <class F>

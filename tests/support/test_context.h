@@ -16,7 +16,7 @@ namespace sluice::test {
 class TestContext {
  public:
   explicit TestContext(DType dtype, const BackendCase& backend = ref_backend())
-      : backend_(backend.make()), context_(*backend_, dtype) {
+      : memory_(backend.memory()), backend_(backend.make()), context_(*backend_, dtype) {
     context_.bind({.activations = &activations_, .deferred = &deferred_, .records = &records_, .scratch = &scratch_});
   }
 
@@ -75,12 +75,12 @@ class TestContext {
   }
 
  private:
-  HostMemory memory_;
-  Arena own_{memory_, MemoryKind::weights, "test"};
-  Arena activations_{memory_, MemoryKind::activations, "activations"};
-  Arena deferred_{memory_, MemoryKind::activations, "deferred"};
-  Arena records_{memory_, MemoryKind::activations, "records"};
-  Arena scratch_{memory_, MemoryKind::scratch, "scratch"};
+  std::unique_ptr<Memory> memory_;
+  Arena own_{*memory_, MemoryKind::weights, "test"};
+  Arena activations_{*memory_, MemoryKind::activations, "activations"};
+  Arena deferred_{*memory_, MemoryKind::activations, "deferred"};
+  Arena records_{*memory_, MemoryKind::activations, "records"};
+  Arena scratch_{*memory_, MemoryKind::scratch, "scratch"};
   std::shared_ptr<Backend> backend_;
   Context context_;
 };

@@ -28,16 +28,23 @@ inline double unit_roundoff(DType dtype) {
 
 // Between results of storage type `dtype` whose elements are sums of `reduction` terms in the accumulator type.
 // Rounding errors of a sum grow like the root of its length; both sides round once more on storing. A row may hold
-// smaller numbers than the tensor and suffer from cancellation, hence the larger bound.
-inline Tolerance tolerance(DType dtype, int64_t reduction = 1) {
+// smaller numbers than the tensor and suffer from cancellation, hence the larger bound. `roundings` counts the values
+// on the way that a device may keep in the storage type, the result included.
+inline Tolerance tolerance(DType dtype, int64_t reduction = 1, int roundings = 1) {
   const double accumulated = unit_roundoff(accumulator_of(dtype)) * std::sqrt(static_cast<double>(reduction));
-  const double global = 8 * accumulated + 2 * unit_roundoff(dtype);
+  const double global = 8 * accumulated + 2 * roundings * unit_roundoff(dtype);
   return {global, 8 * global};
 }
 
 // The same without a bound on rows: for results some of whose rows are differences that cancel.
-inline Tolerance global_tolerance(DType dtype, int64_t reduction = 1) {
-  return {tolerance(dtype, reduction).global, HUGE_VAL};
+inline Tolerance global_tolerance(DType dtype, int64_t reduction = 1, int roundings = 1) {
+  return {tolerance(dtype, reduction, roundings).global, HUGE_VAL};
+}
+
+// How far the mean of so many independent numbers of this standard deviation lies from what is expected: five of its
+// own deviations, which chance exceeds once in two million times.
+inline double mean_tolerance(double deviation, int64_t count) {
+  return 5 * deviation / std::sqrt(static_cast<double>(count));
 }
 
 }  // namespace sluice::test

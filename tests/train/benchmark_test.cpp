@@ -76,6 +76,17 @@ TEST(Benchmark, PlannedMemoryIsThatOfTheFullestRank) {
   EXPECT_TRUE(row.grown.empty());
 }
 
+TEST(Benchmark, SaysWhatPartOfTheModelRan) {
+  std::vector<std::string> overrides = short_run;
+  overrides.insert(overrides.end(), {"--benchmark.local_shard", "4", "--benchmark.optimizer", "false"});
+  const BenchmarkRow part = run(1, overrides);
+  EXPECT_DOUBLE_EQ(part.gflop_per_token, run(1, short_run).gflop_per_token) << "the work of a token is the model's";
+  const auto json = nlohmann::json::parse(benchmark_json(slow_machine(), "abc", {part})).at("rows").at(0);
+  EXPECT_EQ(json.at("local_shard"), "1/4");
+  EXPECT_EQ(json.at("layers"), 2);
+  EXPECT_EQ(json.at("optimizer_state_dtype"), "none");
+}
+
 TEST(Benchmark, FiguresFollowFromTheMedian) {
   BenchmarkRow row;
   row.layout = {.ranks = 2, .gbs = 8, .seq_len = 100};
@@ -125,6 +136,8 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
                           "mfu",
                           "gflop_per_token",
                           "loss",
+                          "layers",
+                          "local_shard",
                           "balance",
                           "load_factor",
                           "optimizer_state_dtype",

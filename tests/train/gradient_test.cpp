@@ -27,6 +27,7 @@ std::vector<Case> mutated_cases() {
 std::vector<Case> cases() {
   std::vector<Case> all = mutated_cases();
   all.push_back({"skewed", {"--benchmark.balance=skewed", "--benchmark.skew=2"}});
+  all.push_back({"local_shard", {"--benchmark.balance=router", "--benchmark.local_shard=2"}});
   return all;
 }
 

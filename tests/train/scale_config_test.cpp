@@ -108,6 +108,17 @@ TEST(ScaleConfig, EveryNumberOfRanksRuns) {
   EXPECT_EQ(cases, 128);
 }
 
+TEST(ScaleConfig, AShardOfARowScalesAsTheRowDoes) {
+  const std::string folder = std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/";
+  const Config shard = config::load(folder + "qwen3_moe_30b_1gpu.yaml");
+  const auto spec_of = [](const Config& config) { return resolve(scale_config(config, Scale::laptop, 1).config, 1); };
+  const RunSpec whole = spec_of(row()), part = spec_of(shard);
+  EXPECT_EQ(part.local_shard, row().distributed.ep_size);
+  EXPECT_EQ(part.model, whole.model);
+  EXPECT_EQ(part.sampling.micro_batch, whole.sampling.micro_batch);
+  EXPECT_EQ(spec_of(config::load(folder + "qwen3_moe_30b_1gpu_all_experts.yaml")).local_shard, 1);
+}
+
 TEST(ScaleConfig, WhatIsGivenByHandStays) {
   const ScaledConfig scaled =
       scale_config(row({"--distributed.ep_size", "4", "--model.config.hidden_size", "512", "--dataset.seq_len", "128",

@@ -110,6 +110,29 @@ TEST(Trainer, KeepsMomentsInBf16WhenAsked) {
   EXPECT_NEAR(static_cast<double>(state_bytes("bf16")) / full, 0.5, 0.02);
 }
 
+TEST(Trainer, LeavesTheOptimizerOutWhenAsked) {
+  const RunSpec spec = resolve(tiny_config({"--benchmark.optimizer=false"}), 1);
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+    const double loss = trainer.evaluate(dataset, 1);
+    EXPECT_GT(trainer.step(0).gradient_norm, 0);
+    EXPECT_EQ(trainer.evaluate(dataset, 1), loss) << "a weight has changed";
+    EXPECT_LT(trainer.ledger().at_peak(MemoryKind::optimizer), 4096U) << "what a step is told, and no moments";
+  });
+}
+
+TEST(RunSpec, RefusesALocalShardThatCannotBe) {
+  const auto refusal = [](const std::vector<std::string>& overrides, int ranks) {
+    return message_of([&] { resolve(tiny_config(overrides), ranks); });
+  };
+  EXPECT_NE(refusal({"--benchmark.local_shard=3"}, 1).find("benchmark.local_shard 3 does not divide num_experts 8"),
+            std::string::npos);
+  EXPECT_NE(refusal({"--benchmark.local_shard=2", "--distributed.ep_size=2"}, 2)
+                .find("benchmark.local_shard 2 stands for expert parallelism, and distributed.ep_size is 2"),
+            std::string::npos);
+  EXPECT_EQ(refusal({"--benchmark.local_shard=8"}, 2), "no error");
+}
+
 TEST(RunSpec, RefusesWhatTheRanksCannotDo) {
   const auto refusal = [](std::vector<std::string> overrides, int ranks) {
     return message_of([&] { resolve(tiny_config(overrides), ranks); });

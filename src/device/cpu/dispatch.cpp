@@ -26,7 +26,9 @@ void CpuBackend::execute(const ExpertSort& op, const Tensor& /*scratch*/) {
   const int64_t num_tokens = op.experts.dim(0);
   const int64_t top_k = op.experts.dim(1);
   const int64_t max_rows = op.row_token.dim(0);
-  const auto* experts = op.experts.data<int32_t>();
+  const auto expert = [&, experts = op.experts.data<int32_t>()](int64_t i) -> int64_t {
+    return op.folded ? experts[i] % num_experts : experts[i];
+  };
   auto* offsets = op.offsets.data<int32_t>();
   auto* row_token = op.row_token.data<int32_t>();
   auto* row_slot = op.row_slot.data<int32_t>();
@@ -39,7 +41,7 @@ void CpuBackend::execute(const ExpertSort& op, const Tensor& /*scratch*/) {
 
   std::fill_n(offsets, num_experts + 1, 0);
   for (int64_t i = 0; i < num_tokens * top_k; ++i) {
-    if (is_local(experts[i])) ++offsets[experts[i] - op.first];
+    if (is_local(expert(i))) ++offsets[expert(i) - op.first];
   }
   int64_t begin = 0;
   for (int64_t e = 0; e < num_experts; ++e) {
@@ -56,8 +58,8 @@ void CpuBackend::execute(const ExpertSort& op, const Tensor& /*scratch*/) {
     int32_t* rows = slot_row + t * top_k;
     int64_t used = 0;
     for (int64_t i = t * top_k; i < (t + 1) * top_k; ++i) {
-      if (!is_local(experts[i])) continue;
-      const int32_t row = offsets[experts[i] - op.first]++;
+      if (!is_local(expert(i))) continue;
+      const int32_t row = offsets[expert(i) - op.first]++;
       row_token[row] = static_cast<int32_t>(t);
       row_slot[row] = static_cast<int32_t>(i);
       int64_t place = used++;

@@ -15,13 +15,13 @@ void CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   }
   const int64_t vocab = op.w.dim(0);
   const int64_t dim = op.x.dim(1);
-  const int64_t chunk = op.chunk_rows();
+  const int64_t chunk = op.chunk_rows(target());
   const size_t bytes = op.workspace();
   const auto scale = static_cast<float>(op.grad_scale.data<double>()[0]);
   const auto* labels = op.labels.data<int32_t>();
   auto* losses = op.loss.data<float>();
   float* logits = static_cast<float*>(scratch.raw());
-  const int64_t stride = op.logits_stride();
+  const int64_t stride = op.logits_stride(target());
   const Tensor panels =
       scratch.rows(chunk * stride * int64_t{sizeof(float)}, static_cast<int64_t>(bytes) * pool_.threads());
   for (int64_t begin = 0; begin < op.x.dim(0); begin += chunk) {

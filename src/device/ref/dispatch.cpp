@@ -56,7 +56,7 @@ void RefBackend::execute(const ExpertSort& op, const Tensor& /*scratch*/) {
     offsets[e] = static_cast<int32_t>(begin);
     int64_t row = begin;
     for (int64_t i = 0; i < num_tokens * top_k; ++i) {
-      if (experts[i] != op.first + e) continue;
+      if ((op.folded ? experts[i] % num_experts : experts[i]) != op.first + e) continue;
       require(row < op.row_token.dim(0), "expert_sort: more than {} expert rows", op.row_token.dim(0));
       const int64_t t = i / top_k;
       op.row_token.data<int32_t>()[row] = static_cast<int32_t>(t);

@@ -18,14 +18,30 @@ void RefBackend::execute(const AdamW& op, const Tensor& /*scratch*/) {
       M* m = op.m.data<M>();
       M* v = op.v.data<M>();
       const auto* g = op.g.data<accumulator_t<W>>();
+      float* master = op.master ? op.master.data<float>() : nullptr;
       for (int64_t i = 0; i < op.w.dim(0); ++i) {
         const double gradient = load(g[i]) * clip;
         const double first = op.beta1 * load(m[i]) + (1 - op.beta1) * gradient;
         const double second = op.beta2 * load(v[i]) + (1 - op.beta2) * gradient * gradient;
-        const double step = first / correction1 / (std::sqrt(second / correction2) + op.eps) + op.decay * load(w[i]);
-        store(w[i], load(w[i]) - rate * step);
+        const double old = master != nullptr ? load(master[i]) : load(w[i]);
+        const double step = first / correction1 / (std::sqrt(second / correction2) + op.eps) + op.decay * old;
+        const double updated = old - rate * step;
         store(m[i], first);
         store(v[i], second);
+        if (master != nullptr) {
+          store(master[i], updated);
+          store(w[i], load(master[i]));
+          continue;
+        }
+        if constexpr (std::is_same_v<W, bf16>) {
+          if (op.stochastic_rounding) {
+            const int64_t at = op.first + i;
+            const Philox::Block bits = rounding_bits(op.key, static_cast<uint64_t>(state[kStep]), at / 8);
+            w[i] = round_stochastically(static_cast<float>(updated), bits, static_cast<int>(at % 8));
+            continue;
+          }
+        }
+        store(w[i], updated);
       }
     });
   });

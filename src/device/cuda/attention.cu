@@ -1,0 +1,17 @@
+#include "device/cuda/attention_launch.h"
+#include "device/cuda/attention_plans.h"
+#include "device/cuda/cuda_backend.h"
+
+namespace sluice::cuda {
+
+void CudaBackend::execute(const AttentionForward& op, const Tensor& scratch) {
+  if (device_.attention_plans().run(op, scratch)) return;
+  plain_attention(device_, op, scratch, CausalMask{op.spec.window});
+}
+
+void CudaBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
+  if (device_.attention_plans().run(op, scratch)) return;
+  plain_attention(device_, op, scratch, CausalMask{op.spec.window});
+}
+
+}  // namespace sluice::cuda

@@ -1,0 +1,41 @@
+#include "device/cuda/cuda.h"
+
+#include "device/cuda/api.h"
+#include "device/cuda/cuda_backend.h"
+#include "device/cuda/memory.h"
+
+namespace sluice::cuda {
+
+Gpus find_gpus() {
+  Gpus gpus;
+  int count = 0;  // left unwritten by the call where there is no driver
+  const cudaError_t status = cudaGetDeviceCount(&count);
+  if (status != cudaSuccess) count = 0;
+  if (count == 0) {
+    gpus.why_none = fmt::format("no GPU or driver: {} ({})", cudaGetErrorName(status), static_cast<int>(status));
+  }
+  for (int i = 0; i < count; ++i) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, i), "cudaGetDeviceProperties");
+    gpus.list.push_back({.name = properties.name,
+                         .num_sms = properties.multiProcessorCount,
+                         .capability = 10 * properties.major + properties.minor,
+                         .memory_bytes = properties.totalGlobalMem});
+  }
+  gpus.versions = library_versions();
+  return gpus;
+}
+
+std::unique_ptr<Backend> make_backend(const CudaOptions& options) {
+  return std::make_unique<CudaBackend>(options);
+}
+
+std::unique_ptr<Memory> make_device_memory(int ordinal) {
+  return std::make_unique<DeviceMemory>(ordinal);
+}
+
+std::unique_ptr<Memory> make_pinned_memory() {
+  return std::make_unique<PinnedMemory>();
+}
+
+}  // namespace sluice::cuda

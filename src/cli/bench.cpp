@@ -1,6 +1,8 @@
 #include "cli/bench.h"
 
 #include <memory>
+#include <tuple>
+#include <utility>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -53,9 +55,10 @@ PreparedRow prepare(const std::string& file, const BenchOptions& options) {
 }
 
 std::string head(const MachineInfo& machine, int threads) {
-  return fmt::format("sluice {} ({})  |  {}\nmeasured now on {} thread{}: {:.0f} GFLOP/s fp32 peak, {:.1f} GB/s\n\n",
-                     version(), commit(), describe(machine), threads, threads == 1 ? "" : "s", machine.peak_gflops,
-                     machine.bandwidth_gbs);
+  const std::string on =
+      machine.gpu.empty() ? fmt::format(" on {} thread{}", threads, threads == 1 ? "" : "s") : std::string();
+  return fmt::format("sluice {} ({})  |  {}\nmeasured now{}: {}\n\n", version(), commit(), describe(machine), on,
+                     describe_ceilings(machine));
 }
 
 BenchmarkRow run_row(const PreparedRow& prepared, MachineInfo& machine) {
@@ -90,17 +93,17 @@ int run_bench(const BenchOptions& options) {
     log::warn("other processes keep about {:.1f} of {} cores busy: figures will be low", load, usable_cores());
   }
   MachineInfo machine;
-  int measured_threads = 0;
+  std::tuple<Device, int, DType> measured{Device::cpu, 0, DType::f32};
   std::vector<BenchmarkRow> rows;
   std::string notes;
   std::string ops;
   for (const PreparedRow& next : prepared) {
-    if (const int threads = session_options(next.job.settings).threads; threads != measured_threads) {
-      machine = measure_machine(threads);
-      measured_threads = threads;
-    }
+    const SessionOptions session = session_options(next.job.settings);
+    const std::tuple now{session.device, session.threads,
+                         session.device == Device::cuda ? next.spec.dtype : DType::f32};
+    if (now != std::exchange(measured, now)) machine = measure_for(next.spec, session);
     rows.push_back(run_row(next, machine));
-    if (rows.size() == 1) print(head(machine, measured_threads) + table_head());
+    if (rows.size() == 1) print(head(machine, session.threads) + table_head());
     print(table_lines(rows.back()));
     std::fflush(stdout);
     notes += table_notes(rows.back(), next.changes);

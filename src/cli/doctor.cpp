@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <fstream>
 #include <thread>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
+#include "device/cuda/cuda.h"
 #include "train/machine_info.h"
 
 namespace sluice::cli {
@@ -39,6 +41,8 @@ struct Findings {
   double load = 0;
   uint64_t available = 0;
   std::string huge_pages;
+  cuda::Gpus gpus;
+  bool driver_there = false;  // of NVIDIA's
 };
 
 Findings look() {
@@ -49,11 +53,24 @@ Findings look() {
   f.available = available_memory();
   f.huge_pages = chosen(first_line("/sys/kernel/mm/transparent_hugepage/enabled"));
   f.machine = measure_machine(usable_cores());
+  f.gpus = cuda::find_gpus();
+  f.driver_there = std::filesystem::exists("/dev/nvidiactl");
   return f;
 }
 
 std::string item(const std::string& name, const std::string& text) {
   return fmt::format("  {:<11} {}\n", name, text);
+}
+
+// A line for each GPU, or why there is none.
+std::string shown_gpus(const cuda::Gpus& gpus) {
+  if (gpus.list.empty()) return item("gpu", "none: " + gpus.why_none);
+  std::string text;
+  for (const cuda::Gpu& gpu : gpus.list) {
+    text += item("gpu", fmt::format("{}, {}, {} multiprocessors, sm_{}", gpu.name, format_bytes(gpu.memory_bytes),
+                                    gpu.num_sms, gpu.capability));
+  }
+  return text;
 }
 
 std::string shown(const Findings& f) {
@@ -66,14 +83,17 @@ std::string shown(const Findings& f) {
   text += item("huge pages", f.huge_pages.empty() ? "unknown" : f.huge_pages);
   text += item("load", fmt::format("{:.1f} cores busy with other processes", f.load));
   text += item("system", m.os);
+  text += shown_gpus(f.gpus);
   text += "\nmeasured\n";
   text += item("peak", fmt::format("{:.0f} GFLOP/s fp32 multiply-adds, {:.0f} a thread", m.peak_gflops,
                                    m.peak_gflops / m.cores));
   text += item("bandwidth", fmt::format("{:.1f} GB/s, read plus written", m.bandwidth_gbs));
   text += "\nsluice will use\n";
-  text += item("device", "cpu: ranks are threads of one process");
+  text += item("device", f.gpus.list.empty() ? "cpu: ranks are threads of one process"
+                                             : "cpu; with --device cuda the first GPU, shared by all ranks");
   text += item("threads", fmt::format("{} (--threads)", m.cores));
   text += item("kernels", fmt::format("{} vector code and matrix products of its own, built by {}", m.isa, m.compiler));
+  if (!f.gpus.versions.empty()) text += item("libraries", f.gpus.versions);
   return text;
 }
 
@@ -102,6 +122,21 @@ std::vector<std::string> problems(const Findings& f) {
         fmt::format("The processor offers no AVX2 ({} is used): expect a fraction of the usual speed; "
                     "inside a virtual machine pass the host's processor through.",
                     f.machine.isa));
+  }
+  if (f.driver_there && f.gpus.list.empty()) {
+    found.push_back(
+        fmt::format("There is a driver for a GPU, but {}: install the CUDA toolkit (nvcc on the PATH), a "
+                    "driver that is not older, and build again.",
+                    f.gpus.why_none));
+  }
+  if (!f.gpus.list.empty()) {
+    for (const char* library : {"no cuDNN", "no CUTLASS"}) {
+      if (f.gpus.versions.find(library) == std::string::npos) continue;
+      found.push_back(
+          fmt::format("Built with {}: the GPU takes slower kernels of sluice's own; run "
+                      "tools/fetch_cuda_headers.sh and build again.",
+                      library));
+    }
   }
   return found;
 }

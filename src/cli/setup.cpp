@@ -32,7 +32,11 @@ std::vector<fs::path> roots() {
 
 void add_shortcuts(Command& command, Shortcuts& shortcuts) {
   const std::vector<Option> options = {
-      {"--device", &shortcuts.device, "cpu, or ref: plain loops (default: cpu)", "cpu|ref", {"cpu", "ref"}},
+      {"--device",
+       &shortcuts.device,
+       "cpu; ref: plain loops; cuda: the first GPU (default: as configured)",
+       "cpu|ref|cuda",
+       {"cpu", "ref", "cuda"}},
       {"--threads", &shortcuts.threads, "compute threads of all ranks (default: one per core)", "N"},
       {"--async-comm", &shortcuts.async_comm, "collectives on threads of their own"}};
   command.options.insert(command.options.end(), options.begin(), options.end());

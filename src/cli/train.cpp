@@ -144,9 +144,9 @@ int run_train(const TrainOptions& options) {
       make_dataset(config, config.validation_dataset, "validation_dataset", spec);
   const TrainingJob job = training_job(config, spec, *dataset, validation.get());
 
-  const MachineInfo machine = measure_machine(session.threads);
+  const MachineInfo machine = measure_for(spec, session);
   const RunForecast forecast = forecast_run(spec, session, machine);
-  require_memory(forecast, available_memory());
+  require_memory(forecast, memory_for(session));
   const ParamCount parameters = param_count(spec.model);
   print(wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory",
                          options.file, format_magnitude(static_cast<double>(parameters.total)),

@@ -128,6 +128,8 @@ class Communicator {
   virtual Work do_send(Stream& after, const Tensor& data, int to, int tag, std::string_view what) = 0;
   virtual Work do_recv(Stream& after, const Tensor& data, int from, int tag, std::string_view what) = 0;
   virtual void do_barrier(Stream& stream, std::string_view what) = 0;
+  // out = in, both this rank's, in the order of `after`. The default is for host memory.
+  virtual void copy_local(Stream& after, const Tensor& out, const Tensor& in);
   // `members` are ranks of the world; this one is members[rank].
   virtual std::unique_ptr<Communicator> do_split(std::string axis, std::vector<int> members, int rank) = 0;
 
@@ -142,7 +144,7 @@ class Communicator {
   void check_summable(Collective kind, std::string_view what, const Tensor& t) const;
   void check_rows(std::string_view what, const Tensor& t, std::span<const int64_t> counts, std::string_view name) const;
   void check_peer(Collective kind, std::string_view what, int peer) const;
-  Work identity(const Tensor& out, const Tensor& in) const;
+  Work identity(Stream& after, const Tensor& out, const Tensor& in);
 
   std::string axis_;
   std::vector<int> members_;

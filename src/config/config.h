@@ -302,10 +302,7 @@ struct Benchmark {
     v("balance", balance, "[sluice] how tokens find experts; null: model.backend.fake_balanced_gate decides");
     v("skew", skew, "[sluice] balance skewed: load of the fullest expert over the mean", Range{.low = 1});
     v("local_shard", local_shard,
-      "[sluice] N: compute what one of N expert-parallel ranks does, without the others: 1/N of the experts, each in "
-      "the "
-      "place of N",
-      count);
+      "[sluice] N: as one of N expert-parallel ranks computes, alone, with 1/N of the experts", count);
     v("optimizer", optimizer, "[sluice] false: leave out the optimizer's step and its memory");
     v("row", row, "[sluice] label of the row in the table");
     v.section("published", published, "the published figures of the row");
@@ -363,8 +360,8 @@ struct Runtime {
 
   template <class V>
   void fields(V& v) {
-    v("device", device, "[sluice] cpu; ref: plain loops; meta: counts memory and time, computes nothing");
-    v("dtype", dtype, "[sluice] storage of parameters and activations");
+    v("device", device, "[sluice] cpu; ref: plain loops; cuda: a GPU; meta: counts memory and time only");
+    v("dtype", dtype, "[sluice] storage of parameters and activations; on cuda bf16 unless given");
     v("threads", threads, "[sluice] compute threads of the process; null: one per core", Range{1, 4096});
     v("async_comm", async_comm, "[sluice] in-process collectives on a thread of their own");
     v("deterministic", deterministic, "[sluice] same seed and layout give the same bits; on the CPU always so");

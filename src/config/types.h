@@ -148,10 +148,10 @@ constexpr auto spellings(Dtype) {
                                          {"float64", Dtype::f64}});
 }
 
-enum class DeviceKind { cpu, ref, meta };
+enum class DeviceKind { cpu, ref, cuda, meta };
 constexpr auto spellings(DeviceKind) {
   return std::to_array<Spelling<DeviceKind>>(
-      {{"cpu", DeviceKind::cpu}, {"ref", DeviceKind::ref}, {"meta", DeviceKind::meta}});
+      {{"cpu", DeviceKind::cpu}, {"ref", DeviceKind::ref}, {"cuda", DeviceKind::cuda}, {"meta", DeviceKind::meta}});
 }
 
 // The first word a value goes by.

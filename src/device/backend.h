@@ -64,6 +64,8 @@ class Backend : public ExecutesAll<AllOps> {
   // later begins (`from` may be dropped after the call).
   virtual void read(const Tensor& t, void* to);
   virtual void write(const Tensor& t, const void* from);
+  // Returns when everything run so far has ended: to time it.
+  virtual void synchronize() {}
 
   // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>

@@ -38,13 +38,15 @@ dataset: {_target_: mock, seq_len: 512}
 OpProfile probe(int threads) {
   const RunSpec spec = resolve(config::parse(kProbe, "probe"), 1);
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
-  OpProfiler profiler;
+  OpProfile profile;
   run_session(spec, {.threads = threads}, dataset, [&](Trainer& trainer) {
     trainer.step(0);  // pages and caches warm up
+    OpProfiler profiler(trainer.context().backend());
     const ObserverScope scope(trainer.context(), profiler);
     trainer.step(1);
+    profile = profiler.profile(0);
   });
-  return profiler.profile(0);
+  return profile;
 }
 
 }  // namespace

@@ -26,9 +26,12 @@ struct RankResult {
 
 // One step from barrier to barrier: as long as the slowest rank's.
 double timed_step(Trainer& trainer, int64_t step, StepResult& result) {
+  Backend& backend = trainer.context().backend();
+  backend.synchronize();
   trainer.mesh().world.barrier(trainer.context().compute(), "begin of a timed step");
   const Stopwatch watch;
   result = trainer.step(step);
+  backend.synchronize();
   trainer.mesh().world.barrier(trainer.context().compute(), "end of a timed step");
   return watch.seconds();
 }
@@ -40,10 +43,13 @@ class RankRun {
       : trainer_(trainer), row_(row), forecast_(forecast), progress_(progress) {}
 
   RankResult run(bool profile_ops) {
-    LoadMeter load(trainer_.spec().model.num_experts);
-    {
-      const ObserverScope watching(trainer_.context(), load);
-      for (int64_t step = 0; step < trainer_.spec().steps; ++step) one_step(step);
+    LoadMeter load(trainer_.context().backend(), trainer_.spec().model.num_experts);
+    // To look at the load takes time: not in a timed step, unless there are no others.
+    const int64_t looked_at = std::max<int64_t>(row_.warmup_steps - 1, 0);
+    for (int64_t step = 0; step < trainer_.spec().steps; ++step) {
+      std::optional<ObserverScope> watching;
+      if (step == looked_at) watching.emplace(trainer_.context(), load);
+      one_step(step);
     }
     if (profile_ops) profile(trainer_.spec().steps);
     return {load.load_factor(), trainer_.ledger().peak(), trainer_.runtime().grown()};
@@ -72,7 +78,7 @@ class RankRun {
 
   // All ranks take the step; the first one's operations are timed.
   void profile(int64_t step) {
-    OpProfiler profiler;
+    OpProfiler profiler(trainer_.context().backend());
     StepResult result;
     const ObserverScope watching(trainer_.context(), profiler);
     const double seconds = timed_step(trainer_, step, result);
@@ -124,7 +130,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   }
   SessionOptions options = session_options(config);
   const RunForecast forecast = forecast_run(spec, options, machine);
-  require_memory(forecast, available_memory());
+  require_memory(forecast, memory_for(options));
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
 
   BenchmarkRow row;
@@ -153,7 +159,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   progress.finish();
 
   // Where other processes disturbed the first measurement of the machine, the second one may be truer.
-  machine.take_best(measure_machine(options.threads));
+  machine.take_best(measure_for(spec, options));
   const RunForecast best = forecast_run(spec, options, machine);
   row.peak_tflops = config.benchmark.peak_tflops.value_or(best.roof.flops * 1e-12);
   row.roofline_seconds = best.roofline_seconds;

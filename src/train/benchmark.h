@@ -24,7 +24,7 @@ struct BenchmarkRow {
   std::string model;   // "Qwen3-30B-A3B"
   std::string config;  // the file
   std::string scale;   // "laptop", "tiny", "full"
-  std::string device;  // "cpu", "ref"
+  std::string device;  // "cpu", "ref", "cuda"
   int threads = 1;     // of all ranks together
   Layout layout;
   int64_t warmup_steps = 0;
@@ -33,7 +33,7 @@ struct BenchmarkRow {
   double gflop_per_token = 0;
   double peak_tflops = 0;  // of a rank
   double roofline_seconds = 0;
-  double load_factor = 1;  // fullest expert over the mean, averaged over layers, micro-batches and ranks
+  double load_factor = 1;  // fullest expert over the mean, averaged over layers, micro-batches and ranks of a step
   uint64_t max_memory_bytes = 0;
   uint64_t planned_memory_bytes = 0;
   std::vector<std::string> grown;     // arenas that needed more than was planned

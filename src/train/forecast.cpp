@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/text.h"
+#include "device/cuda/cuda.h"
 #include "model/family.h"
 
 namespace sluice {
@@ -10,7 +11,7 @@ namespace sluice {
 RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, const MachineInfo& machine) {
   const double ranks = spec.mesh.world;
   DeviceModel device;
-  device.target = {.row_align = 1, .workers = options.threads};
+  device.target = target_of(options.device, options.threads);
   device.peak_flops = machine.peak_gflops * 1e9 / ranks;
   device.bandwidth = machine.bandwidth_gbs * 1e9 / ranks;
   device.op_overhead_s = 0;
@@ -41,6 +42,31 @@ void require_memory(const RunForecast& forecast, uint64_t available_bytes) {
           "--memory.recompute full");
 }
 
+MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options) {
+  return options.device == Device::cuda ? measure_gpu(spec.dtype) : measure_machine(options.threads);
+}
+
+uint64_t memory_for(const SessionOptions& options) {
+  return options.device == Device::cuda ? cuda::free_memory(0) : available_memory();
+}
+
+namespace {
+
+Device device_of(config::DeviceKind kind) {
+  switch (kind) {
+    case config::DeviceKind::ref:
+      return Device::ref;
+    case config::DeviceKind::cuda:
+      return Device::cuda;
+    case config::DeviceKind::cpu:
+    case config::DeviceKind::meta:
+      break;
+  }
+  return Device::cpu;
+}
+
+}  // namespace
+
 SessionOptions session_options(const Config& config) {
   if (config.runtime.device == config::DeviceKind::meta) {
     throw user_error("runtime.device meta computes nothing")
@@ -48,7 +74,7 @@ SessionOptions session_options(const Config& config) {
         .advise("sluice plan runs a configuration on it");
   }
   SessionOptions options;
-  options.device = config.runtime.device == config::DeviceKind::ref ? Device::ref : Device::cpu;
+  options.device = device_of(config.runtime.device);
   options.threads = static_cast<int>(config.runtime.threads.value_or(usable_cores()));
   options.comm = {.timeout_s = config.watchdog_seconds(), .async = config.runtime.async_comm};
   return options;

@@ -21,6 +21,10 @@ RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, con
 // Throws a user error when the run needs more memory than can be had.
 void require_memory(const RunForecast& forecast, uint64_t available_bytes);
 
+// The machine as the run uses it, and the bytes that the run can have there.
+MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options);
+uint64_t memory_for(const SessionOptions& options);
+
 // How the configuration asks for it to be run here. User error for a device that computes nothing.
 SessionOptions session_options(const Config& config);
 

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "tensor/dtype.h"
+
 namespace sluice {
 
 struct MachineInfo {
@@ -13,8 +15,12 @@ struct MachineInfo {
   uint64_t memory_bytes = 0;
   std::string os;
   std::string compiler;
-  double peak_gflops = 0;    // f32 multiply-adds, all threads, measured
-  double bandwidth_gbs = 0;  // read plus written, all threads, measured
+  // "NVIDIA H200", and "CUDA 13.0, driver 13.0, ...": where the figures below are a GPU's; else empty.
+  std::string gpu;
+  std::string libraries;
+  DType peak_dtype = DType::f32;
+  double peak_gflops = 0;    // measured: multiply-adds of all threads; on a GPU a large product
+  double bandwidth_gbs = 0;  // measured: read plus written, by all threads or on the GPU
 
   // Keeps the better figures of two measurements: other processes only ever make them worse.
   void take_best(const MachineInfo& other);
@@ -32,8 +38,12 @@ double busy_cores();
 
 // Measures on `threads` threads; well under a second.
 MachineInfo measure_machine(int threads);
+// The machine with the first GPU, which computes in `dtype`; a second or two. User error where there is no GPU.
+MachineInfo measure_gpu(DType dtype);
 
-// "2 x Intel(R) Xeon(R) Processor, AVX-512, 23.5 GiB"
+// "2 x Intel(R) Xeon(R) Processor, AVX-512, 23.5 GiB", "NVIDIA H200, 140 GiB"
 std::string describe(const MachineInfo& machine);
+// "430 GFLOP/s fp32 peak, 20.6 GB/s"
+std::string describe_ceilings(const MachineInfo& machine);
 
 }  // namespace sluice

@@ -1,17 +1,22 @@
 #include "train/non_finite.h"
 
 #include <cmath>
+#include <vector>
 
 namespace sluice {
 
-int64_t count_non_finite(const Tensor& t) {
+int64_t count_non_finite(Backend& backend, const Tensor& t) {
   if (!is_float(t.dtype()) || t.numel() == 0) return 0;
   return dispatch_float(t.dtype(), [&](auto type) {
     using T = decltype(type);
     int64_t bad = 0;
     const int64_t inner = t.shape().inner();
+    // From the first row to the last, with what may lie between them.
+    const int64_t span = (t.dim(0) - 1) * t.stride() + inner;
+    std::vector<T> copy(static_cast<size_t>(span));
+    backend.read(Tensor(t.raw(), {span}, t.dtype()), copy.data());
     for (int64_t row = 0; row < t.dim(0); ++row) {
-      const T* values = t.data<T>() + row * t.stride();
+      const T* values = copy.data() + row * t.stride();
       for (int64_t i = 0; i < inner; ++i) bad += std::isfinite(static_cast<double>(values[i])) ? 0 : 1;
     }
     return bad;
@@ -28,14 +33,14 @@ void FirstBadTensor::report(const OpRecord& record, const OpTensor& tensor, int6
 void FirstBadTensor::before(const OpRecord& record) {
   for (const OpTensor& t : record.tensors) {
     if (t.access == Access::out) continue;
-    if (const int64_t bad = count_non_finite(t.tensor); bad > 0) report(record, t, bad, "input");
+    if (const int64_t bad = count_non_finite(ctx_.backend(), t.tensor); bad > 0) report(record, t, bad, "input");
   }
 }
 
 void FirstBadTensor::after(const OpRecord& record) {
   for (const OpTensor& t : record.tensors) {
     if (t.access == Access::in) continue;
-    if (const int64_t bad = count_non_finite(t.tensor); bad > 0) report(record, t, bad, "output");
+    if (const int64_t bad = count_non_finite(ctx_.backend(), t.tensor); bad > 0) report(record, t, bad, "output");
   }
 }
 

@@ -7,8 +7,8 @@
 
 namespace sluice {
 
-// Values of a floating tensor that are NaN or infinite. Reads real memory on the host.
-int64_t count_non_finite(const Tensor& t);
+// Values of a floating tensor that are NaN or infinite.
+int64_t count_non_finite(Backend& backend, const Tensor& t);
 
 class FirstBadTensor : public OpObserver {
  public:

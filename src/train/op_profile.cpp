@@ -36,10 +36,12 @@ double OpProfile::roof_seconds() const {
 }
 
 void OpProfiler::before(const OpRecord& /*record*/) {
+  backend_.synchronize();
   begin_ = steady_seconds();
 }
 
 void OpProfiler::after(const OpRecord& record) {
+  backend_.synchronize();
   const double seconds = steady_seconds() - begin_;
   auto found = totals_.find(record.name);
   if (found == totals_.end()) {
@@ -58,12 +60,14 @@ OpProfile OpProfiler::profile(double step_seconds) const {
 }
 
 void LoadMeter::after(const OpRecord& record) {
-  if (record.name != SoftmaxTopKForward::name && record.name != ForcedGate::name) return;
+  const auto routes = {SoftmaxTopKForward::name, SigmoidTopKForward::name, ForcedGate::name};
+  if (std::find(routes.begin(), routes.end(), record.name) == routes.end()) return;
   for (const OpTensor& t : record.tensors) {
     if (t.name != "experts" || t.tensor.numel() == 0) continue;
+    std::vector<int32_t> experts(static_cast<size_t>(t.tensor.numel()));
+    backend_.read(t.tensor, experts.data());
     std::fill(counts_.begin(), counts_.end(), 0);
-    const int32_t* experts = t.tensor.data<int32_t>();
-    for (int64_t i = 0; i < t.tensor.numel(); ++i) ++counts_.at(static_cast<size_t>(experts[i]));
+    for (const int32_t expert : experts) ++counts_.at(static_cast<size_t>(expert));
     const double mean = static_cast<double>(t.tensor.numel()) / static_cast<double>(counts_.size());
     sum_ += static_cast<double>(*std::max_element(counts_.begin(), counts_.end())) / mean;
     ++decisions_;

@@ -41,19 +41,23 @@ struct OpProfile {
 
 class OpProfiler : public OpObserver {
  public:
+  // Each operation is timed alone: the backend is waited for before and after it.
+  explicit OpProfiler(Backend& backend) : backend_(backend) {}
+
   void before(const OpRecord& record) override;
   void after(const OpRecord& record) override;
   OpProfile profile(double step_seconds) const;
 
  private:
+  Backend& backend_;
   double begin_ = 0;
   std::map<std::string, OpTotals, std::less<>> totals_;
 };
 
-// How unevenly tokens go to experts: looks at each routing decision.
+// How unevenly tokens go to experts: reads each routing decision.
 class LoadMeter : public OpObserver {
  public:
-  explicit LoadMeter(int64_t num_experts) : counts_(static_cast<size_t>(num_experts)) {}
+  LoadMeter(Backend& backend, int64_t num_experts) : backend_(backend), counts_(static_cast<size_t>(num_experts)) {}
 
   void after(const OpRecord& record) override;
   // The fullest expert's tokens over the mean, averaged over layers and micro-batches seen; 1 when nothing was.
@@ -61,6 +65,7 @@ class LoadMeter : public OpObserver {
   int64_t decisions() const { return decisions_; }
 
  private:
+  Backend& backend_;
   std::vector<int64_t> counts_;
   double sum_ = 0;
   int64_t decisions_ = 0;

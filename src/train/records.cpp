@@ -36,6 +36,9 @@ Json machine_json(const MachineInfo& machine) {
           {"memory_bytes", machine.memory_bytes},
           {"os", machine.os},
           {"compiler", machine.compiler},
+          {"gpu", machine.gpu.empty() ? Json(nullptr) : Json(machine.gpu)},
+          {"libraries", machine.libraries.empty() ? Json(nullptr) : Json(machine.libraries)},
+          {"peak_dtype", name_of(machine.peak_dtype)},
           {"peak_gflops", machine.peak_gflops},
           {"bandwidth_gbs", machine.bandwidth_gbs}};
 }

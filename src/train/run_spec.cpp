@@ -34,16 +34,19 @@ GateKind gate_kind(config::Balance balance) {
   return GateKind::spread;
 }
 
-DType dtype_of(config::Dtype dtype, bool computes) {
-  switch (dtype) {
+DType dtype_of(const Config& config, Purpose purpose) {
+  const config::DeviceKind device = config.runtime.device;
+  if (device == config::DeviceKind::cuda && !config.is_set("runtime.dtype")) return DType::bf16;
+  switch (config.runtime.dtype) {
     case config::Dtype::f64:
       return DType::f64;
     case config::Dtype::f32:
       return DType::f32;
     case config::Dtype::bf16:
-      if (!computes) return DType::bf16;
       break;
   }
+  const bool on_cpu = device == config::DeviceKind::cpu || device == config::DeviceKind::ref;
+  if (purpose == Purpose::plan || !on_cpu) return DType::bf16;
   throw user_error("runtime.dtype bf16 is not available on the CPU").advise("use f32 (or f64, slowly)");
 }
 
@@ -175,8 +178,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.local_shard = config.benchmark.local_shard;
   spec.reshard_after_forward = d.moe.reshard_after_forward;
   spec.reshard_experts = d.moe.experts_reshard_after_forward.value_or(d.moe.reshard_after_forward);
-  spec.dtype =
-      dtype_of(config.runtime.dtype, purpose == Purpose::run && config.runtime.device != config::DeviceKind::meta);
+  spec.dtype = dtype_of(config, purpose);
   spec.optimize = config.benchmark.optimizer;
   spec.optimizer = {.beta1 = config.optimizer.betas.at(0),
                     .beta2 = config.optimizer.betas.at(1),

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "comm/cuda/cuda_mover.h"
 #include "device/cpu/cpu_backend.h"
+#include "device/cuda/cuda.h"
 
 namespace sluice {
 
@@ -74,21 +76,45 @@ RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, con
   return plan_ranks(spec, {rank}, device, network).front();
 }
 
-std::unique_ptr<Backend> make_backend(Device device, Pool& pool) {
-  if (device == Device::ref) return std::make_unique<RefBackend>();
-  return std::make_unique<CpuBackend>(pool);
+Hardware hardware_of(Device device, int threads) {
+  const auto host = [](int) { return std::make_unique<HostMemory>(); };
+  switch (device) {
+    case Device::ref:
+      return {.backend = [](int) { return std::make_unique<RefBackend>(); }, .memory = host};
+    case Device::cuda: {
+      constexpr int kGpu = 0;
+      if (const std::string reason = cuda::find_gpus().why_none; !reason.empty()) {
+        throw user_error("runtime.device cuda: {}", reason).advise("leave it out to compute on the CPU");
+      }
+      return {.backend = [](int) { return cuda::make_backend({.ordinal = kGpu}); },
+              .memory = [](int) { return cuda::make_device_memory(kGpu); },
+              .mover = [](int) { return cuda::make_mover(kGpu); }};
+    }
+    case Device::cpu:
+      break;
+  }
+  const auto pool = std::make_shared<Pool>(threads);
+  return {.backend = [pool](int) { return std::make_unique<CpuBackend>(*pool); }, .memory = host};
+}
+
+Target target_of(Device device, int threads) {
+  if (device == Device::cuda) return {.row_align = cuda::CudaOptions{}.row_align, .platform = Platform::cuda};
+  return {.row_align = 1, .workers = device == Device::ref ? 1 : threads};
 }
 
 void run_session(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset,
                  const std::function<void(Trainer&)>& body) {
-  Pool pool(options.threads);
-  run_ranks(spec.mesh.world, options.comm, [&](Communicator& world) {
-    const auto backend = make_backend(options.device, pool);
+  const Hardware hardware = options.hardware.backend ? options.hardware : hardware_of(options.device, options.threads);
+  InprocOptions comm = options.comm;
+  comm.mover = hardware.mover;
+  run_ranks(spec.mesh.world, comm, [&](Communicator& world) {
+    const auto backend = hardware.backend(world.rank());
     const RankPlan plan = plan_rank(spec, world.rank(), {.target = backend->target()}, {});
     if (options.planned) options.planned(plan);
-    HostMemory memory;
-    Trainer trainer(spec, {backend.get(), &memory, &world}, &dataset, &plan.sizes);
+    const auto memory = hardware.memory(world.rank());
+    Trainer trainer(spec, {backend.get(), memory.get(), &world}, &dataset, &plan.sizes);
     body(trainer);
+    backend->synchronize();  // before memory that peers may read is given back
   });
 }
 

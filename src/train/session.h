@@ -35,17 +35,28 @@ std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ra
                                  const NetworkModel& network, const PlanWatch& watch = {});
 RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network);
 
-enum class Device : uint8_t { cpu, ref };
+enum class Device : uint8_t { cpu, ref, cuda };
+
+// What the ranks of a process compute on; each function is called on the rank's thread.
+struct Hardware {
+  std::function<std::unique_ptr<Backend>(int rank)> backend;
+  std::function<std::unique_ptr<Memory>(int rank)> memory;
+  MoverFactory mover = {};  // null: memory is the host's
+};
+// `threads`: of the pool all ranks share. On cuda all ranks share the first GPU. User error where there is none.
+Hardware hardware_of(Device device, int threads);
+// What plans for it count with.
+Target target_of(Device device, int threads);
 
 struct SessionOptions {
   Device device = Device::cpu;
   int threads = 1;  // of the pool all ranks share
   InprocOptions comm;
+  // Instead of what `device` names.
+  Hardware hardware = {};
   // Told of each rank's plan before the rank starts, on its thread.
   std::function<void(const RankPlan&)> planned = {};
 };
-
-std::unique_ptr<Backend> make_backend(Device device, Pool& pool);
 
 // Runs `body` on every rank of the spec's mesh, each on a thread with its own trainer, whose memory is planned first.
 // The first error of any rank ends all and is thrown. `dataset` must outlive the call.

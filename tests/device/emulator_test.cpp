@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "emulation/streams.h"
+
 namespace sluice::emulation {
 namespace {
 
@@ -86,6 +88,58 @@ TEST(Emulator, RefusesWhatTheHardwareRefuses) {
   EXPECT_EQ(launch({1, 65536, 1}, {32, 1, 1}, 0), "a launch with a grid of 1 x 65536 x 1");
   EXPECT_EQ(launch({0, 1, 1}, {32, 1, 1}, 0), "a launch with a grid of 0 x 1 x 1");
   EXPECT_EQ(launch({1, 1, 1}, {32, 1, 1}, 228 * 1024), "a launch with 233472 bytes of shared memory");
+}
+
+TEST(EmulatedStreams, RunWhatTheyHoldInOrderWhenItIsWaitedFor) {
+  StreamQueue* stream = make_stream();
+  std::string seen;
+  put(stream, [&] { seen += 'a'; });
+  put(stream, [&] { seen += 'b'; });
+  EXPECT_EQ(seen, "");
+  finish(stream);
+  EXPECT_EQ(seen, "ab");
+  put(nullptr, [&] { seen += 'c'; });
+  EXPECT_EQ(seen, "abc") << "the null stream does not wait";
+  put(stream, [&] { seen += 'd'; });
+  drop_stream(stream);
+  EXPECT_EQ(seen, "abcd");
+}
+
+TEST(EmulatedStreams, AnEventOrdersStreamsAndOnlyThem) {
+  StreamQueue *one = make_stream(), *other = make_stream();
+  EventPoint* event = make_event();
+  std::string seen;
+  put(one, [&] { seen += 'a'; });
+  record(event, one);
+  put(one, [&] { seen += 'b'; });
+  wait(other, event);
+  put(other, [&] { seen += 'c'; });
+  EXPECT_FALSE(reached(event));
+  finish(other);
+  EXPECT_EQ(seen, "ac") << "what came before the event, and no more of the other stream";
+  EXPECT_TRUE(reached(event));
+  // As recorded when it was waited for.
+  wait(other, event);
+  record(event, one);
+  put(other, [&] { seen += 'd'; });
+  finish(other);
+  EXPECT_EQ(seen, "acd");
+  finish(event);
+  EXPECT_EQ(seen, "acdb");
+  drop_event(event);
+  drop_stream(one);
+  drop_stream(other);
+}
+
+TEST(EmulatedStreams, WorkThatIsNotOrderedReadsOldData) {
+  StreamQueue *writer = make_stream(), *reader = make_stream();
+  int value = 1, read = 0;
+  put(writer, [&] { value = 2; });
+  put(reader, [&] { read = value; });
+  finish(reader);
+  EXPECT_EQ(read, 1);
+  drop_stream(writer);
+  drop_stream(reader);
 }
 
 }  // namespace

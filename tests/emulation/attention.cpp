@@ -5,6 +5,7 @@
 
 #include "device/cuda/attention_graph.h"
 #include "device/ref/ref_backend.h"
+#include "emulation/streams.h"
 
 namespace sluice::cuda {
 
@@ -12,14 +13,11 @@ namespace {
 
 constexpr size_t kWorkspace = 256;
 
-class Loops final : public AttentionPlan {
+class Loops {
  public:
   explicit Loops(const AttentionProblem& problem) : p_(problem) {}
 
-  const std::string& name() const override { return name_; }
-  size_t workspace() const override { return kWorkspace; }
-
-  void run(const AttentionOperands& at, void* workspace) override {
+  void run(const AttentionOperands& at, void* workspace) {
     const int64_t rows = p_.batch * p_.seq_len;
     const AttentionSpec spec{.seq_len = p_.seq_len, .window = p_.window, .scale = p_.scale};
     const Tensor q = heads(at.q, p_.heads, p_.dim, p_.strides.q), k = heads(at.k, p_.kv_heads, p_.dim, p_.strides.k);
@@ -69,20 +67,38 @@ class Loops final : public AttentionPlan {
   }
 
   AttentionProblem p_;
-  std::string name_ = "loops";
   RefBackend ref_;
+};
+
+class LoopsPlan final : public AttentionPlan {
+ public:
+  LoopsPlan(const AttentionProblem& problem, emulation::StreamQueue* stream) : problem_(problem), stream_(stream) {}
+
+  const std::string& name() const override { return name_; }
+  size_t workspace() const override { return kWorkspace; }
+  void run(const AttentionOperands& at, void* workspace) override {
+    emulation::put(stream_, [problem = problem_, at, workspace] { Loops(problem).run(at, workspace); });
+  }
+
+ private:
+  AttentionProblem problem_;
+  emulation::StreamQueue* stream_;
+  std::string name_ = "loops";
 };
 
 }  // namespace
 
-struct AttentionGraphs::State {};
-AttentionGraphs::AttentionGraphs(void* /*stream*/) {}
-AttentionGraphs::AttentionGraphs(const DescribedGpu& /*gpu*/) {}
+struct AttentionGraphs::State {
+  emulation::StreamQueue* stream = nullptr;
+};
+AttentionGraphs::AttentionGraphs(void* stream)
+    : state_(std::make_unique<State>(State{static_cast<emulation::StreamQueue*>(stream)})) {}
+AttentionGraphs::AttentionGraphs(const DescribedGpu& /*gpu*/) : state_(std::make_unique<State>()) {}
 AttentionGraphs::~AttentionGraphs() = default;
 
 AttentionGraphs::Built AttentionGraphs::build(const AttentionProblem& problem, size_t most_workspace) {
   if (kWorkspace > most_workspace) return {.plan = nullptr, .why_none = "the workspace is too small"};
-  return {.plan = std::make_unique<Loops>(problem), .why_none = {}};
+  return {.plan = std::make_unique<LoopsPlan>(problem, state_->stream), .why_none = {}};
 }
 
 bool AttentionGraphs::available() {

@@ -1,9 +1,10 @@
 // The part of the CUDA runtime that sluice's kernels and their host code use, carried out on the CPU: this folder
 // stands before the toolkit on the include path of the library `sluice_cuda_emulated`. Device memory is host memory,
-// streams are synchronous, and a launch runs its blocks one after the other, the threads of a block as fibers that take
-// turns at barriers and warp exchanges (emulator.h). Limits of the hardware are checked: block and grid sizes, shared
-// memory, who may miss a barrier. Arithmetic is the host's; nothing here says anything about speed.
-// A kernel that runs here under AddressSanitizer reads and writes where it should, whatever the GPU then makes of it.
+// streams run what they hold when it is waited for (streams.h), and a launch runs its blocks one after the other, the
+// threads of a block as fibers that take turns at barriers and warp exchanges (emulator.h). Limits of the hardware are
+// checked: block and grid sizes, shared memory, who may miss a barrier. Arithmetic is the host's; nothing here says
+// anything about speed. A kernel that runs here under AddressSanitizer reads and writes where it should, whatever the
+// GPU then makes of it.
 #pragma once
 
 #include <algorithm>
@@ -17,6 +18,7 @@
 #include <utility>
 
 #include "emulation/emulator.h"
+#include "emulation/streams.h"
 
 #define __host__
 #define __device__
@@ -40,8 +42,8 @@ inline constexpr int warpSize = 32;
 // --- host side --------------------------------------------------------------------------------------------------
 
 enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorNotReady = 600 };
-using cudaStream_t = struct CUstream_st*;
-using cudaEvent_t = struct CUevent_st*;
+using cudaStream_t = sluice::emulation::StreamQueue*;
+using cudaEvent_t = sluice::emulation::EventPoint*;
 enum cudaMemcpyKind {
   cudaMemcpyHostToDevice = 1,
   cudaMemcpyDeviceToHost = 2,
@@ -93,7 +95,7 @@ inline cudaError_t cudaRuntimeGetVersion(int* version) {
   return *version = 0, cudaSuccess;
 }
 inline cudaError_t cudaDeviceSynchronize() {
-  return cudaSuccess;
+  return sluice::emulation::finish_all_streams(), cudaSuccess;
 }
 
 inline cudaError_t cudaMalloc(void** data, size_t bytes) {
@@ -101,7 +103,7 @@ inline cudaError_t cudaMalloc(void** data, size_t bytes) {
   return *data != nullptr ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 inline cudaError_t cudaFree(void* data) {
-  return std::free(data), cudaSuccess;
+  return sluice::emulation::finish_all_streams(), std::free(data), cudaSuccess;
 }
 inline cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) {
   return cudaMalloc(data, bytes);
@@ -109,51 +111,53 @@ inline cudaError_t cudaHostAlloc(void** data, size_t bytes, unsigned) {
 inline cudaError_t cudaFreeHost(void* data) {
   return cudaFree(data);
 }
-inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t) {
-  if (bytes > 0) std::memmove(to, from, bytes);
+inline cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind, cudaStream_t stream) {
+  if (bytes > 0) sluice::emulation::put(stream, [=] { std::memmove(to, from, bytes); });
   return cudaSuccess;
 }
 inline cudaError_t cudaMemcpy2DAsync(void* to, size_t to_pitch, const void* from, size_t from_pitch, size_t width,
-                                     size_t height, cudaMemcpyKind, cudaStream_t) {
-  for (size_t i = 0; i < height; ++i) {
-    std::memmove(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch, width);
-  }
+                                     size_t height, cudaMemcpyKind, cudaStream_t stream) {
+  sluice::emulation::put(stream, [=] {
+    for (size_t i = 0; i < height; ++i) {
+      std::memmove(static_cast<char*>(to) + i * to_pitch, static_cast<const char*>(from) + i * from_pitch, width);
+    }
+  });
   return cudaSuccess;
 }
-inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t) {
-  if (bytes > 0) std::memset(data, value, bytes);
+inline cudaError_t cudaMemsetAsync(void* data, int value, size_t bytes, cudaStream_t stream) {
+  if (bytes > 0) sluice::emulation::put(stream, [=] { std::memset(data, value, bytes); });
   return cudaSuccess;
 }
 
 inline cudaError_t cudaStreamCreateWithPriority(cudaStream_t* stream, unsigned, int) {
-  return *stream = nullptr, cudaSuccess;
+  return *stream = sluice::emulation::make_stream(), cudaSuccess;
 }
 inline cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
   return *least = *greatest = 0, cudaSuccess;
 }
-inline cudaError_t cudaStreamDestroy(cudaStream_t) {
-  return cudaSuccess;
+inline cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  return sluice::emulation::drop_stream(stream), cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
-  return cudaSuccess;
+inline cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
+  return sluice::emulation::finish(stream), cudaSuccess;
 }
-inline cudaError_t cudaStreamWaitEvent(cudaStream_t, cudaEvent_t, unsigned = 0) {
-  return cudaSuccess;
+inline cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned = 0) {
+  return sluice::emulation::wait(stream, event), cudaSuccess;
 }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  return *event = nullptr, cudaSuccess;
+  return *event = sluice::emulation::make_event(), cudaSuccess;
 }
-inline cudaError_t cudaEventDestroy(cudaEvent_t) {
-  return cudaSuccess;
+inline cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  return sluice::emulation::drop_event(event), cudaSuccess;
 }
-inline cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t) {
-  return cudaSuccess;
+inline cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  return sluice::emulation::record(event, stream), cudaSuccess;
 }
-inline cudaError_t cudaEventSynchronize(cudaEvent_t) {
-  return cudaSuccess;
+inline cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  return sluice::emulation::finish(event), cudaSuccess;
 }
-inline cudaError_t cudaEventQuery(cudaEvent_t) {
-  return cudaSuccess;
+inline cudaError_t cudaEventQuery(cudaEvent_t event) {
+  return sluice::emulation::reached(event) ? cudaSuccess : cudaErrorNotReady;
 }
 inline cudaError_t cudaEventElapsedTime(float* ms, cudaEvent_t, cudaEvent_t) {
   return *ms = 0, cudaSuccess;
@@ -173,10 +177,12 @@ struct cudaLaunchConfig_t {
 };
 template <class... Params, class... Args>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Params...), Args&&... args) {
-  const std::tuple<Params...> held(std::forward<Args>(args)...);
-  sluice::emulation::run({config->gridDim.x, config->gridDim.y, config->gridDim.z},
-                         {config->blockDim.x, config->blockDim.y, config->blockDim.z}, config->dynamicSmemBytes,
-                         [&] { std::apply(kernel, held); });
+  const auto index = [](const dim3& d) { return sluice::emulation::Index{d.x, d.y, d.z}; };
+  sluice::emulation::put(
+      config->stream, [kernel, held = std::tuple<Params...>(std::forward<Args>(args)...), grid = index(config->gridDim),
+                       block = index(config->blockDim), shared = config->dynamicSmemBytes] {
+        sluice::emulation::run(grid, block, shared, [&] { std::apply(kernel, held); });
+      });
   return cudaSuccess;
 }
 

@@ -4,8 +4,8 @@
 
 namespace sluice::emulation {
 
-std::unique_ptr<Backend> make_backend(int row_align) {
-  return cuda::make_backend({.row_align = row_align, .synchronous = true});
+std::unique_ptr<Backend> make_backend(int row_align, bool synchronous) {
+  return cuda::make_backend({.row_align = row_align, .synchronous = synchronous});
 }
 
 std::unique_ptr<Memory> make_memory() {

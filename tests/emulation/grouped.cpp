@@ -4,6 +4,7 @@
 #include "device/cuda/grouped_kernels.h"
 #include "device/cuda/grouped_problems.h"
 #include "emulation/emulated.h"
+#include "emulation/streams.h"
 
 namespace sluice::cuda {
 
@@ -24,7 +25,6 @@ T& at(T* data, int64_t stride, bool by_columns, int64_t i, int64_t j) {
 
 template <class D>
 void multiply(const GroupedProblems& problems, bool a_by_columns, bool b_by_columns, bool accumulate) {
-  ++products;
   for (int64_t e = 0; e < problems.num_experts; ++e) {
     const int32_t* sizes = problems.sizes + 3 * e;
     const int64_t m = sizes[0], n = sizes[1], k = sizes[2];
@@ -55,14 +55,18 @@ void multiply(const GroupedProblems& problems, bool a_by_columns, bool b_by_colu
 
 bool run_grouped(Device& device, const GroupedGemm& op, const Tensor& scratch) {
   const auto problems = make_problems(device, op, scratch);
-  if (problems) multiply<bf16>(*problems, false, op.trans_w, false);
-  return problems.has_value();
+  if (!problems) return false;
+  ++products;
+  emulation::put(device.stream(), [p = *problems, trans_w = op.trans_w] { multiply<bf16>(p, false, trans_w, false); });
+  return true;
 }
 
 bool run_grouped(Device& device, const GroupedGemmWeight& op, const Tensor& scratch) {
   const auto problems = make_problems(device, op, scratch);
-  if (problems) multiply<float>(*problems, true, false, true);
-  return problems.has_value();
+  if (!problems) return false;
+  ++products;
+  emulation::put(device.stream(), [p = *problems] { multiply<float>(p, true, false, true); });
+  return true;
 }
 
 std::string grouped_version() {

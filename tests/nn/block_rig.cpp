@@ -50,6 +50,7 @@ void poison_free(Arena& arena) {
 
 BlockRig::BlockRig(TestContext& tc, const BlockKind& kind)
     : tc_(tc),
+      memory_(tc.more_memory()),
       ep_(world_.communicator(0)),
       config_(config_of(kind)),
       block_("block", config_, {.ep = ep_.get()}),
@@ -58,7 +59,7 @@ BlockRig::BlockRig(TestContext& tc, const BlockKind& kind)
   y_ = tc.empty(x_.shape());
   dx_ = tc.empty(x_.shape());
   variables_.push_back({"x", x_});
-  input_.cos_sin = tc.empty({kSeqLen, config_.rope_dim()});
+  input_.cos_sin = tc.empty({kSeqLen, config_.rope_dim()}, tc.accumulator());
   tc->run(RopeTable{.cos_sin = input_.cos_sin, .theta = 100});
   input_.sample_ids = tc.of({kSequences}, DType::i64, {3, 8});
   draw_input();

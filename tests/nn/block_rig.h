@@ -34,10 +34,10 @@ class BlockRig {
   std::vector<Tensor> backward(Context& ctx, const Tensor& dy, const RecomputePolicy& recompute, bool defer);
 
   TestContext& tc_;
-  HostMemory memory_;
-  Arena activations_{memory_, MemoryKind::activations, "rig activations"};
-  Arena deferred_{memory_, MemoryKind::activations, "rig deferred"};
-  Arena scratch_{memory_, MemoryKind::scratch, "rig scratch"};
+  std::unique_ptr<Memory> memory_;
+  Arena activations_{*memory_, MemoryKind::activations, "rig activations"};
+  Arena deferred_{*memory_, MemoryKind::activations, "rig deferred"};
+  Arena scratch_{*memory_, MemoryKind::scratch, "rig scratch"};
   InprocWorld world_{1};
   std::unique_ptr<Communicator> ep_;
   BlockConfig config_;

@@ -91,6 +91,7 @@ TEST(AttentionMasks, AreFollowedByForward) {
                               .v = v,
                               .spec = {.seq_len = p.seq_len, .scale = 0.5}};
     cuda::plain_attention(device, op, {}, CappedDocuments{documents.data(), kCap});
+    device.synchronize();
     EXPECT_TRUE(close(o, naive(p, 0.5, q, k, v), tolerance(dtype, 4 * p.seq_len * p.dim)));
   }
 }
@@ -114,6 +115,7 @@ TEST(AttentionMasks, AreFollowedByBackward) {
                          cuda::plain_attention(
                              device, AttentionForward{.o = o, .lse = lse, .q = q, .k = k, .v = v, .spec = spec}, {},
                              mask);
+                         device.synchronize();
                          return std::vector{o};
                        },
                    .backward =
@@ -133,6 +135,7 @@ TEST(AttentionMasks, AreFollowedByBackward) {
                                                                  .v = v,
                                                                  .spec = spec},
                                                scratch, mask);
+                         device.synchronize();
                          return std::vector{dq, dk, dv};
                        }},
                   {.mutations = false});

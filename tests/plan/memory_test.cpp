@@ -95,6 +95,25 @@ TEST_P(PlannedMemory, IsThatOfARunWithOddSequences) {
 INSTANTIATE_TEST_SUITE_P(Layouts, PlannedMemory, ::testing::ValuesIn(tiny_layouts()),
                          [](const auto& tested) { return tested.param.name; });
 
+// Rows are padded there, and scratch is what its kernels want.
+class PlannedMemoryOnGpu : public ::testing::TestWithParam<GpuCase> {
+ protected:
+  void SetUp() override {
+    if (!GetParam().missing.empty()) GTEST_SKIP() << GetParam().missing;
+  }
+};
+
+TEST_P(PlannedMemoryOnGpu, IsThatOfARun) {
+  for (const Layout& layout : {tiny_layouts().front(), tiny_layouts()[10]}) {
+    SCOPED_TRACE(layout.name);
+    const RunSpec spec = routed(tiny_spec(layout), routings().back());
+    EXPECT_EQ(compare_with_plan(spec, {.hardware = GetParam().hardware}), spec.mesh.world);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Gpus, PlannedMemoryOnGpu, testing::Values(emulated_gpu(), real_gpu()),
+                         [](const auto& tested) { return "all_on_" + tested.param.name; });
+
 TEST(LearnedRouter, MemoryIsThePlansAtTheLoadFactor) {
   const RunSpec spec = tiny_spec({"ep4",
                                   4,

@@ -25,7 +25,8 @@ BackendCase cpu_backend(int threads) {
 
 BackendCase emulated_backend() {
   constexpr int kRowAlign = 4;
-  return {"cuda_emulated", [] { return std::shared_ptr<Backend>(emulation::make_backend(kRowAlign)); }};
+  return {"cuda_emulated",
+          [] { return std::shared_ptr<Backend>(emulation::make_backend(kRowAlign, /*synchronous=*/true)); }};
 }
 
 BackendCase cuda_backend() {

@@ -16,7 +16,7 @@ namespace sluice::test {
 class TestContext {
  public:
   explicit TestContext(DType dtype, const BackendCase& backend = ref_backend())
-      : memory_(backend.memory()), backend_(backend.make()), context_(*backend_, dtype) {
+      : make_memory_(backend.memory), memory_(backend.memory()), backend_(backend.make()), context_(*backend_, dtype) {
     context_.bind({.activations = &activations_, .deferred = &deferred_, .records = &records_, .scratch = &scratch_});
   }
 
@@ -35,6 +35,8 @@ class TestContext {
   Context* operator->() { return &context_; }
   DType dtype() const { return context_.dtype(); }
   DType accumulator() const { return context_.accumulator(); }
+  // For arenas of the test's own.
+  std::unique_ptr<Memory> more_memory() const { return make_memory_(); }
 
   // Tensors that live as long as the context, poisoned.
   Tensor empty(Shape shape, DType dtype) {
@@ -75,6 +77,7 @@ class TestContext {
   }
 
  private:
+  std::function<std::unique_ptr<Memory>()> make_memory_;
   std::unique_ptr<Memory> memory_;
   Arena own_{*memory_, MemoryKind::weights, "test"};
   Arena activations_{*memory_, MemoryKind::activations, "activations"};

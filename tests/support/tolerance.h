@@ -22,7 +22,7 @@ inline double unit_roundoff(DType dtype) {
     case DType::f32:
       return 0x1p-24;
     default:
-      return 0x1p-9;  // bf16: 8 bits
+      return 0x1p-8;  // bf16: 8 bits, 7 of them stored
   }
 }
 

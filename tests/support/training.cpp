@@ -7,7 +7,10 @@
 #include <limits>
 #include <mutex>
 
+#include "comm/cuda/cuda_mover.h"
 #include "data/mock.h"
+#include "device/cuda/cuda.h"
+#include "emulation/emulated.h"
 
 namespace sluice::test {
 
@@ -50,10 +53,9 @@ void collect(Trainer& trainer, Training& into) {
       values.resize(static_cast<size_t>(spec.shape.numel()), std::numeric_limits<double>::quiet_NaN());
       const int64_t first = piece.param->first + piece.first;
       dispatch_float(piece.value.dtype(), [&](auto type) {
-        const auto* data = piece.value.data<decltype(type)>();
-        for (int64_t i = 0; i < piece.value.numel(); ++i) {
-          values[static_cast<size_t>(first + i)] = static_cast<double>(data[i]);
-        }
+        using T = decltype(type);
+        const auto part = trainer.context().read<T>(piece.value, [] { return std::vector<T>(); });
+        std::transform(part.begin(), part.end(), values.begin() + first, [](T x) { return static_cast<double>(x); });
       });
     }
   }
@@ -67,8 +69,10 @@ Training train(const Layout& layout, const TrainingOptions& options) {
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   Training training;
   std::mutex mutex;
-  const SessionOptions session{
-      .device = options.device, .threads = options.threads, .comm = {.timeout_s = 120, .async = options.async_comm}};
+  SessionOptions session{.device = options.device, .threads = options.threads};
+  session.comm.timeout_s = 120;
+  session.comm.async = options.async_comm;
+  session.hardware = options.hardware;
   run_session(spec, session, dataset, [&](Trainer& trainer) {
     std::vector<double> losses;
     for (int step = 0; step < options.steps; ++step) losses.push_back(trainer.step(step).loss);
@@ -77,6 +81,22 @@ Training train(const Layout& layout, const TrainingOptions& options) {
     collect(trainer, training);
   });
   return training;
+}
+
+GpuCase emulated_gpu() {
+  constexpr int kRowAlign = 4;
+  return {"cuda_emulated",
+          {.backend = [](int) { return emulation::make_backend(kRowAlign, /*synchronous=*/false); },
+           .memory = [](int) { return emulation::make_memory(); },
+           .mover = [](int) { return emulation::make_mover(); }}};
+}
+
+GpuCase real_gpu() {
+  return {"cuda",
+          {.backend = [](int) { return cuda::make_backend({}); },
+           .memory = [](int) { return cuda::make_device_memory(0); },
+           .mover = [](int) { return cuda::make_mover(0); }},
+          cuda::find_gpus().why_none};
 }
 
 TrainingDifference compare(const Training& one, const Training& other) {

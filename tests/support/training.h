@@ -27,12 +27,22 @@ struct Training {
 
 struct TrainingOptions {
   Device device = Device::ref;
+  Hardware hardware = {};  // instead of `device`
   int threads = 1;
   bool async_comm = false;
   int steps = 5;
 };
 
 Training train(const Layout& layout, const TrainingOptions& options);
+
+// GPUs to train on: the emulated one, and a real one that all ranks share, if it is there.
+struct GpuCase {
+  std::string name;  // "cuda_emulated", "cuda"
+  Hardware hardware;
+  std::string missing = {};  // why it cannot be used; then its tests are skipped
+};
+GpuCase emulated_gpu();
+GpuCase real_gpu();
 
 // Largest difference between two runs: of losses relative to the loss, of weights per tensor over the tensor's maximum.
 struct TrainingDifference {

@@ -8,8 +8,7 @@ namespace sluice {
 namespace {
 
 // Shows the meter `tokens` tokens going through a forced gate.
-void route(LoadMeter& meter, const GateSpec& gate, int64_t tokens, int decisions = 1) {
-  RefBackend backend;
+void route(RefBackend& backend, LoadMeter& meter, const GateSpec& gate, int64_t tokens, int decisions = 1) {
   Context ctx(backend, DType::f32);
   const ObserverScope scope(ctx, meter);
   std::vector<int32_t> experts(static_cast<size_t>(tokens * gate.top_k));
@@ -25,20 +24,23 @@ void route(LoadMeter& meter, const GateSpec& gate, int64_t tokens, int decisions
 }
 
 TEST(LoadMeter, BalancedIsOne) {
-  LoadMeter meter(8);
-  route(meter, {.kind = GateKind::published, .num_experts = 8, .top_k = 2}, 64, 3);
+  RefBackend backend;
+  LoadMeter meter(backend, 8);
+  route(backend, meter, {.kind = GateKind::published, .num_experts = 8, .top_k = 2}, 64, 3);
   EXPECT_DOUBLE_EQ(meter.load_factor(), 1);
   EXPECT_EQ(meter.decisions(), 3);
 }
 
 TEST(LoadMeter, SkewIsTheFullestOverTheMean) {
-  LoadMeter meter(8);
-  route(meter, {.kind = GateKind::skewed, .num_experts = 8, .top_k = 2, .skew = 2.5}, 64);
+  RefBackend backend;
+  LoadMeter meter(backend, 8);
+  route(backend, meter, {.kind = GateKind::skewed, .num_experts = 8, .top_k = 2, .skew = 2.5}, 64);
   EXPECT_NEAR(meter.load_factor(), 2.5, 0.05);
 }
 
 TEST(LoadMeter, NothingSeenIsBalanced) {
-  const LoadMeter meter(4);
+  RefBackend backend;
+  const LoadMeter meter(backend, 4);
   EXPECT_EQ(meter.load_factor(), 1);
 }
 
@@ -47,7 +49,7 @@ TEST(OpProfiler, AddsUpCallsAndOrdersByTime) {
   Context ctx(backend, DType::f32);
   std::vector<float> big(1 << 18, 1.0F);
   std::vector<float> small(16, 1.0F);
-  OpProfiler profiler;
+  OpProfiler profiler(backend);
   {
     const ObserverScope scope(ctx, profiler);
     for (int i = 0; i < 3; ++i) ctx.run(Fill{.x = tensor_of(big.data(), {1 << 18}), .value = 2});

@@ -1,7 +1,6 @@
 #include "comm/inproc/group.h"
 
 #include <algorithm>
-#include <cstring>
 
 namespace sluice {
 
@@ -24,9 +23,11 @@ Group::Group(Job& job, std::string axis, std::vector<int> members)
       axis_(std::move(axis)),
       members_(std::move(members)),
       posts_(members_.size(), nullptr),
+      moves_(members_.size()),
       rounds_(members_.size(), 0) {}
 
-void Group::meet(int rank, const Post& post, const std::function<void(const Posts&)>& move) {
+std::vector<MarkPtr> Group::meet(int rank, const Post& post, Mover& mover,
+                                 const std::function<void(const Posts&)>& move) {
   const auto n = static_cast<int64_t>(members_.size());
   const CallName call{post.kind, axis_, post.what};
   Job::Lock lock = job_.lock();
@@ -56,33 +57,40 @@ void Group::meet(int rank, const Post& post, const std::function<void(const Post
   // From here on all ranks go through to the end, whatever fails: the buffers stay until everybody has read them.
   lock.unlock();
   std::exception_ptr failure;
+  MarkPtr mark;
   try {
+    for (const Post* p : posts_) mover.wait(p->ready);
     move(posts_);
+    mark = mover.mark();
   } catch (...) {
     failure = std::current_exception();
   }
   if (failure) job_.fail(world_rank(rank), failure);
   lock.lock();
+  moves_[static_cast<size_t>(rank)] = std::move(mark);
   if (++moved_ == round * n) changed_.notify_all();
   changed_.wait(lock, [&] { return moved_ >= round * n; });
   if (failure) {
     lock.unlock();
     std::rethrow_exception(failure);
   }
+  return moves_;
 }
 
 Group::Key Group::key_of(const Transfer& t) {
   return t.call.kind == Collective::send ? Key(t.rank, t.peer, t.tag) : Key(t.peer, t.rank, t.tag);
 }
 
-std::shared_ptr<Transfer> Group::start(Collective kind, int rank, int peer, int tag, const Tensor& data,
-                                       std::string what) {
+std::shared_ptr<Transfer> Group::start(const CallName& call, int rank, int peer, int tag, const Tensor& data,
+                                       MarkPtr ready, Mover& mover) {
+  const Collective kind = call.kind;
   auto mine = std::make_shared<Transfer>();
-  mine->call = {kind, axis_, std::move(what)};
+  mine->call = call;
   mine->rank = rank;
   mine->peer = peer;
   mine->tag = tag;
   mine->data = data;
+  mine->ready = std::move(ready);
 
   Job::Lock lock = job_.lock();
   job_.check(lock, world_rank(rank), mine->call);
@@ -105,10 +113,23 @@ std::shared_ptr<Transfer> Group::start(Collective kind, int rank, int peer, int 
   lock.unlock();
   const Tensor& from = kind == Collective::send ? mine->data : other->data;
   const Tensor& to = kind == Collective::send ? other->data : mine->data;
-  if (from.bytes() > 0) std::memcpy(to.raw(), from.raw(), from.bytes());
+  std::exception_ptr failure;
+  MarkPtr mark;
+  try {
+    mover.wait(mine->ready);
+    mover.wait(other->ready);
+    mover.copy(to.raw(), from.raw(), from.bytes());
+    mark = mover.mark();
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  if (failure) job_.fail(world_rank(rank), failure);
   lock.lock();
+  other->moved = mine->moved = mark;
   other->state = mine->state = Transfer::State::done;
   other->changed.notify_all();
+  lock.unlock();
+  if (failure) std::rethrow_exception(failure);
   return mine;
 }
 

@@ -8,6 +8,7 @@
 #include <memory>
 #include <tuple>
 
+#include "comm/inproc/mover.h"
 #include "comm/job.h"
 
 namespace sluice {
@@ -23,6 +24,7 @@ struct Post {
   void* out = nullptr;
   std::vector<int64_t> in_counts;
   std::vector<int64_t> out_counts;
+  MarkPtr ready;  // the buffers hold what was put into them
 
   bool matches(const Post& other) const;
   std::string str() const;  // "all_gather of block 3, f32 x 12"
@@ -36,6 +38,8 @@ struct Transfer {
   int peer = 0;
   int tag = 0;
   Tensor data;
+  MarkPtr ready;  // the buffer may be read, or written
+  MarkPtr moved;  // once done: the data has been moved
   State state = State::posted;
   std::condition_variable changed;
 };
@@ -47,11 +51,13 @@ class Group {
   Group& operator=(const Group&) = delete;
 
   using Posts = std::vector<const Post*>;
-  // move(posts) runs when all ranks have posted, outside the lock; nobody returns before all have moved.
-  void meet(int rank, const Post& post, const std::function<void(const Posts&)>& move);
+  // `move` runs when all ranks have posted, outside the lock, and by the rank's own mover, which begins when all
+  // buffers are ready; nobody returns before all have moved. Returns the marks after the ranks' moves.
+  std::vector<MarkPtr> meet(int rank, const Post& post, Mover& mover, const std::function<void(const Posts&)>& move);
 
   // Posts one side of a message and moves it if the other side is there.
-  std::shared_ptr<Transfer> start(Collective kind, int rank, int peer, int tag, const Tensor& data, std::string what);
+  std::shared_ptr<Transfer> start(const CallName& call, int rank, int peer, int tag, const Tensor& data, MarkPtr ready,
+                                  Mover& mover);
   void finish(Transfer& transfer);
   // Takes an unfinished message back; returns when nobody uses its buffer.
   void withdraw(Transfer& transfer);
@@ -72,6 +78,7 @@ class Group {
 
   std::condition_variable changed_;
   Posts posts_;
+  std::vector<MarkPtr> moves_;   // the mark after each rank's last move
   std::vector<int64_t> rounds_;  // collectives each rank has posted
   int64_t arrived_ = 0;          // sum of rounds_
   int64_t moved_ = 0;

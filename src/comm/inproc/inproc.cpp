@@ -1,12 +1,10 @@
 #include "comm/inproc/inproc.h"
 
-#include <cstring>
 #include <numeric>
 #include <optional>
 
 #include "base/log.h"
 #include "comm/inproc/group.h"
-#include "comm/inproc/reduce.h"
 #include "comm/inproc/worker.h"
 
 namespace sluice {
@@ -21,50 +19,54 @@ const char* advance(const void* data, int64_t elements, DType dtype) {
   return static_cast<const char*>(data) + elements * static_cast<int64_t>(size_of(dtype));
 }
 
-void copy(void* out, const void* in, int64_t elements, DType dtype) {
-  const size_t bytes = static_cast<size_t>(elements) * size_of(dtype);
-  if (bytes > 0 && out != in) std::memmove(out, in, bytes);
-}
-
 std::vector<const void*> inputs(const Group::Posts& posts, int64_t first, DType dtype) {
   std::vector<const void*> in;
   for (const Post* post : posts) in.push_back(advance(post->in, first, dtype));
   return in;
 }
 
-// A collective that is done already: only whether it was waited for is left to watch.
-class DoneWork final : public Work::Pending {
+// A collective that all ranks have moved, or put on their movers: its buffers are free after the marks.
+class MovedWork final : public Work::Pending {
  public:
-  DoneWork(Job& job, int rank, CallName call) : job_(job), rank_(rank), call_(std::move(call)) {}
-  ~DoneWork() override {
+  MovedWork(Job& job, int rank, CallName call, std::shared_ptr<Mover> mover, std::vector<MarkPtr> marks)
+      : job_(job), rank_(rank), call_(std::move(call)), mover_(std::move(mover)), marks_(std::move(marks)) {}
+  ~MovedWork() override {
     if (!waited_) job_.dropped(rank_, call_, unwinding_());
   }
-  void wait(Stream&) override { waited_ = true; }
+  void wait(Stream& stream) override {
+    waited_ = true;
+    for (const MarkPtr& mark : marks_) mover_->hold(stream, mark);
+  }
 
  private:
   Job& job_;
   int rank_;
   CallName call_;
+  std::shared_ptr<Mover> mover_;
+  std::vector<MarkPtr> marks_;
   bool waited_ = false;
   UnwindingSince unwinding_;
 };
 
 class TransferWork final : public Work::Pending {
  public:
-  TransferWork(Group& group, std::shared_ptr<Transfer> transfer) : group_(group), transfer_(std::move(transfer)) {}
+  TransferWork(Group& group, std::shared_ptr<Transfer> transfer, std::shared_ptr<Mover> mover)
+      : group_(group), transfer_(std::move(transfer)), mover_(std::move(mover)) {}
   ~TransferWork() override {
     if (waited_) return;
     group_.withdraw(*transfer_);
     group_.job().dropped(group_.world_rank(transfer_->rank), transfer_->call, unwinding_());
   }
-  void wait(Stream&) override {
+  void wait(Stream& stream) override {
     waited_ = true;
     group_.finish(*transfer_);
+    mover_->hold(stream, transfer_->moved);
   }
 
  private:
   Group& group_;
   std::shared_ptr<Transfer> transfer_;
+  std::shared_ptr<Mover> mover_;
   bool waited_ = false;
   UnwindingSince unwinding_;
 };
@@ -94,6 +96,8 @@ class InprocCommunicator final : public Communicator {
  public:
   InprocCommunicator(InprocWorld& world, Group& group, int rank)
       : Communicator(group.axis(), group.members(), rank), world_(world), group_(group) {
+    const MoverFactory& make = world.options().mover;
+    mover_ = make ? make(world_rank()) : make_host_mover();
     if (world.options().async && size() > 1) worker_.emplace(world_rank(), size());
   }
   ~InprocCommunicator() override {
@@ -103,10 +107,10 @@ class InprocCommunicator final : public Communicator {
   bool real() const override { return true; }
 
  private:
-  Work do_all_gather(Stream&, const Tensor& out, const Tensor& in, std::string_view what) override {
+  Work do_all_gather(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) override {
     Post post = make_post(Collective::all_gather, what, in.dtype(), in.numel());
     post.in = in.raw();
-    return meet(std::move(post), [out](const Group::Posts& posts, int) {
+    return meet(after, std::move(post), [this, out](const Group::Posts& posts, int) {
       int64_t first = 0;
       for (const Post* p : posts) {
         copy(advance(out.raw(), first, p->dtype), p->in, p->elements, p->dtype);
@@ -115,38 +119,38 @@ class InprocCommunicator final : public Communicator {
     });
   }
 
-  Work do_reduce_scatter(Stream&, const Tensor& out, const Tensor& in, std::string_view what) override {
+  Work do_reduce_scatter(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) override {
     Post post = make_post(Collective::reduce_scatter, what, out.dtype(), out.numel());
     post.in = in.raw();
-    return meet(std::move(post), [out](const Group::Posts& posts, int rank) {
+    return meet(after, std::move(post), [this, out](const Group::Posts& posts, int rank) {
       void* const target = out.raw();
       const auto in_parts = inputs(posts, rank * out.numel(), out.dtype());
-      reduce_buffers(out.dtype(), ReduceOp::sum, std::span(&target, 1), in_parts, out.numel());
+      mover_->reduce(out.dtype(), ReduceOp::sum, std::span(&target, 1), in_parts, out.numel());
     });
   }
 
-  Work do_all_reduce(Stream&, const Tensor& data, ReduceOp op, std::string_view what) override {
+  Work do_all_reduce(Stream& after, const Tensor& data, ReduceOp op, std::string_view what) override {
     Post post = make_post(Collective::all_reduce, what, data.dtype(), data.numel());
     post.variant = static_cast<int>(op);
     post.in = data.raw();
     post.out = data.raw();
-    return meet(std::move(post), [data, op](const Group::Posts& posts, int rank) {
+    return meet(after, std::move(post), [this, data, op](const Group::Posts& posts, int rank) {
       const auto n = static_cast<int64_t>(posts.size());
       const int64_t begin = data.numel() * rank / n;
       const int64_t count = data.numel() * (rank + 1) / n - begin;
       std::vector<void*> out;
       for (const Post* post_of_rank : posts) out.push_back(advance(post_of_rank->out, begin, data.dtype()));
-      reduce_buffers(data.dtype(), op, out, inputs(posts, begin, data.dtype()), count);
+      mover_->reduce(data.dtype(), op, out, inputs(posts, begin, data.dtype()), count);
     });
   }
 
-  Work do_all_to_all_v(Stream&, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
+  Work do_all_to_all_v(Stream& after, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
                        std::span<const int64_t> in_counts, std::string_view what) override {
     Post post = make_post(Collective::all_to_all_v, what, in.dtype(), (in.rank() > 0 ? in : out).shape().inner());
     post.in = in.raw();
     post.in_counts.assign(in_counts.begin(), in_counts.end());
     post.out_counts.assign(out_counts.begin(), out_counts.end());
-    return meet(std::move(post), [this, out](const Group::Posts& posts, int rank) {
+    return meet(after, std::move(post), [this, out](const Group::Posts& posts, int rank) {
       const auto self = static_cast<size_t>(rank);
       const std::vector<int64_t>& expected = posts[self]->out_counts;
       char* target = static_cast<char*>(out.raw());
@@ -160,24 +164,28 @@ class InprocCommunicator final : public Communicator {
     });
   }
 
-  Work do_broadcast(Stream&, const Tensor& data, int root, std::string_view what) override {
+  Work do_broadcast(Stream& after, const Tensor& data, int root, std::string_view what) override {
     Post post = make_post(Collective::broadcast, what, data.dtype(), data.numel());
     post.variant = root;
     post.in = data.raw();
-    return meet(std::move(post), [data, root](const Group::Posts& posts, int) {
+    return meet(after, std::move(post), [this, data, root](const Group::Posts& posts, int) {
       copy(data.raw(), posts[static_cast<size_t>(root)]->in, data.numel(), data.dtype());
     });
   }
 
-  Work do_send(Stream&, const Tensor& data, int to, int tag, std::string_view what) override {
-    return transfer(Collective::send, data, to, tag, what);
+  Work do_send(Stream& after, const Tensor& data, int to, int tag, std::string_view what) override {
+    return transfer(after, Collective::send, data, to, tag, what);
   }
-  Work do_recv(Stream&, const Tensor& data, int from, int tag, std::string_view what) override {
-    return transfer(Collective::recv, data, from, tag, what);
+  Work do_recv(Stream& after, const Tensor& data, int from, int tag, std::string_view what) override {
+    return transfer(after, Collective::recv, data, from, tag, what);
   }
 
   void do_barrier(Stream& stream, std::string_view what) override {
-    meet(make_post(Collective::barrier, what, DType::u8, 0), [](const Group::Posts&, int) {}).wait(stream);
+    meet(stream, make_post(Collective::barrier, what, DType::u8, 0), [](const Group::Posts&, int) {}).wait(stream);
+  }
+
+  void copy_local(Stream& after, const Tensor& out, const Tensor& in) override {
+    mover_->copy_on(after, out.raw(), in.raw(), in.bytes());
   }
 
   std::unique_ptr<Communicator> do_split(std::string axis, std::vector<int> members, int rank) override {
@@ -194,18 +202,25 @@ class InprocCommunicator final : public Communicator {
     return post;
   }
 
+  void copy(void* to, const void* from, int64_t elements, DType dtype) {
+    mover_->copy(to, from, static_cast<size_t>(elements) * size_of(dtype));
+  }
+
   template <class Move>
-  Work meet(Post post, Move move) {
+  Work meet(const Stream& after, Post post, Move move) {
     const CallName call{post.kind, axis(), post.what};
+    post.ready = mover_->mark(after);
     return issue(call, [this, call, post = std::move(post), move] {
-      group_.meet(rank(), post, [&](const Group::Posts& posts) { move(posts, rank()); });
-      return Work(std::make_unique<DoneWork>(world_.job(), world_rank(), call));
+      auto marks = group_.meet(rank(), post, *mover_, [&](const Group::Posts& posts) { move(posts, rank()); });
+      return Work(std::make_unique<MovedWork>(world_.job(), world_rank(), call, mover_, std::move(marks)));
     });
   }
 
-  Work transfer(Collective kind, const Tensor& data, int peer, int tag, std::string_view what) {
-    return issue({kind, axis(), std::string(what)}, [this, kind, data, peer, tag, name = std::string(what)] {
-      return Work(std::make_unique<TransferWork>(group_, group_.start(kind, rank(), peer, tag, data, name)));
+  Work transfer(const Stream& after, Collective kind, const Tensor& data, int peer, int tag, std::string_view what) {
+    const CallName call{kind, axis(), std::string(what)};
+    return issue(call, [this, call, data, peer, tag, ready = mover_->mark(after)] {
+      auto side = group_.start(call, rank(), peer, tag, data, ready, *mover_);
+      return Work(std::make_unique<TransferWork>(group_, std::move(side), mover_));
     });
   }
 
@@ -227,6 +242,7 @@ class InprocCommunicator final : public Communicator {
 
   InprocWorld& world_;
   Group& group_;
+  std::shared_ptr<Mover> mover_;
   int splits_ = 0;
   UnwindingSince unwinding_;
   std::optional<Worker> worker_;

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "comm/communicator.h"
+#include "comm/inproc/mover.h"
 
 namespace sluice {
 
@@ -21,6 +21,8 @@ class Job;
 struct InprocOptions {
   double timeout_s = 600;
   bool async = false;
+  // Where the ranks' buffers are; null: in host memory.
+  MoverFactory mover = {};
 };
 
 class InprocWorld {

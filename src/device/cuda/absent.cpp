@@ -16,6 +16,10 @@ Gpus find_gpus() {
   return {.list = {}, .why_none = kReason, .versions = {}};
 }
 
+uint64_t free_memory(int /*ordinal*/) {
+  refuse();
+}
+
 std::unique_ptr<Backend> make_backend(const CudaOptions& /*options*/) {
   refuse();
 }

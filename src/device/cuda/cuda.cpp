@@ -26,6 +26,14 @@ Gpus find_gpus() {
   return gpus;
 }
 
+uint64_t free_memory(int ordinal) {
+  check(cudaSetDevice(ordinal), "choosing the GPU");
+  size_t free = 0;
+  size_t total = 0;
+  check(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
+  return free;
+}
+
 std::unique_ptr<Backend> make_backend(const CudaOptions& options) {
   return std::make_unique<CudaBackend>(options);
 }

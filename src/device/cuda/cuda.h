@@ -27,6 +27,8 @@ struct Gpus {
   std::string versions;
 };
 Gpus find_gpus();
+// Bytes of a GPU's memory that nobody has taken.
+uint64_t free_memory(int ordinal);
 
 struct CudaOptions {
   int ordinal = 0;

@@ -18,6 +18,7 @@ class CudaBackend final : public Backend {
   void* compute_stream() const override { return device_.stream(); }
   void read(const Tensor& t, void* to) override;
   void write(const Tensor& t, const void* from) override;
+  void synchronize() override { device_.synchronize(); }
   Device& device() { return device_; }
 
  protected:

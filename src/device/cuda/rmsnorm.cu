@@ -221,8 +221,8 @@ void CudaBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
         in_pieces(op.x) && in_pieces(op.dy) && in_pieces(op.dx) && in_pieces(op.gamma) && in_pieces(op.residual);
     const Shape shape = shape_of<T>(op.x, pieces);
     const int64_t rows = num_vectors(op.x), dim = op.gamma.dim(0);
-    const int64_t parts = op.num_parts(target()), rows_per_part = ceil_div(rows, parts);
     if (rows == 0) return;
+    const int64_t parts = op.num_parts(target()), rows_per_part = ceil_div(rows, parts);
     A* sums = static_cast<A*>(scratch.raw());
     with_shape<T>(shape, pieces, [&](auto n, auto block) {
       launch(RmsNormBackward::name, rmsnorm_backward<T, decltype(n)::value, decltype(block)::value>, blocks(parts),

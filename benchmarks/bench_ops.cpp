@@ -1,10 +1,12 @@
-// Times every operation against what the machine does at best.
-//   bench_ops [--device cpu] [--threads N] [--shared 1]    a small model's step, f32
-//   bench_ops --device cuda [--seconds S]                  the published models' shapes, bf16; without a GPU an empty
-//   list bench_ops --device ref|meta                            the same list, tiny, on plain loops; or without running
-//   it
-// Both take [--json FILE] [--only TEXT]. Times are medians; with --shared the least processor time per thread, which
-// says more on a machine with other users.
+// Times every operation against what the machine does at best. Times are medians; with --shared the least processor
+// time per thread, which says more on a machine with other users.
+//   bench_ops [--device cpu] [--threads N] [--shared 1]
+//     a small model's step, in f32
+//   bench_ops --device cuda [--seconds S]
+//     the published models' shapes, in bf16; without a GPU an empty list
+//   bench_ops --device ref, bench_ops --device meta
+//     the same list, tiny, by plain loops; without running it
+// All take [--json FILE] [--only TEXT].
 #include "bench_ops.h"
 
 #include <fmt/core.h>
@@ -48,6 +50,9 @@ int main(int argc, char** argv) {
   try {
     const sluice::BenchOptions options = sluice::options_of(argc, argv);
     return options.device == "cpu" ? sluice::bench_cpu(options) : sluice::bench_gpu(options);
+  } catch (const sluice::Error& error) {
+    fmt::print(stderr, "error: {}\n", sluice::describe(error));
+    return 1;
   } catch (const std::exception& error) {
     fmt::print(stderr, "{}\n", error.what());
     return 1;

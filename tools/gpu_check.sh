@@ -201,12 +201,14 @@ stage() {
   for need in ${3//,/ }; do
     [[ -n $reason ]] || reason=$(missing "$need")
   done
-  if [[ -z $reason && $dry == no && $left -lt 10 ]]; then reason="the time was up"; fi
+  verdict=skipped
+  if [[ -z $reason && $dry == no && $left -lt 10 ]]; then
+    verdict="out of time" reason="not reached"
+  fi
   if [[ $dry == yes && $3 != - ]]; then reason="dry run${reason:+; $reason}"; fi
   if [[ -n $reason ]]; then
-    verdict=skipped
     if [[ $dry == yes ]]; then within 20 "$name"; fi
-    printf 'skipped: %s\n' "$reason"
+    printf '%s: %s\n' "$verdict" "$reason"
   else
     ((limit <= left)) || limit=$left
     within "$limit" "$name"

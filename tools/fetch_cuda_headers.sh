@@ -4,9 +4,16 @@
 #   cudnn-frontend  cuDNN's graph interface (MIT), include/            attention
 #   cutlass         CUTLASS (BSD-3-Clause), include/ and util/         grouped products
 # Without them the build works and takes slower kernels of its own.
+#   tools/fetch_cuda_headers.sh [FOLDER]
+#   tools/fetch_cuda_headers.sh --missing [FOLDER]    only says what is not there: name, version, what it is for
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+only_ask=no
+if [[ ${1:-} == --missing ]]; then
+  only_ask=yes
+  shift
+fi
 target=${1:-$root/build/cuda_headers}
 host=https://files.pythonhosted.org/packages
 
@@ -30,11 +37,15 @@ download() {
   fi
 }
 
-# fetch NAME VERSION SHA256 URL FROM TO [FROM TO]...: folder FROM of the package becomes NAME-VERSION/TO.
+# fetch NAME VERSION PURPOSE SHA256 URL FROM TO [FROM TO]...: folder FROM of the package becomes NAME-VERSION/TO.
 fetch() {
-  local name=$1 version=$2 sha256=$3 url=$host/$4 made=$target/$1-$2 other
-  shift 4
+  local name=$1 version=$2 purpose=$3 sha256=$4 url=$host/$5 made=$target/$1-$2 other
+  shift 5
   [[ ! -d $made ]] || return 0
+  if [[ $only_ask == yes ]]; then
+    printf '%s %s: %s\n' "$name" "$version" "$purpose"
+    return
+  fi
   say "fetching the headers of $name $version"
   local package=$work/$name.whl unpacked=$work/$name
   download "$url" "$package" || fail "$name $version could not be fetched from $url" \
@@ -54,14 +65,18 @@ fetch() {
   mv -T "$unpacked/kept" "$made" 2>/dev/null || [[ -d $made ]] || fail "$made could not be made"
 }
 
-mkdir -p "$target"
-work=$(mktemp -d "$target/.fetching-XXXXXX")
-trap 'rm -rf "$work"' EXIT
+if [[ $only_ask == no ]]; then
+  mkdir -p "$target"
+  work=$(mktemp -d "$target/.fetching-XXXXXX")
+  trap 'rm -rf "$work"' EXIT
+fi
 
 # Only headers are taken: the build for one kind of machine does for all.
-fetch cudnn-frontend 1.23.0 7bdae232a3071501012611fab14aae34dd16983205e56d3c1641317910fdd385 \
+fetch cudnn-frontend 1.23.0 "attention by cuDNN" \
+  7bdae232a3071501012611fab14aae34dd16983205e56d3c1641317910fdd385 \
   be/18/5053e0f567eb1e6ce4f6584272312d1d9541180f7984699c8c9f02f4a3d6/nvidia_cudnn_frontend-1.23.0-cp311-cp311-manylinux_2_27_x86_64.manylinux_2_28_x86_64.whl \
   include include
-fetch cutlass 4.2.0.0 f9599ada45c7bcb6bf53f7d3f0a7d154183e53451c01bfa59eecd37dd4a693f6 \
+fetch cutlass 4.2.0.0 "products of the experts by CUTLASS" \
+  f9599ada45c7bcb6bf53f7d3f0a7d154183e53451c01bfa59eecd37dd4a693f6 \
   21/6b/e86fc2fd536dd4b8bd2209aa31d7002610c501b0802337787eac9c9b328c/nvidia_cutlass-4.2.0.0-py3-none-any.whl \
   cutlass_library/source/include include cutlass_library/source/tools/util/include util

@@ -2,6 +2,7 @@
 // a private virtual does the work. `ref` is the specification, `cpu` derives from it, `meta` only charges.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "device/stream.h"
@@ -64,6 +65,9 @@ class Backend : public ExecutesAll<AllOps> {
   // later begins (`from` may be dropped after the call).
   virtual void read(const Tensor& t, void* to);
   virtual void write(const Tensor& t, const void* from);
+  // `check` is called at the end of every read that waits for a device and throws if what was read may be wrong.
+  // Elsewhere nothing calls it.
+  virtual void after_reads(std::function<void()> /*check*/) {}
 
   // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>

@@ -18,6 +18,7 @@ class CudaBackend final : public Backend {
   void* compute_stream() const override { return device_.stream(); }
   void read(const Tensor& t, void* to) override;
   void write(const Tensor& t, const void* from) override;
+  void after_reads(std::function<void()> check) override { after_read_ = std::move(check); }
   Device& device() { return device_; }
 
  protected:
@@ -64,6 +65,7 @@ class CudaBackend final : public Backend {
   void executed() override;
   CudaOptions options_;
   Device device_;
+  std::function<void()> after_read_;
   bool said_that_loops_wait_ = false;  // of grouped products
 };
 

@@ -40,7 +40,22 @@ add_compile_options("$<$<COMPILE_LANGUAGE:CUDA>:--expt-relaxed-constexpr;-DFMT_U
 # One interface for what the device room links; the static runtime lets the program start without a driver.
 add_library(sluice_cuda_libraries INTERFACE)
 target_link_libraries(sluice_cuda_libraries INTERFACE CUDA::cudart_static CUDA::cublasLt)
+
+# NCCL of the toolkit, or of a wheel that was unpacked or installed: pass -DSLUICE_NCCL_DIR=.../nvidia/nccl then.
+set(SLUICE_NCCL_DIR "" CACHE PATH "Where NCCL's include/ and lib/ are, if not beside the toolkit's")
+find_path(nccl_include nccl.h HINTS ${SLUICE_NCCL_DIR}/include ${CUDAToolkit_INCLUDE_DIRS} NO_CACHE)
+find_library(nccl_library NAMES nccl libnccl.so.2 HINTS ${SLUICE_NCCL_DIR}/lib ${CUDAToolkit_LIBRARY_DIR} NO_CACHE)
 add_library(sluice_nccl INTERFACE)
+target_link_libraries(sluice_nccl INTERFACE CUDA::cudart_static)
+if(nccl_include AND nccl_library)
+  set(SLUICE_NCCL ON)
+  target_include_directories(sluice_nccl SYSTEM INTERFACE ${nccl_include})
+  target_link_libraries(sluice_nccl INTERFACE ${nccl_library})
+  message(STATUS "ranks on GPUs: by ${nccl_library}")
+else()
+  set(SLUICE_NCCL OFF)
+  message(STATUS "ranks on GPUs: only those that share one; for one each install NCCL or set SLUICE_NCCL_DIR")
+endif()
 
 # Libraries that may be missing: each has a folder in src/device/cuda/, whose absent.* is built where the library is not.
 # The headers are what tools/fetch_cuda_headers.sh brought, or another installation's.

@@ -85,7 +85,7 @@ Work Communicator::all_gather(Stream& after, const Tensor& out, const Tensor& in
   check_dense(kind, what, in, "in");
   check(out.dtype() == in.dtype() && out.numel() == in.numel() * size(), kind, what, "out {} is not {} times in {}",
         out.str(), size(), in.str());
-  return size() == 1 ? identity(after, out, in) : do_all_gather(after, out, in, what);
+  return alone() ? identity(after, out, in) : do_all_gather(after, out, in, what);
 }
 
 Work Communicator::reduce_scatter(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) {
@@ -95,13 +95,13 @@ Work Communicator::reduce_scatter(Stream& after, const Tensor& out, const Tensor
   check_summable(kind, what, in);
   check(out.dtype() == in.dtype() && out.numel() * size() == in.numel(), kind, what, "in {} is not {} times out {}",
         in.str(), size(), out.str());
-  return size() == 1 ? identity(after, out, in) : do_reduce_scatter(after, out, in, what);
+  return alone() ? identity(after, out, in) : do_reduce_scatter(after, out, in, what);
 }
 
 Work Communicator::all_reduce(Stream& after, const Tensor& data, ReduceOp op, std::string_view what) {
   check_dense(Collective::all_reduce, what, data, "data");
   check_summable(Collective::all_reduce, what, data);
-  return size() == 1 ? Work() : do_all_reduce(after, data, op, what);
+  return alone() ? Work() : do_all_reduce(after, data, op, what);
 }
 
 Work Communicator::all_to_all_v(Stream& after, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
@@ -115,13 +115,13 @@ Work Communicator::all_to_all_v(Stream& after, const Tensor& out, std::span<cons
   const auto self = static_cast<size_t>(rank_);
   check(out_counts[self] == in_counts[self], kind, what, "this rank keeps {} rows but expects {} from itself",
         in_counts[self], out_counts[self]);
-  return size() == 1 ? identity(after, out, in) : do_all_to_all_v(after, out, out_counts, in, in_counts, what);
+  return alone() ? identity(after, out, in) : do_all_to_all_v(after, out, out_counts, in, in_counts, what);
 }
 
 Work Communicator::broadcast(Stream& after, const Tensor& data, int root, std::string_view what) {
   check_dense(Collective::broadcast, what, data, "data");
   check(root >= 0 && root < size(), Collective::broadcast, what, "root {} in a group of {}", root, size());
-  return size() == 1 ? Work() : do_broadcast(after, data, root, what);
+  return alone() ? Work() : do_broadcast(after, data, root, what);
 }
 
 Work Communicator::send(Stream& after, const Tensor& data, int to, int tag, std::string_view what) {
@@ -137,7 +137,7 @@ Work Communicator::recv(Stream& after, const Tensor& data, int from, int tag, st
 }
 
 void Communicator::barrier(Stream& stream, std::string_view what) {
-  if (size() > 1) do_barrier(stream, what);
+  if (!alone()) do_barrier(stream, what);
 }
 
 std::unique_ptr<Communicator> Communicator::split(std::string axis, const std::function<int(int rank)>& color_of) {

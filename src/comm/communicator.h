@@ -4,7 +4,7 @@
 // collectives in the same order; `what` names the call in errors ("block 3 dispatch"). Every wait has a watchdog that
 // says which rank waits for whom in which collective; an exception on one rank ends all of them with that rank's
 // message. Ranks in messages are those of the world.
-// A group of one rank is the identity: the public calls handle it, transports never see it.
+// A group of one rank is the identity: the public calls handle it, transports do not see it unless they ask to.
 #pragma once
 
 #include <cstdint>
@@ -91,6 +91,9 @@ class Communicator {
   int world_rank() const { return members_[static_cast<size_t>(rank_)]; }
   // False where addresses are only numbers (meta): no buffer is read or written.
   virtual bool real() const = 0;
+  // Throws if the job has failed on a device, where no call of this rank could say so: what that device then holds must
+  // not be believed.
+  virtual void check_alive() const {}
 
   // out = the ranks' `in`, concatenated in rank order. out has size() times as many elements. `in` may be the part of
   // `out` that is this rank's own.
@@ -130,6 +133,8 @@ class Communicator {
   virtual void do_barrier(Stream& stream, std::string_view what) = 0;
   // out = in, both this rank's, in the order of `after`. The default is for host memory.
   virtual void copy_local(Stream& after, const Tensor& out, const Tensor& in);
+  // Whether the public calls do the work themselves. A transport that answers false for a group of one gets its calls.
+  virtual bool alone() const { return size() == 1; }
   // `members` are ranks of the world; this one is members[rank].
   virtual std::unique_ptr<Communicator> do_split(std::string axis, std::vector<int> members, int rank) = 0;
 

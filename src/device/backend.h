@@ -2,6 +2,7 @@
 // a private virtual does the work. `ref` is the specification, `cpu` derives from it, `meta` only charges.
 #pragma once
 
+#include <functional>
 #include <vector>
 
 #include "device/stream.h"
@@ -66,6 +67,9 @@ class Backend : public ExecutesAll<AllOps> {
   virtual void write(const Tensor& t, const void* from);
   // Returns when everything run so far has ended: to time it.
   virtual void synchronize() {}
+  // `check` is called at the end of every read that waits for a device and throws if what was read may be wrong.
+  // Elsewhere nothing calls it.
+  virtual void after_reads(std::function<void()> /*check*/) {}
 
   // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>

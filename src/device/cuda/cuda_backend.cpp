@@ -6,6 +6,7 @@ CudaBackend::CudaBackend(const CudaOptions& options) : options_(options), device
 
 void CudaBackend::read(const Tensor& t, void* to) {
   device_.to_host(to, t.raw(), t.bytes());
+  if (after_read_) after_read_();
 }
 
 void CudaBackend::write(const Tensor& t, const void* from) {

@@ -19,6 +19,7 @@ class CudaBackend final : public Backend {
   void read(const Tensor& t, void* to) override;
   void write(const Tensor& t, const void* from) override;
   void synchronize() override { device_.synchronize(); }
+  void after_reads(std::function<void()> check) override { after_read_ = std::move(check); }
   Device& device() { return device_; }
 
  protected:
@@ -65,6 +66,7 @@ class CudaBackend final : public Backend {
   void executed() override;
   CudaOptions options_;
   Device device_;
+  std::function<void()> after_read_;
   bool said_that_loops_wait_ = false;  // of grouped products
 };
 

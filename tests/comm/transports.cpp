@@ -1,0 +1,83 @@
+#include "comm/transports.h"
+
+#include "comm/inproc/inproc.h"
+#include "comm/nccl/nccl.h"
+#include "device/cuda/cuda.h"
+#include "device/ref/ref_backend.h"
+#include "emulation/nccl/emulated_nccl.h"
+
+namespace sluice::test {
+
+namespace {
+
+constexpr double kTimeout = 60;
+
+// `sizes` that there are GPUs for; `missing` if none is.
+Transport nccl_transport(std::string name, const std::vector<int>& sizes) {
+  Transport transport{.name = std::move(name), .rank_order = false, .tags = false, .float_maxima = false};
+  const cuda::Gpus gpus = cuda::find_gpus();
+  for (const int ranks : sizes) {
+    if (ranks <= std::ssize(gpus.list)) transport.sizes.push_back(ranks);
+  }
+  if (!nccl::available()) {
+    transport.missing = "sluice was built without NCCL";
+  } else if (gpus.list.empty()) {
+    transport.missing = gpus.why_none;
+  } else if (transport.sizes.empty()) {
+    transport.missing = fmt::format("needs {} GPUs, and there is {}", sizes.front(), gpus.list.size());
+  }
+  if (transport.sizes.empty()) transport.sizes = {1};
+  transport.run = [](int ranks, const auto& body) {
+    nccl::run_ranks(ranks, {.timeout_s = kTimeout, .message_axes = {"world", "pp", "pair"}, .calls_at_one = true},
+                    [&](Communicator& world) {
+                      const auto backend = cuda::make_backend({.ordinal = world.rank()});
+                      backend->after_reads([&] { world.check_alive(); });
+                      const auto memory = cuda::make_device_memory(world.rank());
+                      Stream stream(backend->compute_stream());
+                      TransportRank rank{world, stream, *backend, *memory};
+                      body(rank);
+                    });
+  };
+  return transport;
+}
+
+}  // namespace
+
+Transport inproc_transport(bool async) {
+  return {.name = async ? "inproc_async" : "inproc_inline",
+          .sizes = {1, 2, 3, 4, 5, 8, 64},
+          .run = [async](int ranks, const auto& body) {
+            run_ranks(ranks, {.timeout_s = kTimeout, .async = async}, [&](Communicator& world) {
+              RefBackend backend;
+              HostMemory memory;
+              Stream stream;
+              TransportRank rank{world, stream, backend, memory};
+              body(rank);
+            });
+          }};
+}
+
+Transport emulated_nccl() {
+  return {.name = "nccl_emulated",
+          .sizes = {1, 2, 3, 4},
+          .rank_order = false,
+          .tags = false,
+          .float_maxima = false,
+          .run = [](int ranks, const auto& body) {
+            emulation::run_nccl({.ranks = ranks, .timeout_s = kTimeout}, [&](emulation::NcclRank& nccl) {
+              HostMemory memory;
+              TransportRank rank{nccl.world, nccl.stream, nccl.backend, memory};
+              body(rank);
+            });
+          }};
+}
+
+Transport nccl_on_one_gpu() {
+  return nccl_transport("cuda", {1});
+}
+
+Transport nccl_on_many_gpus() {
+  return nccl_transport("cuda", {2, 3, 4, 8});
+}
+
+}  // namespace sluice::test

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "comm/cuda/cuda_mover.h"
+#include "comm/nccl/nccl.h"
 #include "device/cpu/cpu_backend.h"
 #include "device/cuda/cuda.h"
 
@@ -76,20 +78,37 @@ RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, con
   return plan_ranks(spec, {rank}, device, network).front();
 }
 
-Hardware hardware_of(Device device, int threads) {
+namespace {
+
+Hardware gpus_for(int ranks) {
+  const cuda::Gpus gpus = cuda::find_gpus();
+  if (!gpus.why_none.empty()) {
+    throw user_error("runtime.device cuda: {}", gpus.why_none).advise("leave it out to compute on the CPU");
+  }
+  if (ranks > 1 && std::ssize(gpus.list) >= ranks && nccl::available()) {
+    return {.backend = [](int rank) { return cuda::make_backend({.ordinal = rank}); },
+            .memory = [](int rank) { return cuda::make_device_memory(rank); },
+            .nccl = true};
+  }
+  if (gpus.list.size() > 1 && ranks > 1) {
+    log::info("{} ranks share the first of {} GPUs: {}", ranks, gpus.list.size(),
+              nccl::available() ? "there is not one for each" : "sluice was built without NCCL");
+  }
+  constexpr int kGpu = 0;
+  return {.backend = [](int) { return cuda::make_backend({.ordinal = kGpu}); },
+          .memory = [](int) { return cuda::make_device_memory(kGpu); },
+          .mover = [](int) { return cuda::make_mover(kGpu); }};
+}
+
+}  // namespace
+
+Hardware hardware_of(Device device, int threads, int ranks) {
   const auto host = [](int) { return std::make_unique<HostMemory>(); };
   switch (device) {
     case Device::ref:
       return {.backend = [](int) { return std::make_unique<RefBackend>(); }, .memory = host};
-    case Device::cuda: {
-      constexpr int kGpu = 0;
-      if (const std::string reason = cuda::find_gpus().why_none; !reason.empty()) {
-        throw user_error("runtime.device cuda: {}", reason).advise("leave it out to compute on the CPU");
-      }
-      return {.backend = [](int) { return cuda::make_backend({.ordinal = kGpu}); },
-              .memory = [](int) { return cuda::make_device_memory(kGpu); },
-              .mover = [](int) { return cuda::make_mover(kGpu); }};
-    }
+    case Device::cuda:
+      return gpus_for(ranks);
     case Device::cpu:
       break;
   }
@@ -104,18 +123,25 @@ Target target_of(Device device, int threads) {
 
 void run_session(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset,
                  const std::function<void(Trainer&)>& body) {
-  const Hardware hardware = options.hardware.backend ? options.hardware : hardware_of(options.device, options.threads);
-  InprocOptions comm = options.comm;
-  comm.mover = hardware.mover;
-  run_ranks(spec.mesh.world, comm, [&](Communicator& world) {
+  const Hardware hardware =
+      options.hardware.backend ? options.hardware : hardware_of(options.device, options.threads, spec.mesh.world);
+  const auto rank_body = [&](Communicator& world) {
     const auto backend = hardware.backend(world.rank());
+    backend->after_reads([&] { world.check_alive(); });
     const RankPlan plan = plan_rank(spec, world.rank(), {.target = backend->target()}, {});
     if (options.planned) options.planned(plan);
     const auto memory = hardware.memory(world.rank());
     Trainer trainer(spec, {backend.get(), memory.get(), &world}, &dataset, &plan.sizes);
     body(trainer);
     backend->synchronize();  // before memory that peers may read is given back
-  });
+  };
+  if (hardware.nccl) {
+    nccl::run_ranks(spec.mesh.world, {.timeout_s = options.comm.timeout_s}, rank_body);
+    return;
+  }
+  InprocOptions comm = options.comm;
+  comm.mover = hardware.mover;
+  run_ranks(spec.mesh.world, comm, rank_body);
 }
 
 }  // namespace sluice

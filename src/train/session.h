@@ -42,9 +42,11 @@ struct Hardware {
   std::function<std::unique_ptr<Backend>(int rank)> backend;
   std::function<std::unique_ptr<Memory>(int rank)> memory;
   MoverFactory mover = {};  // null: memory is the host's
+  bool nccl = false;        // ranks own a GPU each: NCCL moves data, and no mover
 };
-// `threads`: of the pool all ranks share. On cuda all ranks share the first GPU. User error where there is none.
-Hardware hardware_of(Device device, int threads);
+// `threads`: of the pool all ranks share. On cuda each rank has a GPU if there are that many and NCCL; otherwise all
+// share the first one. User error where there is none.
+Hardware hardware_of(Device device, int threads, int ranks);
 // What plans for it count with.
 Target target_of(Device device, int threads);
 

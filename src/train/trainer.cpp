@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "optim/gradient_norm.h"
+#include "optim/router_balance.h"
 #include "train/non_finite.h"
 
 namespace sluice {
@@ -43,10 +44,10 @@ void Trainer::write_state(int64_t step, int64_t label_tokens) {
   ctx_.upload<double>(step_tensors_.state, state);
 }
 
-int64_t Trainer::sum_over_data(int64_t value) {
+int64_t Trainer::sum_over(Communicator& ranks, int64_t value, std::string_view what) {
   ctx_.upload<int64_t>(count_, std::array{value});
-  mesh_.dp->all_reduce(ctx_.compute(), count_, ReduceOp::sum, "label tokens").wait(ctx_.compute());
-  return ctx_.read<int64_t>(count_, [&] { return std::vector{value * mesh_.dp->size()}; }).front();
+  ranks.all_reduce(ctx_.compute(), count_, ReduceOp::sum, what).wait(ctx_.compute());
+  return ctx_.read<int64_t>(count_, [&] { return std::vector{value * ranks.size()}; }).front();
 }
 
 double Trainer::sum_loss() {
@@ -58,7 +59,7 @@ double Trainer::sum_loss() {
 StepResult Trainer::step(int64_t step) {
   StepResult result;
   runtime_.bind_scratch();
-  result.label_tokens = sum_over_data(batches_.prepare(step));
+  result.label_tokens = sum_over(*mesh_.dp, batches_.prepare(step), "label tokens");
   result.learning_rate = spec_.lr.at(step);
   write_state(step, result.label_tokens);
   ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
@@ -77,6 +78,7 @@ StepResult Trainer::step(int64_t step) {
     explain_non_finite(step, result.loss, result.gradient_norm);
   }
   optimizer_.step(ctx_, step_tensors_.state);
+  if (spec_.optimize) balance_routers(ctx_, stage_.groups(), spec_.tokens_per_step(), spec_.selection_bias_rate);
   return result;
 }
 
@@ -105,7 +107,7 @@ double Trainer::evaluate(const Dataset& dataset, int64_t batches) {
     tokens += source.prepare(batch);
     runtime_.evaluate(source, step_tensors_, static_cast<int>(spec_.sampling.micro_batches()));
   }
-  tokens = sum_over_data(tokens);
+  tokens = sum_over(*mesh_.dp, tokens, "label tokens");
   return sum_loss() / static_cast<double>(std::max<int64_t>(tokens, 1));
 }
 

@@ -43,6 +43,9 @@ class Trainer {
   // Mean loss of the first `batches` global batches of `dataset`, without gradients. Collective.
   double evaluate(const Dataset& dataset, int64_t batches);
 
+  // The sum of the ranks' values. Collective; the host waits for it.
+  int64_t sum_over_world(int64_t value, std::string_view what) { return sum_over(mesh_.world, value, what); }
+
   Context& context() { return ctx_; }
   Mesh& mesh() { return mesh_; }
   Stage& stage() { return stage_; }
@@ -52,7 +55,7 @@ class Trainer {
 
  private:
   void write_state(int64_t step, int64_t label_tokens);
-  int64_t sum_over_data(int64_t value);
+  int64_t sum_over(Communicator& ranks, int64_t value, std::string_view what);
   double sum_loss();
   [[noreturn]] void explain_non_finite(int64_t step, double loss, double norm);
 

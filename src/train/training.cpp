@@ -60,10 +60,7 @@ class RankTraining {
 
   // The ranks must end at the same step.
   bool any_rank(bool mine) {
-    int32_t value = mine ? 1 : 0;
-    Stream& stream = trainer_.context().compute();
-    trainer_.mesh().world.all_reduce(stream, tensor_of(&value, {1}), ReduceOp::max, "whether to stop").wait(stream);
-    return value != 0;
+    return trainer_.sum_over_world(mine ? 1 : 0, "whether to stop") > 0;
   }
 
   Trainer& trainer_;

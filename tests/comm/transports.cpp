@@ -1,9 +1,11 @@
 #include "comm/transports.h"
 
+#include "comm/cuda/cuda_mover.h"
 #include "comm/inproc/inproc.h"
 #include "comm/nccl/nccl.h"
 #include "device/cuda/cuda.h"
 #include "device/ref/ref_backend.h"
+#include "emulation/emulated.h"
 #include "emulation/nccl/emulated_nccl.h"
 
 namespace sluice::test {
@@ -55,6 +57,47 @@ Transport inproc_transport(bool async) {
               body(rank);
             });
           }};
+}
+
+namespace {
+
+template <class MakeBackend, class MakeMemory>
+void run_on_gpu(int ranks, const MoverFactory& mover, const MakeBackend& make_backend, const MakeMemory& make_memory,
+                const std::function<void(TransportRank&)>& body) {
+  InprocOptions options;
+  options.timeout_s = kTimeout;
+  options.mover = mover;
+  run_ranks(ranks, options, [&](Communicator& world) {
+    const auto backend = make_backend();
+    const auto memory = make_memory();
+    Stream stream(backend->compute_stream());
+    TransportRank rank{world, stream, *backend, *memory};
+    body(rank);
+    backend->synchronize();
+  });
+}
+
+}  // namespace
+
+Transport inproc_on_emulated_gpu() {
+  return {.name = "inproc_on_cuda_emulated", .sizes = {1, 2, 3, 4, 5, 8}, .run = [](int ranks, const auto& body) {
+            constexpr int kRowAlign = 1;
+            run_on_gpu(
+                ranks, [](int) { return emulation::make_mover(); },
+                [] { return emulation::make_backend(kRowAlign, /*synchronous=*/false); }, emulation::make_memory, body);
+          }};
+}
+
+Transport inproc_on_gpu() {
+  return {.name = "inproc_on_cuda",
+          .sizes = {1, 2, 3, 4, 5, 8, 64},
+          .run =
+              [](int ranks, const auto& body) {
+                run_on_gpu(
+                    ranks, [](int) { return cuda::make_mover(0); }, [] { return cuda::make_backend({}); },
+                    [] { return cuda::make_device_memory(0); }, body);
+              },
+          .missing = cuda::find_gpus().why_none};
 }
 
 Transport emulated_nccl() {

@@ -38,6 +38,9 @@ struct Transport {
 };
 
 Transport inproc_transport(bool async);
+// Ranks that share a GPU: the emulated one, whose streams run as late as they may, and a real one.
+Transport inproc_on_emulated_gpu();
+Transport inproc_on_gpu();
 Transport emulated_nccl();
 // NCCL itself, its calls made for groups of one too.
 Transport nccl_on_one_gpu();

@@ -194,7 +194,7 @@ ncclResult_t start(ncclComm_t comm, cudaStream_t stream, std::function<void(Side
   side->waiting.emplace_back([side, stream, run = std::move(run)] {
     enqueue(stream, [side, run] {
       run(*side);
-      const std::lock_guard guard(side->meeting->mutex);
+      const std::lock_guard ended(side->meeting->mutex);
       --side->pending;
     });
   });

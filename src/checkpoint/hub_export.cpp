@@ -42,9 +42,7 @@ safetensors::Extents extents_of(const Shape& shape) {
 // Counts what has been written.
 class Progress {
  public:
-  Progress(const ExportOptions& options, const std::vector<safetensors::TensorSpec>& tensors) : options_(options) {
-    for (const safetensors::TensorSpec& spec : tensors) all_ += bytes_of(spec);
-  }
+  Progress(const ExportOptions& options, uint64_t all) : options_(options), all_(all) {}
   void add(uint64_t bytes) {
     done_ += bytes;
     if (options_.progress) options_.progress(done_, all_);
@@ -52,7 +50,7 @@ class Progress {
 
  private:
   const ExportOptions& options_;
-  uint64_t all_ = 0;
+  uint64_t all_;
   uint64_t done_ = 0;
 };
 
@@ -88,8 +86,8 @@ Type export_type(std::string_view hub_name, Type dtype) {
                                                                                                       : dtype;
 }
 
-void export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
-                    const std::filesystem::path& directory, DType dtype, const ExportOptions& options) {
+ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
+                           const std::filesystem::path& directory, DType dtype, const ExportOptions& options) {
   std::map<std::string_view, Tensor> parameters;
   for (const FlatGroup* group : groups) {
     for (const FlatGroup::Piece& piece : group->pieces()) {
@@ -108,7 +106,7 @@ void export_weights(const Context& ctx, const ModelConfig& model, std::span<Flat
         {tensor.hub_name, export_type(tensor.hub_name, safetensors::type_of(dtype)), extents_of(tensor.hub_shape)});
   }
   safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);
-  Progress progress(options, writer.tensors());
+  Progress progress(options, writer.bytes());
   std::vector<std::byte> buffer;
   for (const safetensors::TensorSpec& spec : writer.tensors()) {
     const HubTensor& tensor = *by_name.at(spec.name);
@@ -123,10 +121,11 @@ void export_weights(const Context& ctx, const ModelConfig& model, std::span<Flat
     progress.add(buffer.size());
   }
   writer.finish();
+  return {writer.files(), writer.bytes()};
 }
 
-void convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
-                     std::optional<DType> dtype, const ExportOptions& options) {
+ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
+                            std::optional<DType> dtype, const ExportOptions& options) {
   std::map<std::string_view, const HubWeight*> weights;
   std::vector<safetensors::TensorSpec> specs;
   const auto add = [&](const std::string& name, const HubWeight& weight) {
@@ -140,7 +139,7 @@ void convert_weights(const HubWeights& hub, const HubMatch& match, const std::fi
   for (const std::string& name : match.left_out) add(name, hub.weights().find(name)->second);
 
   safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);
-  Progress progress(options, writer.tensors());
+  Progress progress(options, writer.bytes());
   std::vector<std::byte> buffer;
   for (const safetensors::TensorSpec& spec : writer.tensors()) {
     const HubWeight& weight = *weights.at(spec.name);
@@ -163,6 +162,7 @@ void convert_weights(const HubWeights& hub, const HubMatch& match, const std::fi
     }
   }
   writer.finish();
+  return {writer.files(), writer.bytes()};
 }
 
 }  // namespace sluice

@@ -20,19 +20,24 @@ struct ExportOptions {
   std::function<void(uint64_t done, uint64_t all)> progress = {};  // bytes; on the caller's thread
 };
 
+struct ExportCount {
+  size_t files = 0;
+  uint64_t bytes = 0;  // of the tensors
+};
+
 // The type an exported tensor is stored in: `dtype`, but f32 where less would change what the model chooses (the
 // router's selection bias).
 safetensors::Type export_type(std::string_view hub_name, safetensors::Type dtype);
 
 // Writes the parameters as `dtype` (bf16, f32 or f64); of bf16 shards with masters that is what the shards hold. Rank
 // alone: `groups` hold every parameter of the model whole. Memory is bounded by the largest tensor.
-void export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
-                    const std::filesystem::path& directory, DType dtype, const ExportOptions& options);
+ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
+                           const std::filesystem::path& directory, DType dtype, const ExportOptions& options);
 
 // Writes a hub directory's weights anew, decoded and as `dtype` where there is one, else quantised ones as bf16 and
 // others as they are; tensors that were left out go along.
-void convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
-                     std::optional<DType> dtype, const ExportOptions& options);
+ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
+                            std::optional<DType> dtype, const ExportOptions& options);
 
 // Copies config.json, without `quantization_config` and with the new `dtype` where there is one, and the files beside
 // the weights that describe tokenizer, generation and licence. Returns how many.

@@ -14,7 +14,7 @@ namespace {
 
 // Elements a worker decodes at a time, and pieces between two reports of progress.
 constexpr int64_t kPieceElements = 1 << 18;
-constexpr size_t kPiecesAtOnce = 128;
+constexpr size_t kPiecesAtOnce = 1024;
 
 // Elements [begin, begin + to.numel()) of the part of a parameter that a hub tensor is.
 struct ImportPiece {

@@ -83,6 +83,8 @@ class ModelWriter {
 
   // As in Writer, over all files.
   const std::vector<TensorSpec>& tensors() const { return order_; }
+  size_t files() const { return shards_.size(); }
+  uint64_t bytes() const { return index_.total_bytes; }
   void write(std::string_view tensor, std::span<const std::byte> bytes);
   void finish();
 

@@ -191,7 +191,7 @@ struct Model {
   void fields(V& v) {
     v("_target_", target, "how weights begin: from_config draws them at random, unless load_weights says otherwise");
     v("load_weights", load_weights,
-      "[sluice] begin with the safetensors of model.config's directory; null: if it has any and the recipe is train");
+      "[sluice] begin with the directory's safetensors; null: if there are any and the recipe is train");
     v("aux_loss_coef", aux_loss_coef, "[sluice] weight of the balance loss; null: the model family's", non_negative);
     v.section("config", config, "which model");
     v.section("backend", backend, "NeMo's choice of kernels, and the gate");

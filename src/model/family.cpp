@@ -11,6 +11,9 @@
 // The table: one line per family; each is a function in the file of its name.
 // clang-format off
 #define SLUICE_FAMILIES(family) \
+  family(deepseek_v3) \
+  family(gpt_oss) \
+  family(kimi_k2) \
   family(llama) \
   family(qwen3) \
   family(qwen3_moe)
@@ -88,6 +91,17 @@ const Family& family_of(const HfConfig& config) {
 
 }  // namespace
 
+int64_t HubTensor::hub_index(int64_t i) const {
+  if (order == Order::same) return i;
+  const int last = hub_shape.rank() - 1;
+  const int64_t height = hub_shape[last];  // of our matrix
+  const int64_t width = order == Order::interleaved ? 1 : hub_shape[last - 1];
+  const int64_t matrix = i / (height * width), column = i % width;
+  int64_t at = i / width % height;
+  if (order != Order::transposed) at = at < height / 2 ? 2 * at : 2 * at - height + 1;
+  return (matrix * width + column) * height + at;
+}
+
 std::vector<std::string> family_names() {
   std::vector<std::string> names;
   for (const FamilyFunction family : families) names.emplace_back(family().model_type);
@@ -141,7 +155,7 @@ ParamCount param_count(const ModelConfig& model) {
   for (const HubTensor& tensor : family_of(model).tensors(model)) {
     const int64_t elements = tensor.hub_shape.numel();
     count.total += elements;
-    if (tensor.expert >= 0) routed += elements;
+    if (tensor.expert != HubTensor::kNoExpert) routed += elements;
     if (tensor.parameter == "embedding.weight" || tensor.parameter == "head.weight") count.embedding += elements;
   }
   count.active = count.total - routed;

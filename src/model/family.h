@@ -16,19 +16,31 @@
 namespace sluice {
 
 // One tensor of the hub's layout and the part of one of our parameters that it is: rows [row, row + rows) of the
-// parameter's view as a matrix [numel / cols, cols], cols its last dimension (a vector is one row). Elements stand in
-// the same order on both sides, so the part is contiguous: numel elements from `first`.
+// parameter's view as a matrix [numel / cols, cols], cols its last dimension (a vector is a column). The part is
+// contiguous here: numel elements from `first`; and on the hub in the same order, unless `order` says otherwise.
 struct HubTensor {
+  // Of the matrices a tensor is, or is a stack of.
+  enum class Order : uint8_t {
+    same,
+    transposed,             // the hub's columns are our rows
+    interleaved,            // our halves, gates then ups, alternate on the hub; of vectors
+    interleaved_transposed  // our rows' halves alternate in the hub's columns
+  };
+  static constexpr int64_t kNoExpert = -1, kAllExperts = -2;
+
   std::string hub_name;  // "model.layers.3.mlp.experts.5.up_proj.weight"
   Shape hub_shape;
   std::string parameter;  // "layers.3.moe.experts.gate_up"
   Shape parameter_shape;  // global
   int64_t row = 0;
   int64_t rows = 0;
-  int64_t expert = -1;  // the routed expert it belongs to; -1: none
+  int64_t expert = kNoExpert;  // the routed expert it belongs to, or that it is a stack of all
+  Order order = Order::same;
 
-  int64_t cols() const { return parameter_shape[parameter_shape.rank() - 1]; }
+  int64_t cols() const { return parameter_shape.rank() == 1 ? 1 : parameter_shape[parameter_shape.rank() - 1]; }
   int64_t first() const { return row * cols(); }
+  // Where element `i` of the part stands in the hub's tensor.
+  int64_t hub_index(int64_t i) const;
 };
 
 // A field of config.json that is known and has no effect here, and why.
@@ -40,6 +52,7 @@ struct IgnoredField {
 struct Family {
   std::string_view model_type;
   std::string_view experts_key;             // how config.json spells the number of experts; empty: none
+  std::string_view expert_width_key;        // and the width of one
   std::span<const std::string_view> reads;  // fields (with all below them) that parse() looks at
   std::span<const IgnoredField> ignores;    // beside those that every family ignores
   ModelConfig (*parse)(const HfConfig&);    // user errors for what the family cannot be

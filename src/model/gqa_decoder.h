@@ -1,31 +1,35 @@
-// What families of pre-norm decoders with grouped-query attention share: their common fields, the attention part of a
-// block and of the FLOPs, and a list of hub tensors built layer by layer. A family file says which of it applies.
+// What families of pre-norm decoders share: their common fields, and with grouped-query attention that part of a block
+// and of the FLOPs. A family file says which of it applies.
 #pragma once
 
 #include <string>
 #include <string_view>
 #include <vector>
 
-#include "model/family.h"
+#include "model/hub_tensors.h"
 
 namespace sluice {
 
 // Throws "KEY is VALUE: WHY" if `present`.
 void refuse(const HfConfig& config, std::string_view key, bool present, std::string_view why);
 
-// Sizes and numbers every such configuration has: vocabulary, widths, layers, heads, RoPE, norm, initialisation.
-// Refuses what none of the families here can be (biases, dropout, tied heads, other activations).
-struct GqaDefaults {
+struct DecoderDefaults {
   double rope_theta = 10000;
   double norm_eps = 1e-6;
   int64_t max_positions = 0;
+  bool attention_bias = false;  // the only value that the family can be
 };
-ModelConfig read_gqa_decoder(const HfConfig& config, const GqaDefaults& defaults);
-// The fields read_gqa_decoder looks at.
-#define SLUICE_GQA_DECODER_FIELDS                                                                               \
-  "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", \
-      "head_dim", "rms_norm_eps", "initializer_range", "max_position_embeddings", "rope_theta", "rope_scaling", \
-      "rope_parameters", "hidden_act", "attention_bias", "attention_dropout", "tie_word_embeddings"
+// Sizes and numbers every configuration has: vocabulary, width, layers, heads, norm, initialisation. Refuses what none
+// of the families here can be (dropout, tied heads, other activations).
+ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults);
+// The same with grouped heads of one size and rotary positions on all their columns.
+ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defaults);
+// The fields they look at.
+#define SLUICE_DECODER_FIELDS                                                                                          \
+  "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",        \
+      "rms_norm_eps", "initializer_range", "max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters", \
+      "hidden_act", "attention_bias", "attention_dropout", "tie_word_embeddings"
+#define SLUICE_GQA_DECODER_FIELDS SLUICE_DECODER_FIELDS, "head_dim"
 
 // A block's attention, norm and initialisation; the caller adds experts or an MLP.
 BlockConfig gqa_block(const ModelConfig& model, int64_t layer, int64_t seq_len);
@@ -38,24 +42,5 @@ double gqa_flops_per_sequence(const ModelConfig& model, int64_t seq_len, int64_t
 BlockConfig dense_block(const ModelConfig& model, int64_t layer, int64_t seq_len);
 double dense_flops_per_sequence(const ModelConfig& model, int64_t seq_len);
 std::vector<HubTensor> dense_tensors(const ModelConfig& model);
-
-// Collects the tensors of a model in the order of the network, under the names of Hugging Face's classes.
-class HubTensorList {
- public:
-  explicit HubTensorList(const ModelConfig& model) : model_(model) {}
-
-  void embedding();
-  void attention(int64_t layer);  // with the norms before it and before the MLP or experts
-  void mlp(int64_t layer);
-  void experts(int64_t layer);  // and their router
-  void head();
-  std::vector<HubTensor> take() { return std::move(list_); }
-
- private:
-  void whole(std::string hub, std::string ours, Shape shape);
-
-  const ModelConfig& model_;
-  std::vector<HubTensor> list_;
-};
 
 }  // namespace sluice

@@ -25,6 +25,7 @@ ModelConfig parse(const HfConfig& config) {
 const Family& llama() {
   static constexpr Family family{.model_type = "llama",
                                  .experts_key = {},
+                                 .expert_width_key = {},
                                  .reads = read_fields,
                                  .ignores = {},
                                  .parse = &parse,

@@ -20,10 +20,25 @@ void validate(const ModelConfig& model, const HfConfig& source, std::string_view
         .at(source.where("num_experts_per_tok"))
         .advise(fmt::format("the other value: {}", source.describe(experts_key)));
   }
+  const SigmoidRouterSpec& router = model.sigmoid;
+  if (router.top_groups > router.groups || (model.num_experts > 0 && model.num_experts % router.groups != 0)) {
+    throw user_error("{} {} in n_group {}, of which topk_group {} are used", experts_key, model.num_experts,
+                     router.groups, router.top_groups)
+        .at(source.where("n_group"))
+        .advise("n_group divides the experts, and topk_group is at most n_group");
+  }
+  if (model.top_k > model.num_experts / router.groups * router.top_groups) {
+    throw user_error("num_experts_per_tok {} is more than topk_group {} of n_group {} groups of {} {} hold",
+                     model.top_k, router.top_groups, router.groups, experts_key, model.num_experts)
+        .at(source.where("num_experts_per_tok"));
+  }
   const auto real = [](int64_t v) { return static_cast<double>(v); };
   const double hidden = real(model.hidden_size), layers = real(model.num_layers), experts = real(model.num_experts);
-  const double attention = 2 * hidden * real(model.head_dim) * real(model.num_heads + model.num_kv_heads);
-  const double moe = experts * hidden * (1 + 3 * real(model.moe_ffn)) + 3 * hidden * real(model.ffn);
+  const double gqa = 2 * hidden * real(model.head_dim) * real(model.num_heads + model.num_kv_heads);
+  const double latents = real(model.q_lora + model.kv_lora), head = real(model.nope_dim + model.head_dim + model.v_dim);
+  const double attention = model.kv_lora > 0 ? (hidden + latents) * real(model.num_heads) * head : gqa;
+  const double moe =
+      (experts + real(model.shared_experts)) * hidden * (1 + 3 * real(model.moe_ffn)) + 3 * hidden * real(model.ffn);
   const double total = layers * (attention + moe) + 2 * real(model.vocab_size) * hidden;
   if (total > model_bounds::parameters) {
     throw user_error("a model of {} parameters; at most {} are possible", format_magnitude(total),

@@ -8,6 +8,8 @@
 
 #include "model/hf_config.h"
 #include "ops/rope.h"
+#include "ops/sigmoid_router.h"
+#include "ops/swiglu.h"
 
 namespace sluice {
 
@@ -16,22 +18,28 @@ struct ModelConfig {
   std::string name;        // for people: "Qwen3-30B-A3B"
   std::string hub_id;      // "Qwen/Qwen3-30B-A3B", a directory, or empty for a model written out in the configuration
 
-  int64_t vocab_size = 0;    // V
-  int64_t hidden_size = 0;   // D
-  int64_t num_layers = 0;    // L
-  int64_t num_heads = 0;     // n
-  int64_t num_kv_heads = 0;  // kv, divides n
-  int64_t head_dim = 0;      // hd, even; n hd need not be D
-  int64_t ffn = 0;           // width of a dense layer's MLP; 0: there is none
-  int64_t num_experts = 0;   // E; 0: a dense model
-  int64_t top_k = 0;         // K <= E
-  int64_t moe_ffn = 0;       // F
-  bool qk_norm = false;      // RMSNorm on each head of q and k
+  int64_t vocab_size = 0;      // V
+  int64_t hidden_size = 0;     // D
+  int64_t num_layers = 0;      // L
+  int64_t num_heads = 0;       // n
+  int64_t num_kv_heads = 0;    // kv, divides n
+  int64_t head_dim = 0;        // hd, even; n hd need not be D
+  int64_t ffn = 0;             // width of a dense layer's MLP; 0: there is none
+  int64_t num_experts = 0;     // E; 0: a dense model
+  int64_t top_k = 0;           // K <= E
+  int64_t moe_ffn = 0;         // F
+  int64_t dense_layers = 0;    // so many layers come first that have an MLP of width ffn and no experts
+  int64_t shared_experts = 0;  // that every token visits: an MLP of width shared_experts F beside the others
+  SigmoidRouterSpec sigmoid;   // of families with a sigmoid router
+  SwigluForm gate_form;        // of the experts
+  bool qk_norm = false;        // RMSNorm on each head of q and k
+  int64_t window = 0;          // layers 0, 2, 4.. attend to so many keys; 0: all layers to all
   // Multi-head latent attention instead of grouped-query attention, where kv_lora is not 0. head_dim is then dr.
   int64_t q_lora = 0;  // 0: queries come from the hidden state
   int64_t kv_lora = 0;
   int64_t nope_dim = 0;  // columns of a query or key without positions; dr = head_dim with
   int64_t v_dim = 0;
+  double mla_scale = 1;  // of the softmax, over 1 / sqrt(nope_dim + dr)
   double rope_theta = 10000;
   YarnSpec yarn;  // factor 1: plain rotary positions
   double norm_eps = 1e-6;

@@ -34,6 +34,7 @@ ModelConfig parse(const HfConfig& config) {
 const Family& qwen3() {
   static constexpr Family family{.model_type = "qwen3",
                                  .experts_key = {},
+                                 .expert_width_key = {},
                                  .reads = read_fields,
                                  .ignores = ignored_fields_of_family,
                                  .parse = &parse,

@@ -73,6 +73,7 @@ std::vector<HubTensor> tensors(const ModelConfig& m) {
   list.embedding();
   for (int64_t layer = 0; layer < m.num_layers; ++layer) {
     list.attention(layer);
+    list.router(layer, "mlp.gate");
     list.experts(layer);
   }
   list.head();
@@ -84,6 +85,7 @@ std::vector<HubTensor> tensors(const ModelConfig& m) {
 const Family& qwen3_moe() {
   static constexpr Family family{.model_type = "qwen3_moe",
                                  .experts_key = "num_experts",
+                                 .expert_width_key = "moe_intermediate_size",
                                  .reads = read_fields,
                                  .ignores = ignored_fields_of_family,
                                  .parse = &parse,

@@ -1,6 +1,7 @@
 #include "model/scale.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "base/error.h"
 #include "model/family.h"
@@ -9,13 +10,13 @@ namespace sluice {
 namespace {
 
 struct Sizes {
-  int64_t hidden, head_dim, ffn_multiple, layers, vocab, seq_len;
+  int64_t hidden, head_dim, latent_multiple, ffn_multiple, layers, vocab, seq_len, window;
 };
 
 constexpr int64_t small_top_k = 2;  // the fewest that still makes a token visit several experts
 
 constexpr Sizes sizes_of(Scale scale) {
-  return scale == Scale::laptop ? Sizes{256, 64, 32, 4, 4096, 512} : Sizes{32, 8, 4, 2, 256, 64};
+  return scale == Scale::laptop ? Sizes{256, 64, 8, 32, 4, 4096, 512, 128} : Sizes{32, 8, 4, 4, 2, 256, 64, 16};
 }
 
 // a b / c to the nearest multiple of `multiple`, at least one.
@@ -70,19 +71,34 @@ ScaledModel scale_model(const ModelConfig& model, int64_t seq_len, Scale scale, 
   Shrinker to(scaled, needs);
 
   to.shrink("hidden_size", m.hidden_size, sizes.hidden, fmt::format("width of the {} scale", name_of(scale)));
-  to.shrink("head_dim", m.head_dim, sizes.head_dim, fmt::format("head size of the {} scale", name_of(scale)));
+  const std::string head_reason = fmt::format("head size of the {} scale", name_of(scale));
+  if (m.kv_lora > 0) {
+    to.shrink("q_lora_rank", m.q_lora,
+              proportional(model.q_lora, m.hidden_size, model.hidden_size, sizes.latent_multiple),
+              "query latent / hidden stays");
+    to.shrink("kv_lora_rank", m.kv_lora,
+              proportional(model.kv_lora, m.hidden_size, model.hidden_size, sizes.latent_multiple),
+              "key and value latent / hidden stays");
+    to.shrink("qk_nope_head_dim", m.nope_dim, sizes.head_dim, head_reason);
+    to.shrink("qk_rope_head_dim", m.head_dim, sizes.head_dim / 2, head_reason);
+    to.shrink("v_head_dim", m.v_dim, sizes.head_dim, head_reason);
+  } else {
+    to.shrink("head_dim", m.head_dim, sizes.head_dim, head_reason);
+  }
 
-  // heads head_dim / hidden as before, in whole groups of heads that share a kv head.
+  // Of a value, which is what comes back from attention; heads head_dim / hidden as before, in whole groups of heads
+  // that share a kv head.
   const int64_t group = model.num_heads / model.num_kv_heads;
-  const int64_t old_width = model.num_heads * model.head_dim;
-  const int64_t heads = proportional(old_width, m.hidden_size, model.hidden_size * m.head_dim, group);
+  const auto head_size = [](const ModelConfig& c) { return c.kv_lora > 0 ? c.v_dim : c.head_dim; };
+  const int64_t old_width = model.num_heads * head_size(model);
+  const int64_t heads = proportional(old_width, m.hidden_size, model.hidden_size * head_size(m), group);
   if (to.kept("num_attention_heads") || to.kept("num_key_value_heads")) {
     to.shrink("num_attention_heads", m.num_heads, round_up(heads, m.num_kv_heads), "heads x head_dim / hidden stays");
   } else if (heads < m.num_heads) {
     to.shrink("num_attention_heads", m.num_heads, heads, "heads x head_dim / hidden stays");
     to.shrink("num_key_value_heads", m.num_kv_heads, heads / group, "heads per kv head stay");
   }
-  to.shrink("moe_intermediate_size", m.moe_ffn,
+  to.shrink(family_of(model).expert_width_key, m.moe_ffn,
             proportional(model.moe_ffn, m.hidden_size, model.hidden_size, sizes.ffn_multiple),
             "expert width / hidden stays");
 
@@ -92,13 +108,15 @@ ScaledModel scale_model(const ModelConfig& model, int64_t seq_len, Scale scale, 
     to.shrink("num_experts_per_tok", m.top_k, std::min(small_top_k, m.num_experts),
               "the fewest that still send a token to several experts");
     const int64_t experts = (model.num_experts * m.top_k + model.top_k - 1) / model.top_k;
-    to.shrink(experts_key, m.num_experts, round_up(experts, needs.ep),
+    to.shrink(experts_key, m.num_experts, round_up(experts, std::lcm(needs.ep, model.sigmoid.groups)),
               fmt::format("experts / top-k stays, in multiples of the row's ep {}", needs.ep));
   }
 
   to.shrink("num_hidden_layers", m.num_layers, std::max(sizes.layers, needs.min_layers),
             needs.min_layers > sizes.layers ? fmt::format("one for each of {} stages and chunks", needs.min_layers)
                                             : fmt::format("depth of the {} scale", name_of(scale)));
+  to.shrink("first_k_dense_replace", m.dense_layers, 1, "one stands for the dense layers");
+  to.shrink("sliding_window", m.window, sizes.window, fmt::format("window of the {} scale", name_of(scale)));
   to.shrink("vocab_size", m.vocab_size, sizes.vocab, "keeps the head's share of the work small");
   to.shrink("seq_len", scaled.seq_len, sizes.seq_len, fmt::format("sequence of the {} scale", name_of(scale)));
 

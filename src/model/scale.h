@@ -3,12 +3,13 @@
 //
 //                    laptop                       tiny
 //   hidden           256                          32
-//   head_dim         64                           8
+//   head_dim         64                           8        of MLA: of a value, a query without its rotary part (half)
 //   heads, kv heads  heads head_dim / hidden and heads / kv heads stay as they are, to the nearest whole group
-//   expert width     ffn / hidden stays, to the nearest multiple of 32 (tiny: 4)
+//   expert width     ffn / hidden stays, to the nearest multiple of 32 (tiny: 4); latents likewise, of 8 (tiny: 4)
 //   top-k            2
-//   experts          experts / top-k stays, rounded up to a multiple of the row's ep: each of its ranks owns some
-//   layers           4                            2      or as many as the row's stages and chunks need
+//   experts          experts / top-k stays, rounded up to a multiple of the row's ep and of the groups
+//   layers           4                            2      or as many as the row's stages and chunks need; one dense
+//   sliding window   128                          16
 //   vocabulary       4096                         256
 //   sequence         512                          64
 //
@@ -48,7 +49,7 @@ struct ScaleChange {
 };
 
 struct ScaledModel {
-  ModelConfig model;
+  ModelConfig model;  // what the changes make of its config.json, but for YaRN's ramp, which follows the rotary width
   int64_t seq_len = 0;
   std::vector<ScaleChange> changes;  // in the order of the table above; what stays is not listed
 };

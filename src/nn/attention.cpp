@@ -11,12 +11,15 @@ Attention::Attention(const std::string& name, const AttentionConfig& config, dou
       spec_{.seq_len = config.seq_len,
             .window = config.window,
             .scale = 1 / std::sqrt(static_cast<double>(config.head_dim))},
-      qkv_(name + ".qkv", config.hidden, (n_ + 2 * kv_) * d_, init_std),
-      out_(name + ".out", n_ * d_, config.hidden, init_std) {
+      qkv_(name + ".qkv", config.hidden, (n_ + 2 * kv_) * d_, init_std, config.bias),
+      out_(name + ".out", n_ * d_, config.hidden, init_std, config.bias) {
   qkv_.weight().spec.matrices = {{"q", 0, n_ * d_}, {"k", n_ * d_, kv_ * d_}, {"v", (n_ + kv_) * d_, kv_ * d_}};
   if (config.qk_norm) {
     q_norm_.emplace(name + ".q_norm", d_, norm_eps);
     k_norm_.emplace(name + ".k_norm", d_, norm_eps);
+  }
+  if (config.sinks) {
+    sinks_.emplace(ParamSpec{.name = name + ".sinks", .shape = {n_}, .init_std = init_std, .decay = false}, 0, 1);
   }
 }
 
@@ -24,6 +27,7 @@ void Attention::visit(const ParamVisitor& visitor) {
   qkv_.visit(visitor);
   if (q_norm_) q_norm_->visit(visitor);
   if (k_norm_) k_norm_->visit(visitor);
+  if (sinks_) visitor(*sinks_);
   out_.visit(visitor);
 }
 
@@ -62,6 +66,9 @@ Tensor Attention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, 
                            .k = saved.k,
                            .v = v_of(saved.qkv),
                            .spec = spec_});
+  if (sinks_) {
+    ctx.run(AttentionSink{.o = saved.o.view({t, n_, d_}), .lse = saved.lse, .sinks = sinks_->value});
+  }
   return out_.forward(ctx, saved.o, ctx.scratch());
 }
 
@@ -79,6 +86,13 @@ void Attention::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const
   saved.dy = dy;
   Tensor d_o = scratch.empty_like(saved.o);
   out_.input_grad(ctx, d_o, dy);
+  if (sinks_) {
+    ctx.run(AttentionSinkBackward{.dsinks = sinks_->grad,
+                                  .d_o = d_o.view({t, n_, d_}),
+                                  .o = saved.o.view({t, n_, d_}),
+                                  .lse = saved.lse,
+                                  .sinks = sinks_->value});
+  }
   saved.dqkv = ctx.deferred().empty_like(saved.qkv);
   Tensor dq = scratch.empty_like(saved.q);
   Tensor dk = scratch.empty_like(saved.k);

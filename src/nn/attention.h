@@ -1,5 +1,6 @@
-// Grouped-query attention: qkv = x Wqkv^T, RMSNorm on each head of q and k, rotary positions, attention, output
-// projection.   Qwen3 technical report 2025; GQA: Ainslie et al. 2023.
+// Grouped-query attention: qkv = x Wqkv^T, RMSNorm on each head of q and k, rotary positions, attention (with sinks),
+// output projection; norms, biases and sinks where a family has them.   Qwen3 technical report 2025; GQA: Ainslie et
+// al. 2023.
 #pragma once
 
 #include <optional>
@@ -54,6 +55,7 @@ class Attention {
   Linear qkv_;
   std::optional<RmsNorm> q_norm_;
   std::optional<RmsNorm> k_norm_;
+  std::optional<Param> sinks_;
   Linear out_;
 };
 

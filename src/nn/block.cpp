@@ -129,7 +129,7 @@ void Block::attend_backward(Context& ctx, const Tensor& dx, const Tensor& dy, co
                             BlockSaved& saved) const {
   Arena& scratch = ctx.scratch();
   const Tensor dnormed = scratch.empty_like(dy);
-  if (moe_) moe_->route_backward(ctx, dnormed, saved.moe);
+  if (moe_) moe_->route_backward(ctx, dnormed, saved.moe, input.grad_scale);
   if (mlp_) mlp_->backward(ctx, dnormed, dy, moe_.has_value(), saved.mlp);
   saved.dmid = ctx.deferred().empty_like(dy);
   norm2_.backward(ctx, saved.dmid, dnormed, saved.mid, saved.rstd2, dy);

@@ -30,6 +30,7 @@ struct BlockSaved {
 struct BlockInput {
   Tensor cos_sin;     // [S, BlockConfig::rope_dim()]
   Tensor sample_ids;  // i64 [T / S]
+  Tensor grad_scale;  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
 };
 
 class Block {

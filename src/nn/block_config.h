@@ -5,10 +5,13 @@
 #include <optional>
 
 #include "ops/router.h"
+#include "ops/sigmoid_router.h"
+#include "ops/swiglu.h"
 
 namespace sluice {
 
-// Grouped-query attention with optional RMSNorm on each head of q and k, and rotary positions (half-split).
+// Grouped-query attention with rotary positions (half-split) and, where a family has them, RMSNorm on each head of q
+// and k, biases of all projections, and learned sinks.
 struct AttentionConfig {
   int64_t hidden = 0;
   int64_t heads = 0;
@@ -17,6 +20,8 @@ struct AttentionConfig {
   int64_t seq_len = 0;
   int64_t window = 0;  // 0: all earlier keys
   bool qk_norm = false;
+  bool bias = false;   // of q, k, v and the output projection
+  bool sinks = false;  // a logit per head that joins the softmax's denominator
 };
 
 // Multi-head latent attention: dn + dr columns of a query or key, of which the last dr carry positions (neighbouring
@@ -36,7 +41,8 @@ struct MlaConfig {
 };
 
 enum class RouterKind : uint8_t {
-  softmax_topk,  // learned
+  softmax_topk,  // learned: weights are the softmax over the chosen experts' logits
+  sigmoid_topk,  // learned: weights are sigmoids; a selection bias keeps the experts balanced
   forced,        // GateSpec, no parameters
 };
 
@@ -47,7 +53,12 @@ struct MoeConfig {
   int64_t top_k = 0;
   int64_t seq_len = 0;
   RouterKind router = RouterKind::softmax_topk;
-  GateSpec gate;  // of a forced router
+  GateSpec gate;              // of a forced router
+  SigmoidRouterSpec sigmoid;  // of a sigmoid router
+  bool router_bias = false;   // added to the logits
+  double aux_loss_coef = 0;   // weight of the balance loss, for a softmax router
+  bool expert_bias = false;   // of both products
+  SwigluForm gate_form;
   // N > 1: what one of N expert-parallel ranks computes, alone. Only E / N experts exist, and expert e runs as e mod
   // (E / N); a token may meet one in several slots.
   int64_t local_shard = 1;

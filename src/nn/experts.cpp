@@ -24,6 +24,7 @@ std::vector<LogicalMatrix> down_matrices(int64_t experts, int64_t hidden) {
 Experts::Experts(const std::string& name, const MoeConfig& config, int ep_rank, int ep_size, double init_std)
     : hidden_(config.hidden),
       ffn_(config.ffn),
+      form_(config.gate_form),
       gate_up_({.name = name + ".gate_up",
                 .shape = {config.stored_experts(), 2 * config.ffn, config.hidden},
                 .mesh = ParamMesh::expert,
@@ -35,17 +36,29 @@ Experts::Experts(const std::string& name, const MoeConfig& config, int ep_rank, 
              .mesh = ParamMesh::expert,
              .init_std = init_std,
              .matrices = down_matrices(config.stored_experts(), config.hidden)},
-            ep_rank, ep_size) {}
+            ep_rank, ep_size) {
+  if (!config.expert_bias) return;
+  const auto bias = [&](const char* suffix, int64_t width) {
+    return ParamSpec{.name = name + suffix,
+                     .shape = {config.stored_experts(), width},
+                     .mesh = ParamMesh::expert,
+                     .init = InitKind::zeros,
+                     .decay = false};
+  };
+  gate_up_bias_.emplace(bias(".gate_up_bias", 2 * config.ffn), ep_rank, ep_size);
+  down_bias_.emplace(bias(".down_bias", config.hidden), ep_rank, ep_size);
+}
 
 void Experts::first_product(Context& ctx, const RoutingRecord& record, Arena& arena, ExpertsSaved& saved) const {
   saved.gate_up = arena.empty({saved.x.dim(0), 2 * ffn_}, saved.x.dtype());
   ctx.run(
       GroupedGemm{.y = saved.gate_up, .x = saved.x, .w = gate_up_.value, .offsets = record.offsets, .trans_w = true});
+  if (gate_up_bias_) ctx.run(AddBias{.y = saved.gate_up, .b = gate_up_bias_->value, .offsets = record.offsets});
 }
 
 void Experts::activate(Context& ctx, const RoutingRecord& record, Arena& arena, ExpertsSaved& saved) const {
   saved.h = arena.empty({saved.x.dim(0), ffn_}, saved.x.dtype());
-  ctx.run(SwigluForward{.h = saved.h, .gate_up = saved.gate_up, .weight = record.row_weight});
+  ctx.run(SwigluForward{.h = saved.h, .gate_up = saved.gate_up, .weight = record.row_weight, .form = form_});
 }
 
 Tensor Experts::forward(Context& ctx, const Tensor& x, const RoutingRecord& record, const RecomputePolicy& recompute,
@@ -56,6 +69,9 @@ Tensor Experts::forward(Context& ctx, const Tensor& x, const RoutingRecord& reco
   activate(ctx, record, recompute.act || recompute.experts ? ctx.scratch() : ctx.deferred(), saved);
   Tensor y = ctx.scratch().empty_like(x);
   ctx.run(GroupedGemm{.y = y, .x = saved.h, .w = down_.value, .offsets = record.offsets, .trans_w = true});
+  if (down_bias_) {
+    ctx.run(AddBias{.y = y, .b = down_bias_->value, .offsets = record.offsets, .weight = record.row_weight});
+  }
   return y;
 }
 
@@ -78,8 +94,21 @@ Tensor Experts::backward(Context& ctx, const Tensor& dy, const RoutingRecord& re
   ctx.run(GroupedGemm{.y = dh, .x = dy, .w = down_.value, .offsets = record.offsets});
   saved.dgate_up = ctx.deferred().empty({m, 2 * ffn_}, dy.dtype());
   drow = scratch.empty({m}, record.row_weight.dtype());
-  ctx.run(SwigluBackward{
-      .dgate_up = saved.dgate_up, .dweight = drow, .dh = dh, .gate_up = saved.gate_up, .weight = record.row_weight});
+  ctx.run(SwigluBackward{.dgate_up = saved.dgate_up,
+                         .dweight = drow,
+                         .dh = dh,
+                         .gate_up = saved.gate_up,
+                         .weight = record.row_weight,
+                         .form = form_});
+  // Here and not with the weight gradients: the rows' weights are gone by then.
+  if (down_bias_) {
+    ctx.run(BiasBackward{.db = down_bias_->grad,
+                         .dweight = drow,
+                         .dy = dy,
+                         .b = down_bias_->value,
+                         .offsets = record.offsets,
+                         .weight = record.row_weight});
+  }
   Tensor dx = scratch.empty({m, hidden_}, dy.dtype());
   ctx.run(GroupedGemm{.y = dx, .x = saved.dgate_up, .w = gate_up_.value, .offsets = record.offsets});
   return dx;
@@ -89,6 +118,9 @@ void Experts::weight_grad(Context& ctx, const ExpertsSaved& saved) const {
   const NameScope scope(ctx, "experts");
   ctx.run(GroupedGemmWeight{.dw = down_.grad, .dy = saved.dy, .x = saved.h, .offsets = saved.offsets});
   ctx.run(GroupedGemmWeight{.dw = gate_up_.grad, .dy = saved.dgate_up, .x = saved.x, .offsets = saved.offsets});
+  if (gate_up_bias_) {
+    ctx.run(BiasBackward{.db = gate_up_bias_->grad, .dy = saved.dgate_up, .offsets = saved.offsets});
+  }
 }
 
 }  // namespace sluice

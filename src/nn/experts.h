@@ -1,7 +1,9 @@
-// Experts: one gated MLP each, over rows sorted by expert:  y = (silu(x Wg^T) * (x Wu^T) * weight) Wd^T.
-// The routing weight is applied between activation and down-projection, so no per-slot output is kept.
+// Experts: one gated MLP each, over rows sorted by expert:  y = (silu(x Wg^T) * (x Wu^T) * weight) Wd^T, or another
+// SwigluForm. The routing weight is applied between activation and down-projection, so no per-slot output is kept; with
+// biases y = ... + weight bd.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "nn/block_config.h"
@@ -35,7 +37,9 @@ class Experts {
 
   void visit(const ParamVisitor& visitor) {
     visitor(gate_up_);
+    if (gate_up_bias_) visitor(*gate_up_bias_);
     visitor(down_);
+    if (down_bias_) visitor(*down_bias_);
   }
 
  private:
@@ -44,8 +48,11 @@ class Experts {
 
   int64_t hidden_;
   int64_t ffn_;
+  SwigluForm form_;
   Param gate_up_;
   Param down_;
+  std::optional<Param> gate_up_bias_;  // [E, 2 F]
+  std::optional<Param> down_bias_;     // [E, D]
 };
 
 }  // namespace sluice

@@ -54,11 +54,11 @@ void Moe::dispatch_backward(Context& ctx, MoeSaved& saved) const {
   saved.transfer = dispatcher_.begin_from_experts(ctx, saved.rows, saved.record);
 }
 
-void Moe::route_backward(Context& ctx, const Tensor& dx, MoeSaved& saved) const {
+void Moe::route_backward(Context& ctx, const Tensor& dx, MoeSaved& saved, const Tensor& grad_scale) const {
   dispatcher_.end_from_experts(ctx, saved.transfer, saved.record, dx, Tensor());
   if (!router_.learned()) return;
   const Tensor dweights = dispatcher_.weight_gradients(ctx, saved.drow, saved.record);
-  router_.backward(ctx, dx, dweights, saved.record, saved.router);
+  router_.backward(ctx, dx, dweights, saved.record, saved.router, grad_scale);
 }
 
 void Moe::weight_grad(Context& ctx, const MoeSaved& saved) const {

@@ -31,6 +31,9 @@ struct ParamSpec {
   double init_std = 0;
   bool decay = true;                    // weight decay applies
   std::vector<LogicalMatrix> matrices;  // empty: not a matrix, or one whole
+  // K > 0: a router's selection bias. No gradient trains it: it is kept in the accumulator type, its gradient is the
+  // number of slots each expert got, and a step moves it towards an equal share of K slots per token.
+  int64_t balanced_top_k = 0;
 };
 
 struct Param {

@@ -3,13 +3,22 @@
 namespace sluice {
 
 Router::Router(const std::string& name, const MoeConfig& config, double init_std) : config_(config) {
-  if (config.router == RouterKind::softmax_topk) {
-    linear_.emplace(name, config.hidden, config.num_experts, init_std);
-  }
+  const bool sigmoid = config.router == RouterKind::sigmoid_topk;
+  require(!sigmoid || config.aux_loss_coef == 0, "{}: the balance loss is for softmax routers", name);
+  if (config.router == RouterKind::forced) return;
+  linear_.emplace(name, config.hidden, config.num_experts, init_std, config.router_bias);
+  if (!sigmoid) return;
+  selection_bias_.emplace(ParamSpec{.name = name + ".selection_bias",
+                                    .shape = {config.num_experts},
+                                    .init = InitKind::zeros,
+                                    .decay = false,
+                                    .balanced_top_k = config.top_k},
+                          0, 1);
 }
 
 void Router::visit(const ParamVisitor& visitor) {
   if (linear_) linear_->visit(visitor);
+  if (selection_bias_) visitor(*selection_bias_);
 }
 
 void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, RoutingRecord& record,
@@ -31,20 +40,54 @@ void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, Ro
   saved.probs = kept.empty({t, config_.num_experts}, ctx.accumulator());
   const Tensor logits = ctx.scratch().empty(saved.probs.shape(), ctx.accumulator());
   linear_->forward(ctx, logits, x);
+  if (selection_bias_) {
+    ctx.run(SigmoidTopKForward{.experts = record.experts,
+                               .weights = record.weights,
+                               .scores = saved.probs,
+                               .logits = logits,
+                               .bias = selection_bias_->value,
+                               .spec = config_.sigmoid});
+    return;
+  }
   ctx.run(
       SoftmaxTopKForward{.experts = record.experts, .weights = record.weights, .probs = saved.probs, .logits = logits});
 }
 
+void Router::add_balance_loss(Context& ctx, const RoutingRecord& record, const RouterSaved& saved,
+                              const Tensor& grad_scale) const {
+  const ArenaScope scope(ctx.scratch());
+  const Tensor load = ctx.scratch().empty({config_.num_experts}, ctx.accumulator());
+  ctx.run(Fill{.x = load, .value = 0});
+  ctx.run(ExpertLoad{.load = load, .experts = record.experts});
+  ctx.run(BalanceLossBackward{.dlogits = saved.dlogits,
+                              .probs = saved.probs,
+                              .load = load,
+                              .grad_scale = grad_scale,
+                              .top_k = config_.top_k,
+                              .coef = config_.aux_loss_coef});
+}
+
 void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record,
-                      RouterSaved& saved) const {
+                      RouterSaved& saved, const Tensor& grad_scale) const {
   if (!linear_) return;
   const NameScope scope(ctx, "router");
   saved.dlogits = ctx.deferred().empty_like(saved.probs);
-  ctx.run(SoftmaxTopKBackward{.dlogits = saved.dlogits,
-                              .dweights = dweights,
-                              .experts = record.experts,
-                              .weights = record.weights,
-                              .probs = saved.probs});
+  if (selection_bias_) {
+    ctx.run(SigmoidTopKBackward{.dlogits = saved.dlogits,
+                                .dweights = dweights,
+                                .experts = record.experts,
+                                .weights = record.weights,
+                                .scores = saved.probs,
+                                .spec = config_.sigmoid});
+    ctx.run(ExpertLoad{.load = selection_bias_->grad, .experts = record.experts});
+  } else {
+    ctx.run(SoftmaxTopKBackward{.dlogits = saved.dlogits,
+                                .dweights = dweights,
+                                .experts = record.experts,
+                                .weights = record.weights,
+                                .probs = saved.probs});
+    if (config_.aux_loss_coef > 0) add_balance_loss(ctx, record, saved, grad_scale);
+  }
   linear_->input_grad(ctx, dx, saved.dlogits, /*accumulate=*/true);
 }
 

@@ -1,5 +1,6 @@
-// Router: which experts a token goes to and with what weight; learned (softmax, top-k, renormalised) or forced by a
-// gate without parameters.
+// Router: which experts a token goes to and with what weight: learned (softmax or sigmoid, see RouterKind) or forced by
+// a gate without parameters. A sigmoid router's selection bias has no gradient: the backward counts the experts' slots
+// into its place (ParamSpec::balanced_top_k), once per micro-batch whatever is recomputed.
 #pragma once
 
 #include <optional>
@@ -14,7 +15,7 @@ namespace sluice {
 // T tokens, E experts, K chosen. Only a learned router keeps anything.
 struct RouterSaved {
   Tensor x;        // [T, D] input (deferred: W; rebuilt with recompute norm)
-  Tensor probs;    // [T, E] (records: B)
+  Tensor probs;    // [T, E] softmax, or the sigmoids (records: B)
   Tensor dlogits;  // [T, E] (deferred: W)
 };
 
@@ -25,17 +26,21 @@ class Router {
   // x [T, D], sample_ids [T / S]; sets record.experts and record.weights in the records arena.
   void forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, RoutingRecord& record,
                RouterSaved& saved) const;
-  // dx += gradient through the logits; dweights [T, K].
-  void backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record,
-                RouterSaved& saved) const;
+  // dx += gradient through the logits; dweights [T, K]; grad_scale f64 [1], needed with a balance loss.
+  void backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record, RouterSaved& saved,
+                const Tensor& grad_scale = {}) const;
   void weight_grad(Context& ctx, const RouterSaved& saved) const;
 
   bool learned() const { return linear_.has_value(); }
   void visit(const ParamVisitor& visitor);
 
  private:
+  void add_balance_loss(Context& ctx, const RoutingRecord& record, const RouterSaved& saved,
+                        const Tensor& grad_scale) const;
+
   MoeConfig config_;
   std::optional<Linear> linear_;
+  std::optional<Param> selection_bias_;  // [E]
 };
 
 }  // namespace sluice

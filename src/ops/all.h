@@ -3,6 +3,7 @@
 
 #include "ops/attention.h"
 #include "ops/attention_sink.h"
+#include "ops/balance.h"
 #include "ops/bias.h"
 #include "ops/dispatch.h"
 #include "ops/elementwise.h"
@@ -26,7 +27,8 @@ using AllOps =
     OpList<Gemm, GroupedGemm, GroupedGemmWeight, RmsNormForward, RmsNormBackward, ResidualRmsNormForward, RopeTable,
            Rope, MlaHeads, MlaHeadsBackward, AttentionForward, AttentionBackward, AttentionSink, AttentionSinkBackward,
            AddBias, BiasBackward, SwigluForward, SwigluBackward, SoftmaxTopKForward, SoftmaxTopKBackward,
-           SigmoidTopKForward, SigmoidTopKBackward, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows,
-           SumRows, EmbeddingForward, EmbeddingBackward, HeadLoss, AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
+           SigmoidTopKForward, SigmoidTopKBackward, ExpertLoad, BalanceLossBackward, BalanceBias, ForcedGate,
+           DispatchPlan, ExpertSort, InvertIndex, GatherRows, SumRows, EmbeddingForward, EmbeddingBackward, HeadLoss,
+           AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
 
 }  // namespace sluice

@@ -7,7 +7,7 @@
 namespace sluice {
 
 // p = softmax(logits); the experts of the K largest logits in descending order (ties: lower expert first), and their p
-// renormalised to sum 1.
+// renormalised to sum 1: the softmax over the K logits alone.
 struct SoftmaxTopKForward {
   static constexpr std::string_view name = "softmax_topk_forward";
   Tensor experts;  // = i32 [T, K]

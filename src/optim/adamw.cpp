@@ -15,12 +15,17 @@ AdamWOptimizer::AdamWOptimizer(Context& ctx, std::vector<FlatGroup*> groups, con
   };
   size_t bytes = 0;
   for (const FlatGroup* group : groups_) {
+    if (!group->trained()) continue;
     const auto count = static_cast<size_t>(group->shard().numel());
     bytes += 2 * Arena::footprint(count * size_of(options_.state_dtype));
     if (has_master(*group)) bytes += Arena::footprint(count * size_of(DType::f32));
   }
   arena_.reserve(bytes);
   for (const FlatGroup* group : groups_) {
+    if (!group->trained()) {
+      states_.emplace_back();
+      continue;
+    }
     const Shape shape = group->shard().shape();
     states_.push_back({.m = arena_.empty(shape, options_.state_dtype), .v = arena_.empty(shape, options_.state_dtype)});
     ctx.run(Fill{.x = states_.back().m, .value = 0});
@@ -57,6 +62,7 @@ void AdamWOptimizer::step(Context& ctx, const Tensor& state) {
   const NameScope scope(ctx, "optimizer");
   for (size_t i = 0; i < groups_.size(); ++i) {
     FlatGroup& group = *groups_[i];
+    if (!group.trained()) continue;
     const Tensor gradient = group.gradient_shard();
     const State& mine = states_[i];
     for (const Part& part : parts(group)) {

@@ -1,4 +1,5 @@
-// AdamW on the shards of parameter groups; moments and masters are shards too.   Loshchilov & Hutter 2019
+// AdamW on the shards of parameter groups that gradients train; moments and masters are shards too.   Loshchilov &
+// Hutter 2019
 #pragma once
 
 #include <memory>

@@ -78,8 +78,10 @@ class FlatGroup {
   Tensor gradient_shard() const;                  // [N / ranks], valid after end_reduce
   const std::vector<ShardSegment>& segments() const { return segments_; }
   const std::vector<Param*>& params() const { return params_; }
+  // Whether gradients train it. If not, all its parameters are selection biases (ParamSpec::balanced_top_k).
+  bool trained() const { return params_.front()->spec.balanced_top_k == 0; }
   // Of the gradient shards, one copy in the world counts for the norm.
-  bool counts_for_norm() const { return replicate_ == nullptr || replicate_->rank() == 0; }
+  bool counts_for_norm() const { return trained() && (replicate_ == nullptr || replicate_->rank() == 0); }
   // This rank's part of a parameter: elements [first, first + value.numel()) of it, and where they are in the shard.
   struct Piece {
     const Param* param;

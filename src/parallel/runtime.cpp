@@ -40,6 +40,7 @@ struct Runtime::Flight {
   Tensor tokens;
   Tensor labels;
   Tensor sample_ids;
+  Tensor grad_scale;
   std::vector<BlockSaved> blocks;
   Tensor dy;  // gradient of the chunk's output, where the head is
 };
@@ -130,7 +131,7 @@ void Runtime::bind_backward(const Flight& flight, bool full) {
 }
 
 BlockInput Runtime::block_input(const Flight& flight) const {
-  return {.cos_sin = cos_sin_, .sample_ids = flight.sample_ids};
+  return {.cos_sin = cos_sin_, .sample_ids = flight.sample_ids, .grad_scale = flight.grad_scale};
 }
 
 Runtime::Flight& Runtime::take_off(int chunk, int micro_batch) {
@@ -168,6 +169,7 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
   Arena& records = *flight.activations.arena;
   const Shape shape = {t, stage_.config().hidden};
 
+  flight.grad_scale = step.state.rows(kGradScale, 1);
   flight.sample_ids = records.empty({batch}, DType::i64);
   if (chunk.embedding) flight.tokens = records.empty({t}, DType::i32);
   if (chunk.head) flight.labels = records.empty({t}, DType::i32);
@@ -200,7 +202,7 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
     const ArenaScope scope(*scratch_);
     chunk.head_unit.end_gather(ctx_);
     Tensor loss = scratch_->empty({t}, ctx_.accumulator());
-    chunk.head->forward(ctx_, loss, flight.dy, x, flight.labels, step.state.rows(kGradScale, 1));
+    chunk.head->forward(ctx_, loss, flight.dy, x, flight.labels, flight.grad_scale);
     ctx_.run(Sum{.sum = step.loss, .x = loss});
     chunk.head_unit.release();
   } else {

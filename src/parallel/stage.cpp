@@ -29,7 +29,11 @@ void Unit::begin_reduce(Context& ctx) const {
 Unit Stage::make_unit(const std::string& name, const std::function<void(const ParamVisitor&)>& visit) {
   std::vector<Param*> dense;
   std::vector<Param*> expert;
-  visit([&](Param& param) { (param.spec.mesh == ParamMesh::dense ? dense : expert).push_back(&param); });
+  std::vector<Param*> balanced;
+  visit([&](Param& param) {
+    const bool trained = param.spec.balanced_top_k == 0;
+    (!trained ? balanced : param.spec.mesh == ParamMesh::dense ? dense : expert).push_back(&param);
+  });
   Unit unit;
   if (!dense.empty()) {
     unit.groups.push_back(std::make_unique<FlatGroup>(name, std::move(dense), *mesh_.fsdp, mesh_.replicate.get(),
@@ -38,6 +42,12 @@ Unit Stage::make_unit(const std::string& name, const std::function<void(const Pa
   if (!expert.empty()) {
     unit.groups.push_back(std::make_unique<FlatGroup>(name + ".experts", std::move(expert), *mesh_.ep_shard, nullptr,
                                                       config_.expert_groups, memory_, &expert_buffers_));
+  }
+  if (!balanced.empty()) {
+    // A few numbers, whose steps are too small for bf16.
+    const FlatGroupOptions options{.dtype = accumulator_of(config_.dense_groups.dtype)};
+    unit.groups.push_back(std::make_unique<FlatGroup>(name + ".balance", std::move(balanced), *mesh_.fsdp,
+                                                      mesh_.replicate.get(), options, memory_, nullptr));
   }
   return unit;
 }

@@ -58,7 +58,10 @@ OpProfile OpProfiler::profile(double step_seconds) const {
 }
 
 void LoadMeter::after(const OpRecord& record) {
-  if (record.name != SoftmaxTopKForward::name && record.name != ForcedGate::name) return;
+  if (record.name != SoftmaxTopKForward::name && record.name != SigmoidTopKForward::name &&
+      record.name != ForcedGate::name) {
+    return;
+  }
   for (const OpTensor& t : record.tensors) {
     if (t.name != "experts" || t.tensor.numel() == 0) continue;
     std::fill(counts_.begin(), counts_.end(), 0);

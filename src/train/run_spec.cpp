@@ -108,6 +108,21 @@ void check_local_shard(const Config& config, const RunSpec& spec) {
   }
 }
 
+// What the model's own router is; all its layers with experts have the same.
+RouterKind learned_router(const ModelConfig& model) {
+  return family_of(model).block(model, model.num_layers - 1, 1).moe.router;
+}
+
+void check_balance_loss(const Config& config, const RunSpec& spec) {
+  if (config.model.aux_loss_coef.value_or(0) == 0) return;
+  const bool dense = spec.model.num_experts == 0;
+  if (!dense && learned_router(spec.model) == RouterKind::softmax_topk) return;
+  throw user_error("model.aux_loss_coef {}: {} {}", *config.model.aux_loss_coef, spec.model.name,
+                   dense ? "has no experts" : "is balanced by its selection bias, not by a loss")
+      .at(config.origin("model.aux_loss_coef").place())
+      .advise("leave it out or set it to 0");
+}
+
 }  // namespace
 
 std::vector<HfOverride> model_overrides(const Config& config) {
@@ -131,11 +146,6 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
     throw user_error("distributed.tp_size {} and cp_size {}: tensor and context parallelism are not available",
                      d.tp_size, d.cp_size)
         .advise("set both to 1 and use pp_size, ep_size and data parallelism");
-  }
-  if (config.model.aux_loss_coef.value_or(0) > 0) {
-    throw user_error("model.aux_loss_coef {}: the balance loss is not available", *config.model.aux_loss_coef)
-        .at(config.origin("model.aux_loss_coef").place())
-        .advise("leave it out or set it to 0");
   }
   spec.mesh = {.world = ranks,
                .pp = static_cast<int>(d.pp_size),
@@ -164,7 +174,9 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
         .advise("lower distributed.pp_size or distributed.pipeline.virtual_stages");
   }
   spec.recompute = recompute_policy(config.recompute(), spec.model.kv_lora > 0);
-  spec.router = config.balance() == config::Balance::router ? RouterKind::softmax_topk : RouterKind::forced;
+  spec.router = config.balance() == config::Balance::router ? learned_router(spec.model) : RouterKind::forced;
+  check_balance_loss(config, spec);
+  spec.aux_loss_coef = config.model.aux_loss_coef.value_or(spec.model.aux_loss_coef);
   spec.gate = {.kind = gate_kind(config.balance()),
                .num_experts = spec.model.num_experts,
                .top_k = spec.model.top_k,
@@ -208,8 +220,9 @@ StageConfig RunSpec::stage() const {
   for (int64_t layer = 0; layer < model.num_layers; ++layer) {
     stage.blocks.push_back(family.block(model, layer, seq_len));
     MoeConfig& moe = stage.blocks.back().moe;
-    moe.router = router;
+    if (router == RouterKind::forced) moe.router = router;
     moe.gate = gate;
+    moe.aux_loss_coef = aux_loss_coef;
     if (moe.num_experts > 0) moe.local_shard = local_shard;
   }
   stage.vocab = model.vocab_size;

@@ -24,12 +24,14 @@ struct RunSpec {
   RecomputePolicy recompute;
   RouterKind router = RouterKind::softmax_topk;
   GateSpec gate;                       // of a forced router; else what a forecast assumes
+  double aux_loss_coef = 0;            // weight of the balance loss of a softmax router
   int64_t local_shard = 1;             // see MoeConfig
   bool reshard_after_forward = false;  // dense parameters
   bool reshard_experts = false;
   DType dtype = DType::f32;
   bool optimize = true;  // false: no step is made, and there is no optimizer
   AdamWOptions optimizer;
+  double selection_bias_rate = 1e-3;  // of sigmoid routers, in each step
   LrSchedule lr;
   bool gradient_norm = true;  // computed each step: printed, and a norm that is not finite stops the run
   double max_norm = 0;        // 0: no clipping

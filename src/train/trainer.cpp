@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "optim/gradient_norm.h"
+#include "optim/router_balance.h"
 #include "train/non_finite.h"
 
 namespace sluice {
@@ -89,6 +90,7 @@ StepResult Trainer::step(int64_t step) {
     explain_non_finite(step, result.loss, result.gradient_norm);
   }
   optimizer_.step(ctx_, step_tensors_.state);
+  if (spec_.optimize) balance_routers(ctx_, stage_.groups(), spec_.tokens_per_step(), spec_.selection_bias_rate);
   return result;
 }
 

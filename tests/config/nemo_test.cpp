@@ -130,21 +130,44 @@ TEST(Examples, AllAreValid) {
   EXPECT_GE(num_files, 2);
 }
 
-TEST(Examples, TheQwen3RowIsTheTables) {
-  const Config config = load(SLUICE_SOURCE_DIR "/examples/benchmark/configs/qwen3_moe_30b_8.yaml");
-  EXPECT_EQ(config.benchmark.row, "R4");
-  EXPECT_EQ(config.step_scheduler.global_batch_size, 512);
-  EXPECT_EQ(config.step_scheduler.local_batch_size, 4);
-  EXPECT_EQ(config.distributed.pipeline.pp_microbatch_size, 4);
-  EXPECT_EQ(config.distributed.ep_size, 8);
-  EXPECT_TRUE(config.recompute().full);
-  EXPECT_EQ(config.balance(), Balance::published);
-  EXPECT_EQ(config.optimizer.state_dtype, StateDtype::bf16);
-  // tokens/s/GPU = GBS x seq / (s x GPUs)
-  const Published& published = config.benchmark.published;
-  ASSERT_TRUE(published.step_time_s && published.gpus && published.tokens_per_s_per_gpu);
-  EXPECT_NEAR(512 * 4096 / (*published.step_time_s * static_cast<double>(*published.gpus)),
-              *published.tokens_per_s_per_gpu, 1);
+// The published table: GBS, MBS, LBS, GA, PP, EP, VP, GPUs.
+struct TableRow {
+  const char* file;
+  const char* row;
+  int64_t gbs, mbs, lbs, ga, pp, ep, vp, gpus;
+  bool recomputes;
+};
+
+TEST(Examples, TheRowsAreTheTables) {
+  for (const TableRow& row : {TableRow{"deepseek_v3_1024", "R1", 8192, 1, 8, 4, 4, 64, 8, 1024, true},
+                              {"deepseek_v3_256", "R2", 512, 1, 8, 1, 4, 64, 8, 256, true},
+                              {"kimi_k2_256", "R3", 512, 1, 8, 2, 8, 32, 4, 256, true},
+                              {"qwen3_moe_30b_8", "R4", 512, 4, 4, 16, 1, 8, 0, 8, true},
+                              {"gpt_oss_20b_8", "R5", 256, 2, 2, 16, 1, 8, 0, 8, true},
+                              {"gpt_oss_120b_64", "R6", 512, 2, 2, 4, 1, 64, 0, 64, false}}) {
+    SCOPED_TRACE(row.row);
+    const Config config = load(fmt::format("{}/examples/benchmark/configs/{}.yaml", SLUICE_SOURCE_DIR, row.file));
+    EXPECT_EQ(config.benchmark.row, row.row);
+    const Distributed& d = config.distributed;
+    EXPECT_EQ(config.step_scheduler.global_batch_size, row.gbs);
+    EXPECT_EQ(config.step_scheduler.local_batch_size, row.lbs);
+    EXPECT_EQ(d.pipeline.pp_microbatch_size, row.mbs);
+    EXPECT_EQ(d.pp_size, row.pp);
+    EXPECT_EQ(d.ep_size, row.ep);
+    EXPECT_EQ(d.pipeline.virtual_stages.value_or(0), row.vp);
+    EXPECT_EQ(row.gbs, row.lbs * row.ga * row.gpus / row.pp);
+    EXPECT_EQ(config.recompute().full, row.recomputes);
+    EXPECT_EQ(d.moe.reshard_after_forward, !row.recomputes);
+    EXPECT_EQ(config.balance(), Balance::published);
+    EXPECT_EQ(config.optimizer.state_dtype, StateDtype::bf16);
+    EXPECT_EQ(config.dataset.seq_len, 4096);
+    // tokens/s/GPU = GBS x seq / (s x GPUs), as rounded in the table
+    const Published& published = config.benchmark.published;
+    ASSERT_TRUE(published.step_time_s && published.gpus && published.tokens_per_s_per_gpu);
+    EXPECT_EQ(published.gpus, row.gpus);
+    EXPECT_NEAR(static_cast<double>(row.gbs * 4096) / (*published.step_time_s * static_cast<double>(row.gpus)),
+                *published.tokens_per_s_per_gpu, 1e-3 * *published.tokens_per_s_per_gpu);
+  }
 }
 
 }  // namespace

@@ -94,6 +94,62 @@ TEST(Scale, ChangesAreWhatDiffers) {
   EXPECT_EQ(again.model, scaled.model);
 }
 
+// Laid over the card, the changes of every published model give the scaled one.
+TEST(Scale, ChangesLaidOverEveryCardGiveItsModel) {
+  for (const std::string& id : card_ids()) {
+    for (const Scale scale : {Scale::laptop, Scale::tiny}) {
+      SCOPED_TRACE(id);
+      const ModelConfig card = load_model(id);
+      const ScaledModel scaled = scale_model(card, 4096, scale, {.ep = 8});
+      std::vector<HfOverride> overrides;
+      for (const ScaleChange& change : scaled.changes) {
+        EXPECT_LT(change.new_value, change.old_value) << change.key;
+        if (change.key != "seq_len") overrides.push_back({change.key, std::to_string(change.new_value), "scale"});
+      }
+      ModelConfig model = load_model(id, overrides);
+      EXPECT_EQ(model.yarn.factor, card.yarn.factor);
+      model.yarn = scaled.model.yarn;
+      EXPECT_EQ(model, scaled.model);
+      const int64_t most = scale == Scale::laptop ? 60'000'000 : 500'000;
+      EXPECT_LE(param_count(model).total, most);
+      EXPECT_LE(model_flops_per_sequence(model, scaled.seq_len) * 8 * 7 / 150e9, 6.0) << "seconds of seven steps";
+    }
+  }
+}
+
+TEST(Scale, DeepSeekV3FollowsItsRule) {
+  const ModelConfig card = load_model("deepseek-ai/DeepSeek-V3");
+  const ModelConfig m = scale_model(card, 4096, Scale::laptop, {.ep = 64}).model;
+  EXPECT_EQ(m.hidden_size, 256);
+  EXPECT_EQ(m.q_lora, 56);
+  EXPECT_EQ(m.kv_lora, 16);
+  EXPECT_EQ(m.nope_dim, 64);
+  EXPECT_EQ(m.head_dim, 32);
+  EXPECT_EQ(m.v_dim, 64);
+  EXPECT_EQ(m.num_heads, 9);
+  EXPECT_EQ(m.num_kv_heads, 9);
+  EXPECT_EQ(m.moe_ffn, 64);
+  EXPECT_EQ(m.ffn, 672);
+  EXPECT_EQ(m.num_experts, 64);
+  EXPECT_EQ(m.top_k, 2);
+  EXPECT_EQ(m.sigmoid, card.sigmoid);
+  EXPECT_EQ(m.shared_experts, 1);
+  EXPECT_EQ(m.dense_layers, 1);
+  EXPECT_EQ(m.num_layers, 4);
+}
+
+TEST(Scale, GptOssFollowsItsRule) {
+  const ScaledModel scaled = scale_model(load_model("openai/gpt-oss-20b"), 4096, Scale::laptop, {.ep = 8});
+  const ModelConfig& m = scaled.model;
+  EXPECT_EQ(m.head_dim, 64);
+  EXPECT_EQ(m.num_heads, 8);
+  EXPECT_EQ(m.num_kv_heads, 1);
+  EXPECT_EQ(m.moe_ffn, 256);
+  EXPECT_EQ(m.num_experts, 16);
+  EXPECT_EQ(m.window, 128);
+  EXPECT_EQ(scale_model(load_model("openai/gpt-oss-20b"), 4096, Scale::tiny, {.ep = 8}).model.window, 16);
+}
+
 TEST(Scale, ValuesGivenByHandStay) {
   const std::vector<HfOverride> by_hand = {
       {"num_hidden_layers", "6", "a"}, {"num_key_value_heads", "2", "b"}, {"num_experts", "64", "c"}};

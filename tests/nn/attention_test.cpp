@@ -7,12 +7,14 @@
 namespace sluice::test {
 namespace {
 
-// Two sequences; groups of two query heads; with and without norms of q and k, windowed or not, q and k kept or
-// rebuilt.
-class AttentionModule : public testing::TestWithParam<std::tuple<bool, bool, bool>> {};
+// Two sequences; groups of two query heads; norms of q and k, nothing, or biases and sinks; windowed or not; q and k
+// kept or rebuilt.
+enum class Kind : uint8_t { normed, plain, sinks };
+class AttentionModule : public testing::TestWithParam<std::tuple<Kind, bool, bool>> {};
 
 TEST_P(AttentionModule, Gradients) {
-  const auto [qk_norm, window, rebuilt] = GetParam();
+  const auto [kind, window, rebuilt] = GetParam();
+  const bool qk_norm = kind == Kind::normed, sinks = kind == Kind::sinks;
   TestContext tc(DType::f64);
   const AttentionConfig config{.hidden = 7,
                                .heads = 4,
@@ -20,11 +22,13 @@ TEST_P(AttentionModule, Gradients) {
                                .head_dim = 6,
                                .seq_len = 3,
                                .window = window ? 2 : 0,
-                               .qk_norm = qk_norm};
+                               .qk_norm = qk_norm,
+                               .bias = sinks,
+                               .sinks = sinks};
   Attention attention("attention", config, 1e-3, 0.02);
   const RecomputePolicy recompute{.qk_rope = rebuilt};
   Program program{.variables = bind_parameters(tc, attention)};
-  EXPECT_EQ(program.variables.size(), qk_norm ? 4U : 2U);
+  EXPECT_EQ(program.variables.size(), qk_norm ? 4U : sinks ? 5U : 2U);
   const Tensor x = tc.random({2 * config.seq_len, config.hidden}, 1);
   const Tensor cos_sin = tc.empty({config.seq_len, config.head_dim});
   tc->run(RopeTable{.cos_sin = cos_sin, .theta = 100});
@@ -45,11 +49,16 @@ TEST_P(AttentionModule, Gradients) {
   expect_known(report, rebuilt ? unused_when_rebuilding() : std::vector<Unused>{});
 }
 
-std::string name_of(const testing::TestParamInfo<std::tuple<bool, bool, bool>>& instance) {
-  const auto [qk_norm, window, rebuilt] = instance.param;
-  return std::string(qk_norm ? "normed" : "plain") + (window ? "_window" : "") + (rebuilt ? "_rebuilt" : "");
+std::string name_of(const testing::TestParamInfo<std::tuple<Kind, bool, bool>>& instance) {
+  const auto [kind, window, rebuilt] = instance.param;
+  return std::string(kind == Kind::normed  ? "normed"
+                     : kind == Kind::plain ? "plain"
+                                           : "sinks") +
+         (window ? "_window" : "") + (rebuilt ? "_rebuilt" : "");
 }
-INSTANTIATE_TEST_SUITE_P(Variants, AttentionModule, testing::Combine(testing::Bool(), testing::Bool(), testing::Bool()),
+INSTANTIATE_TEST_SUITE_P(Variants, AttentionModule,
+                         testing::Combine(testing::Values(Kind::normed, Kind::plain, Kind::sinks), testing::Bool(),
+                                          testing::Bool()),
                          name_of);
 
 }  // namespace

@@ -24,6 +24,13 @@ BlockConfig config_of(const BlockKind& kind) {
               .gate = {.kind = GateKind::published, .num_experts = kExperts, .top_k = kTopK, .noise = 0.5, .seed = 5}},
       .mlp_ffn = kind.mlp_ffn,
       .norm_eps = 1e-3};
+  config.moe.sigmoid = {.groups = 2, .top_groups = 1, .scale = 1.5};
+  if (kind.biases) {
+    config.attention.window = 2;
+    config.attention.qk_norm = false;
+    config.attention.bias = config.attention.sinks = config.moe.router_bias = config.moe.expert_bias = true;
+    config.moe.gate_form = {.limit = 0.5, .alpha = 1.702};
+  }
   if (kind.mla) {
     config.mla = {.hidden = kHidden,
                   .heads = 2,
@@ -65,10 +72,15 @@ BlockRig::BlockRig(TestContext& tc, const BlockKind& kind)
 }
 
 void BlockRig::draw_input() {
-  if (config_.moe.num_experts == 0 || config_.moe.router != RouterKind::softmax_topk) return;
+  if (config_.moe.num_experts == 0 || config_.moe.router == RouterKind::forced) return;
+  Tensor selection_bias;
+  block_.visit([&](Param& param) {
+    if (param.spec.balanced_top_k > 0) selection_bias = param.value;
+  });
   draw_routed(tc_, x_, kTopK, [&] {
     forward(*tc_, {}, false);
-    return saved_.moe.router.probs;
+    const Tensor& scores = saved_.moe.router.probs;
+    return selection_bias ? choices_of(tc_, scores, selection_bias) : scores;
   });
 }
 

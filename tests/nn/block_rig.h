@@ -12,11 +12,12 @@
 namespace sluice::test {
 
 // Routed experts behind a router of this kind (none: no experts), an MLP of width `mlp_ffn` (0: none), latent or
-// grouped-query attention.
+// grouped-query attention; the latter and experts with biases, sinks, a window and the clamped gate, as in GPT-OSS.
 struct BlockKind {
   std::optional<RouterKind> router = RouterKind::softmax_topk;
   int64_t mlp_ffn = 0;
   bool mla = false;
+  bool biases = false;
 };
 
 class BlockRig {

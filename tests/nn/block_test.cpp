@@ -21,10 +21,12 @@ void expect_sound(const Case& c) {
   const MutationReport report =
       check_gradients(tc, rig.program(c.recompute, c.defer), {.equivalent = router_equivalents()});
   std::vector<Unused> known;
-  if (c.recompute.any()) known = unused_when_rebuilding();
-  for (const Unused& unused : c.kind.router == RouterKind::forced ? unused_when_forced() : std::vector<Unused>{}) {
-    known.push_back(unused);
-  }
+  const auto expect_unused = [&](const std::vector<Unused>& more) {
+    known.insert(known.end(), more.begin(), more.end());
+  };
+  if (c.recompute.any()) expect_unused(unused_when_rebuilding());
+  if (c.kind.router == RouterKind::forced) expect_unused(unused_when_forced());
+  if (c.kind.router == RouterKind::sigmoid_topk) expect_unused(unused_load());
   expect_known(report, known);
 }
 
@@ -44,7 +46,9 @@ const BlockKind kDense{.router = std::nullopt, .mlp_ffn = 3};
 const BlockKind kShared{.mlp_ffn = 3};
 const BlockKind kLatent{.mlp_ffn = 3, .mla = true};
 const BlockKind kDenseLatent{.router = std::nullopt, .mlp_ffn = 3, .mla = true};
-const BlockKind kKinds[] = {{}, kForced, kDense, kShared, kLatent, kDenseLatent};
+const BlockKind kSigmoid{.router = RouterKind::sigmoid_topk, .mlp_ffn = 3, .mla = true};
+const BlockKind kBiased{.biases = true};
+const BlockKind kKinds[] = {{}, kForced, kDense, kShared, kLatent, kDenseLatent, kSigmoid, kBiased};
 
 std::vector<Case> cases() {
   return {{"kept", {}},
@@ -62,7 +66,13 @@ std::vector<Case> cases() {
           {"shared_full_deferred", kFull, true, kShared},
           {"latent", {}, false, kLatent},
           {"latent_selective_deferred", RecomputePolicy::selective(), true, kLatent},
-          {"latent_full", kFull, false, kLatent}};
+          {"latent_full", kFull, false, kLatent},
+          {"sigmoid", {}, false, kSigmoid},
+          {"sigmoid_selective_deferred", RecomputePolicy::selective(), true, kSigmoid},
+          {"sigmoid_full", kFull, false, kSigmoid},
+          {"biased", {}, false, kBiased},
+          {"biased_selective_deferred", RecomputePolicy::selective(), true, kBiased},
+          {"biased_full", kFull, false, kBiased}};
 }
 
 class BlockModule : public testing::TestWithParam<Case> {};
@@ -102,7 +112,7 @@ TEST(BlockRecompute, EveryPolicyIsBitIdenticalToKeepingEverything) {
       }
     }
   }
-  EXPECT_EQ(compared, 6 * 2 * 65);
+  EXPECT_EQ(compared, 8 * 2 * 65);
 }
 
 }  // namespace

@@ -21,4 +21,13 @@ double routing_margin(const Tensor& probs, int64_t top_k) {
   return margin;
 }
 
+Tensor choices_of(TestContext& tc, const Tensor& scores, const Tensor& bias) {
+  std::vector<double> values = values_of(scores);
+  const std::vector<double> added = values_of(bias);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = std::exp(values[i] + added[i % added.size()]);
+  const Tensor choices = tc->scratch().empty(scores.shape(), scores.dtype());
+  assign(choices, values);
+  return choices;
+}
+
 }  // namespace sluice::test

@@ -12,7 +12,7 @@
 namespace sluice::test {
 
 // Gives every parameter of `module` a random value (gamma about 1, matrices scaled by their fan-in) and a gradient
-// buffer, and returns them as variables.
+// buffer, and returns them as variables; but not selection biases, which have no gradient (theirs is a count from 0).
 template <class Module>
 std::vector<Variable> bind_parameters(TestContext& tc, Module& module, uint64_t seed = 100) {
   std::vector<Variable> variables;
@@ -22,7 +22,11 @@ std::vector<Variable> bind_parameters(TestContext& tc, Module& module, uint64_t 
     const bool gamma = param.spec.init == InitKind::ones;
     param.value = gamma ? tc.random(shape, seed, 0.3, 1) : tc.random(shape, seed, 1 / std::sqrt(fan_in));
     param.grad = tc.empty(shape, tc.accumulator());
-    variables.push_back({param.spec.name, param.value, param.grad});
+    if (param.spec.balanced_top_k == 0) {
+      variables.push_back({param.spec.name, param.value, param.grad});
+    } else {
+      tc->run(Fill{.x = param.grad, .value = 0});
+    }
     ++seed;
   });
   return variables;
@@ -31,6 +35,8 @@ std::vector<Variable> bind_parameters(TestContext& tc, Module& module, uint64_t 
 // How far routing is from changing: over all tokens, the smallest gap of logits between consecutive ones of the K + 1
 // most probable experts.
 double routing_margin(const Tensor& probs, int64_t top_k);
+// For a sigmoid router, a tensor whose margin is that of its choices, the scores with its bias added.
+Tensor choices_of(TestContext& tc, const Tensor& scores, const Tensor& bias);
 
 // Draws x until the routing that `probs_of()` computes from it has a comfortable margin.
 template <class F>

@@ -50,6 +50,92 @@ TEST(RouterModule, LearnedGradients) {
   EXPECT_TRUE(report.unused.empty()) << report.str();
 }
 
+// The weights and the balance loss as two outputs; the latter from its definition.
+TEST(RouterModule, GradientsWithABalanceLossAndABias) {
+  TestContext tc(DType::f64);
+  MoeConfig config = config_of(RouterKind::softmax_topk);
+  config.router_bias = true;
+  config.aux_loss_coef = 0.3;
+  Router router("router", config, 0.02);
+  Program program{.variables = bind_parameters(tc, router)};
+  ASSERT_EQ(program.variables.size(), 2U);
+  const Tensor x = tc.empty({kTokens, kHidden}), dx = tc.empty({kTokens, kHidden});
+  program.variables.push_back({"x", x, dx});
+  RouterSaved saved;
+  RoutingRecord record;
+  program.forward = [&](Context& ctx) {
+    saved = {};
+    record = {};
+    router.forward(ctx, x, Tensor(), record, saved);
+    double loss = 0;
+    const std::vector<double> probs = values_of(saved.probs);
+    for (const double e : values_of(record.experts)) {
+      for (int64_t t = 0; t < kTokens; ++t) loss += probs[static_cast<size_t>(t * kExperts) + static_cast<size_t>(e)];
+    }
+    const Tensor balance = ctx.activations().empty({1}, DType::f64);
+    assign(balance, {config.aux_loss_coef * loss * kExperts / (kTopK * kTokens * kTokens)});
+    return std::vector{record.weights, balance};
+  };
+  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
+    const Tensor grad_scale = ctx.scratch().empty({1}, DType::f64);
+    assign(grad_scale, {values_of(dout[1]).front() / kTokens});
+    router.backward(ctx, dx, dout[0], record, saved, grad_scale);
+    router.weight_grad(ctx, saved);
+    return std::vector<Tensor>{};
+  };
+  draw_routed(tc, x, kTopK, [&] {
+    program.forward(*tc);
+    return saved.probs;
+  });
+  const MutationReport report = check_gradients(tc, program);
+  EXPECT_EQ(report.ops, 10);
+  EXPECT_TRUE(report.unused.empty()) << report.str();
+}
+
+TEST(RouterModule, SigmoidGradientsAndLoads) {
+  TestContext tc(DType::f64);
+  MoeConfig config = config_of(RouterKind::sigmoid_topk);
+  config.num_experts = 6;
+  config.sigmoid = {.groups = 3, .top_groups = 2, .scale = 2.5};
+  Router router("router", config, 0.02);
+  ASSERT_TRUE(router.learned());
+  Program program{.variables = bind_parameters(tc, router)};
+  ASSERT_EQ(program.variables.size(), 1U);
+  Param* bias = nullptr;
+  router.visit([&](Param& param) { bias = &param; });
+  EXPECT_EQ(bias->spec.name, "router.selection_bias");
+  EXPECT_EQ(bias->spec.balanced_top_k, kTopK);
+  const Tensor x = tc.empty({kTokens, kHidden}), dx = tc.empty({kTokens, kHidden});
+  program.variables.push_back({"x", x, dx});
+  RouterSaved saved;
+  RoutingRecord record;
+  std::vector<double> chosen;
+  program.forward = [&](Context& ctx) {
+    saved = {};
+    record = {};
+    router.forward(ctx, x, Tensor(), record, saved);
+    chosen = values_of(record.experts);
+    return std::vector{record.weights};
+  };
+  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
+    router.backward(ctx, dx, dout[0], record, saved);
+    router.weight_grad(ctx, saved);
+    return std::vector<Tensor>{};
+  };
+  draw_routed(tc, x, kTopK, [&] {
+    program.forward(*tc);
+    return choices_of(tc, saved.probs, bias->value);
+  });
+  const MutationReport report = check_gradients(tc, program);
+  expect_known(report, unused_load());
+
+  tc->run(Fill{.x = bias->grad, .value = 100});
+  run_program(tc, program);
+  std::vector<double> expected(6, 100);
+  for (const double e : chosen) ++expected[static_cast<size_t>(e)];
+  EXPECT_EQ(values_of(bias->grad), expected);
+}
+
 TEST(RouterModule, ChoosesTheLargestLogits) {
   TestContext tc(DType::f64);
   Router router("router", config_of(RouterKind::softmax_topk), 0.02);

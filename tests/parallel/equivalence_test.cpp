@@ -1,6 +1,8 @@
 // Every parallel axis is equal to one rank: losses within 1e-10 and weights within 1e-9 after five steps in f64.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "support/training.h"
 
 namespace sluice::test {
@@ -46,23 +48,28 @@ std::vector<std::pair<std::string, std::vector<std::string>>> routings() {
           {"skewed", {"--benchmark.balance=skewed", "--benchmark.skew=3.5"}}};
 }
 
-const Training& one_rank(const std::string& routing, const std::vector<std::string>& overrides) {
+// Runs of one rank are made once.
+const Training& known_training(const std::string& name, const Layout& layout, const TrainingOptions& options) {
   static std::map<std::string, Training> known;
-  const auto found = known.find(routing);
+  const auto found = known.find(name);
   if (found != known.end()) return found->second;
-  return known[routing] = train({"one", 1, overrides}, {});
+  return known[name] = train(layout, options);
 }
 
-const Training& untrained() {
-  static const Training start = train({"start", 1, {"--benchmark.balance=router"}}, {.steps = 0});
-  return start;
+const Training& one_rank(const std::string& family, const std::string& routing,
+                         const std::vector<std::string>& overrides) {
+  return known_training(family + " " + routing, {"one", 1, overrides, family}, {});
+}
+
+const Training& untrained(const std::string& family) {
+  return known_training(family, {"start", 1, {"--benchmark.balance=router"}, family}, {.steps = 0});
 }
 
 void expect_equal_to_one_rank(const Layout& layout, const TrainingOptions& options) {
   int compared = 0;
   for (const auto& [routing, overrides] : routings()) {
     SCOPED_TRACE(routing);
-    const Training& one = one_rank(routing, overrides);
+    const Training& one = one_rank(layout.family, routing, overrides);
     Layout routed = layout;
     routed.overrides.insert(routed.overrides.end(), overrides.begin(), overrides.end());
     const Training many = train(routed, options);
@@ -70,7 +77,7 @@ void expect_equal_to_one_rank(const Layout& layout, const TrainingOptions& optio
     EXPECT_TRUE(difference.loss <= kLossTolerance) << "loss differs by " << difference.loss;
     EXPECT_TRUE(difference.weight <= kWeightTolerance) << difference.worst_weight << " by " << difference.weight;
     // The comparison means something only if training moved the weights by far more than the tolerance.
-    EXPECT_GT(compare(untrained(), many).weight, 1e-2);
+    EXPECT_GT(compare(untrained(layout.family), many).weight, 1e-2);
     ++compared;
   }
   EXPECT_EQ(compared, 3);
@@ -89,6 +96,46 @@ TEST_P(Equivalence, WithCollectivesOnThreadsOfTheirOwn) {
 INSTANTIATE_TEST_SUITE_P(Layouts, Equivalence, ::testing::ValuesIn(layouts()),
                          [](const auto& instance) { return instance.param.name; });
 
+// The other families on each axis.
+std::vector<Layout> family_layouts() {
+  std::vector<Layout> all;
+  for (const std::string& family : tiny_families()) {
+    if (family == "qwen3_moe") continue;
+    for (const Layout& layout : layouts()) {
+      if (layout.name != "hsdp2x2" && layout.name != "ep2_shard2_reshard_experts" && layout.name != "pp2_vp2" &&
+          layout.name != "zb_h1_pp2_ep2") {
+        continue;
+      }
+      all.push_back({family + "_" + layout.name, layout.ranks, layout.overrides, family});
+    }
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, Equivalence, ::testing::ValuesIn(family_layouts()),
+                         [](const auto& instance) { return instance.param.name; });
+
+// Counts of a step, and what it adds to a selection bias, are whole numbers: equal bits on every layout.
+TEST(SelectionBias, IsTheSameOnEveryLayoutAndMoves) {
+  const std::string family = "deepseek_v3";
+  const std::vector<std::string> router = {"--benchmark.balance=router"};
+  int compared = 0;
+  for (Layout layout : family_layouts()) {
+    if (layout.family != family) continue;
+    layout.overrides.insert(layout.overrides.end(), router.begin(), router.end());
+    layout.overrides.emplace_back("--memory.recompute=full");
+    const Training many = train(layout, {});
+    for (const auto& [name, values] : one_rank(family, "router", router).weights) {
+      if (!name.ends_with("selection_bias")) continue;
+      EXPECT_EQ(values, many.weights.at(name)) << layout.name << " " << name;
+      EXPECT_TRUE(std::ranges::any_of(values, [](double v) { return v > 1e-4; })) << name;
+      EXPECT_TRUE(std::ranges::any_of(values, [](double v) { return v < -1e-4; })) << name;
+      ++compared;
+    }
+  }
+  EXPECT_EQ(compared, 4 * 3);
+}
+
 class RecomputeEquivalence : public ::testing::TestWithParam<std::string> {};
 
 TEST_P(RecomputeEquivalence, IsBitIdenticalToKeepingEverything) {
@@ -98,7 +145,9 @@ TEST_P(RecomputeEquivalence, IsBitIdenticalToKeepingEverything) {
                                                 {"zb",
                                                  2,
                                                  {"--distributed.pp_size=2", "--step_scheduler.local_batch_size=8",
-                                                  "--distributed.pipeline.pp_schedule=zb_h1"}}}) {
+                                                  "--distributed.pipeline.pp_schedule=zb_h1"}},
+                                                {"deepseek_v3", 1, {}, "deepseek_v3"},
+                                                {"gpt_oss", 1, {}, "gpt_oss"}}) {
     for (const auto& [routing, overrides] : routings()) {
       SCOPED_TRACE(base.name + " " + routing);
       Layout keeping = base;

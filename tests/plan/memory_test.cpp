@@ -139,8 +139,11 @@ TEST(LearnedRouter, GrowthBeyondTheLoadFactorIsReported) {
 
 // On one rank of experts nothing depends on the routing.
 TEST(LearnedRouter, OneExpertRankIsPlannedExactly) {
-  const RunSpec spec = tiny_spec({"fsdp2", 2, {"--benchmark.balance=router"}});
-  EXPECT_EQ(compare_with_plan(spec, {}), 2);
+  for (const std::string& family : tiny_families()) {
+    SCOPED_TRACE(family);
+    const RunSpec spec = tiny_spec({"fsdp2", 2, {"--benchmark.balance=router"}, family});
+    EXPECT_EQ(compare_with_plan(spec, {}), 2);
+  }
 }
 
 TEST(Plan, FullestStageIsTheFullestRankOfTheRun) {

@@ -9,15 +9,15 @@
 namespace sluice::test {
 
 // 3 steps of the tiny model in f32, by the published gate unless `overrides` say otherwise.
-inline Config planned_config(const std::vector<std::string>& overrides) {
+inline Config planned_config(const std::vector<std::string>& overrides, const std::string& family = "qwen3_moe") {
   std::vector<std::string> all = {"--step_scheduler.max_steps=3", "--benchmark.balance=published",
                                   "--runtime.dtype=f32"};
   all.insert(all.end(), overrides.begin(), overrides.end());
-  return tiny_config(all);
+  return tiny_config(all, family);
 }
 
 inline RunSpec tiny_spec(const Layout& layout) {
-  return resolve(planned_config(layout.overrides), layout.ranks);
+  return resolve(planned_config(layout.overrides, layout.family), layout.ranks);
 }
 
 inline std::vector<Layout> tiny_layouts() {
@@ -45,6 +45,16 @@ inline std::vector<Layout> tiny_layouts() {
        {pp + "2", ep + "2", local + "4", schedule + "interleaved1f1b", "--distributed.pipeline.virtual_stages=2",
         "--memory.recompute=full"}},
       {"recompute_selective_zb_h1_pp2", 2, {pp + "2", local + "8", schedule + "zb_h1", "--memory.recompute=selective"}},
+      {"deepseek_v3_pp2_ep2_fsdp2", 4, {pp + "2", ep + "2", local + "4"}, "deepseek_v3"},
+      {"deepseek_v3_recompute_selective_zb_h1_pp2",
+       2,
+       {pp + "2", local + "8", schedule + "zb_h1", "--memory.recompute=selective"},
+       "deepseek_v3"},
+      {"gpt_oss_ep2_fsdp4_reshard", 4, {ep + "2", "--distributed.moe.reshard_after_forward=true"}, "gpt_oss"},
+      {"gpt_oss_recompute_full_zb_h1_pp2_ep2",
+       4,
+       {pp + "2", ep + "2", local + "4", schedule + "zb_h1", "--memory.recompute=full"},
+       "gpt_oss"},
       {"local_shard", 1, {"--benchmark.local_shard=4"}},
       {"local_shard_fsdp2_no_optimizer", 2, {"--benchmark.local_shard=2", "--benchmark.optimizer=false"}}};
 }

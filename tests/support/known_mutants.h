@@ -26,13 +26,21 @@ struct Unused {
 // Where q, k and normed inputs are made again, or everything is.
 inline std::vector<Unused> unused_when_rebuilding() {
   const char* reason = "backward reads the statistics that the rebuild wrote";
-  return {
-      {"rmsnorm_forward.rstd", reason}, {"residual_rmsnorm_forward.rstd", reason}, {"attention_forward.lse", reason}};
+  return {{"rmsnorm_forward.rstd", reason},
+          {"residual_rmsnorm_forward.rstd", reason},
+          {"attention_forward.lse", reason},
+          {"attention_sink.lse", reason}};
 }
 
 // With a gate that has no parameters.
 inline std::vector<Unused> unused_when_forced() {
   return {{"swiglu_backward.dweight", "weights of a forced gate have no gradient"}};
+}
+
+// Of a router with a selection bias, where no step follows.
+inline std::vector<Unused> unused_load() {
+  const char* reason = "the step of the selection bias reads it";
+  return {{"expert_load.load", reason}, {"expert_load.experts", reason}};
 }
 
 // Fails for every unused output the report found that is not known.

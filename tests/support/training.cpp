@@ -11,30 +11,78 @@
 
 namespace sluice::test {
 
-Config tiny_config(const std::vector<std::string>& overrides) {
-  Config config = config::parse(R"(
-seed: 7
-step_scheduler: {global_batch_size: 8, local_batch_size: 1, max_steps: 20}
-model:
-  config:
-    model_type: qwen3_moe
-    vocab_size: 64
-    hidden_size: 32
-    num_hidden_layers: 4
+namespace {
+
+// Fields beside those that all have.
+const std::map<std::string, std::string>& family_fields() {
+  static const std::map<std::string, std::string> fields = {{"qwen3_moe", R"(
     num_attention_heads: 4
     num_key_value_heads: 2
     head_dim: 8
     num_experts: 8
-    num_experts_per_tok: 2
     moe_intermediate_size: 16
-    rms_norm_eps: 1.0e-6
     rope_theta: 10000.0
-    max_position_embeddings: 64
-dataset: {_target_: mock, seq_len: 16}
-runtime: {dtype: f64}
-optimizer: {_target_: torch.optim.AdamW, lr: 0.003, eps: 1.0e-4, weight_decay: 0.1}
-clip_grad_norm: {max_norm: 1.0}
+)"},
+                                                            {"deepseek_v3", R"(
+    num_attention_heads: 3
+    num_key_value_heads: 3
+    q_lora_rank: 12
+    kv_lora_rank: 10
+    qk_nope_head_dim: 6
+    qk_rope_head_dim: 4
+    v_head_dim: 8
+    intermediate_size: 24
+    moe_intermediate_size: 16
+    n_routed_experts: 8
+    n_shared_experts: 1
+    n_group: 4
+    topk_group: 2
+    first_k_dense_replace: 1
+    routed_scaling_factor: 2.5
+    rope_theta: 100.0
+    rope_scaling: {type: yarn, factor: 4, original_max_position_embeddings: 64, mscale: 1.0, mscale_all_dim: 1.0}
+)"},
+                                                            {"gpt_oss", R"(
+    num_attention_heads: 4
+    num_key_value_heads: 2
+    head_dim: 8
+    num_local_experts: 8
+    intermediate_size: 16
+    sliding_window: 5
+    swiglu_limit: 0.4
+    rope_theta: 100.0
+    rope_scaling: {rope_type: yarn, factor: 4, original_max_position_embeddings: 64, truncate: false}
+)"}};
+  return fields;
+}
+
+}  // namespace
+
+std::vector<std::string> tiny_families() {
+  std::vector<std::string> families;
+  for (const auto& [family, fields] : family_fields()) families.push_back(family);
+  return families;
+}
+
+Config tiny_config(const std::vector<std::string>& overrides, const std::string& family) {
+  Config config = config::parse(fmt::format(R"(
+seed: 7
+step_scheduler: {{global_batch_size: 8, local_batch_size: 1, max_steps: 20}}
+model:
+  config:
+    model_type: {}
+    vocab_size: 64
+    hidden_size: 32
+    num_hidden_layers: 4
+    num_experts_per_tok: 2
+    rms_norm_eps: 1.0e-6
+    max_position_embeddings: 64{}
+dataset: {{_target_: mock, seq_len: 16}}
+runtime: {{dtype: f64}}
+optimizer: {{_target_: torch.optim.AdamW, lr: 0.003, eps: 1.0e-4, weight_decay: 0.1}}
+clip_grad_norm: {{max_norm: 1.0}}
 )",
+                                            family, family_fields().at(family)),
                                 "tiny");
   config::apply_overrides(config, overrides);
   return config;
@@ -62,7 +110,7 @@ void collect(Trainer& trainer, Training& into) {
 }  // namespace
 
 Training train(const Layout& layout, const TrainingOptions& options) {
-  const Config config = tiny_config(layout.overrides);
+  const Config config = tiny_config(layout.overrides, layout.family);
   const RunSpec spec = resolve(config, layout.ranks);
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   Training training;

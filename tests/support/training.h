@@ -15,10 +15,13 @@ struct Layout {
   std::string name;
   int ranks = 1;
   std::vector<std::string> overrides;  // "--distributed.pp_size=2"
+  std::string family = "qwen3_moe";
 };
 
-// 61 thousand parameters in 4 layers of 8 experts (top 2), 128 tokens a step.
-Config tiny_config(const std::vector<std::string>& overrides);
+// The families that have a tiny model: about 60 thousand parameters in 4 layers of 8 experts (top 2), 128 tokens a
+// step.
+std::vector<std::string> tiny_families();
+Config tiny_config(const std::vector<std::string>& overrides, const std::string& family = "qwen3_moe");
 
 struct Training {
   std::vector<double> losses;                          // by step

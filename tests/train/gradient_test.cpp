@@ -15,13 +15,17 @@ namespace {
 struct Case {
   std::string name;
   std::vector<std::string> overrides;
+  std::string family = "qwen3_moe";
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
 };
 
 std::vector<Case> mutated_cases() {
   return {{"router", {"--benchmark.balance=router"}},
           {"router_full", {"--benchmark.balance=router", "--memory.recompute=full"}},
-          {"published", {"--benchmark.balance=published", "--model.backend.fake_gate_noise=0.5"}}};
+          {"published", {"--benchmark.balance=published", "--model.backend.fake_gate_noise=0.5"}},
+          {"deepseek_v3", {"--benchmark.balance=router"}, "deepseek_v3"},
+          {"gpt_oss", {"--benchmark.balance=router"}, "gpt_oss"},
+          {"balance_loss", {"--benchmark.balance=router", "--model.aux_loss_coef=0.5"}}};
 }
 
 std::vector<Case> cases() {
@@ -56,27 +60,45 @@ class WholeModelGradient : public testing::TestWithParam<Case> {};
 
 TEST_P(WholeModelGradient, EqualsDifferencesInRandomDirections) {
   constexpr double kStep = 1e-5, kTolerance = 1e-6;
-  const WholeModel model(GetParam().overrides);
-  const bool learned = model.spec().router == RouterKind::softmax_topk;
+  const WholeModel model(GetParam().overrides, GetParam().family);
+  const bool learned = model.spec().router != RouterKind::forced;
   model.with_trainer([&](Trainer& trainer) {
     std::vector<Probe> probes;
-    for (Param* param : parameters(trainer)) probes.push_back({param, values_of(param->value), {}, {}});
-    ASSERT_EQ(probes.size(), 2U * (learned ? 9 : 8) + 3);
+    std::vector<std::pair<Param*, std::vector<double>>> untrained;
+    for (Param* param : parameters(trainer)) {
+      if (param->spec.balanced_top_k == 0) {
+        probes.push_back({param, values_of(param->value), {}, {}});
+      } else {
+        untrained.emplace_back(param, values_of(param->value));
+      }
+    }
+    // Two blocks, the first of DeepSeek's being dense, and embedding, norm and head.
+    const size_t of_blocks = GetParam().family == "deepseek_v3" ? 10 + 13
+                             : GetParam().family == "gpt_oss"   ? 2 * 13
+                             : learned                          ? 2 * 9
+                                                                : 2 * 8;
+    ASSERT_EQ(probes.size(), of_blocks + 3);
     trainer.step(0);
+    for (const auto& [param, values] : untrained) assign(param->value, values);
     for (size_t i = 0; i < probes.size(); ++i) {
       probes[i].gradient = values_of(probes[i].param->grad);
       probes[i].direction = random_values(std::ssize(probes[i].value), 500 + i);
       probes[i].move(0);
     }
     RoutingTrace trace(trainer.context());
-    model.loss(trainer);
+    // The cross-entropy, and the balance loss that only its gradient is computed of.
+    const auto loss = [&] {
+      const double entropy = model.loss(trainer), tokens = static_cast<double>(model.spec().tokens_per_step());
+      return entropy + model.spec().aux_loss_coef * trace.take_balance() / tokens;
+    };
+    loss();
     const std::vector<double> routing = trace.take();
     EXPECT_EQ(routing.empty(), !learned);
     const auto difference = [&](const std::vector<const Probe*>& moved) {
       double losses[2];
       for (const int side : {0, 1}) {
         for (const Probe* probe : moved) probe->move(side == 0 ? -kStep : kStep);
-        losses[side] = model.loss(trainer);
+        losses[side] = loss();
         EXPECT_EQ(trace.take(), routing) << "the step changes the routing: no derivative";
       }
       for (const Probe* probe : moved) probe->move(0);
@@ -130,7 +152,7 @@ std::vector<Result> train_two_steps(const WholeModel& model, OpObserver& observe
 }
 
 void expect_every_mutant_shows(const Case& c, int every) {
-  const WholeModel model(c.overrides);
+  const WholeModel model(c.overrides, c.family);
   const MutationReport report =
       expect_no_survivors([&](OpObserver& observer) { return train_two_steps(model, observer); },
                           {.every = every, .equivalent = router_equivalents()});

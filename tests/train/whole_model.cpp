@@ -1,6 +1,7 @@
 #include "whole_model.h"
 
 #include <cmath>
+#include <map>
 #include <utility>
 
 #include "base/hash.h"
@@ -13,21 +14,23 @@ namespace sluice::test {
 
 namespace {
 
-std::vector<std::string> shrunk(const std::vector<std::string>& overrides) {
-  std::vector<std::string> all{"--model.config.num_hidden_layers=2",
-                               "--model.config.vocab_size=11",
-                               "--model.config.hidden_size=6",
-                               "--model.config.num_attention_heads=2",
-                               "--model.config.num_key_value_heads=1",
-                               "--model.config.head_dim=4",
-                               "--model.config.num_experts=4",
-                               "--model.config.num_experts_per_tok=2",
-                               "--model.config.moe_intermediate_size=3",
-                               "--dataset.seq_len=3",
-                               "--step_scheduler.global_batch_size=4",
-                               "--step_scheduler.local_batch_size=2",
-                               "--optimizer.eps=1e-12",
-                               "--optimizer.lr=1e-5"};
+std::vector<std::string> shrunk(const std::string& family, const std::vector<std::string>& overrides) {
+  std::vector<std::string> all{
+      "--model.config.num_hidden_layers=2",   "--model.config.vocab_size=11", "--model.config.hidden_size=6",
+      "--model.config.num_experts_per_tok=2", "--dataset.seq_len=3",          "--step_scheduler.global_batch_size=4",
+      "--step_scheduler.local_batch_size=2",  "--optimizer.eps=1e-12",        "--optimizer.lr=1e-5"};
+  const std::map<std::string, std::vector<std::string>> sizes = {
+      {"qwen3_moe",
+       {"num_attention_heads=2", "num_key_value_heads=1", "head_dim=4", "num_experts=4", "moe_intermediate_size=3"}},
+      {"deepseek_v3",
+       {"num_attention_heads=2", "num_key_value_heads=2", "q_lora_rank=3", "kv_lora_rank=3", "qk_nope_head_dim=2",
+        "qk_rope_head_dim=2", "v_head_dim=3", "intermediate_size=3", "moe_intermediate_size=3", "n_routed_experts=4",
+        "n_group=2", "topk_group=1"}},
+      {"gpt_oss",
+       {"num_attention_heads=2", "num_key_value_heads=1", "head_dim=4", "num_local_experts=3", "intermediate_size=3",
+        "sliding_window=2"}}};
+  for (const std::string& size : sizes.at(family)) all.push_back("--model.config." + size);
+  if (family == "qwen3_moe") all.emplace_back("--model.aux_loss_coef=0");
   all.insert(all.end(), overrides.begin(), overrides.end());
   return all;
 }
@@ -50,8 +53,8 @@ void randomize_parameters(Trainer& trainer) {
 
 }  // namespace
 
-WholeModel::WholeModel(const std::vector<std::string>& overrides)
-    : spec_(resolve(tiny_config(shrunk(overrides)), 1)), dataset_(spec_.seed, spec_.model.vocab_size) {}
+WholeModel::WholeModel(const std::vector<std::string>& overrides, const std::string& family)
+    : spec_(resolve(tiny_config(shrunk(family, overrides), family), 1)), dataset_(spec_.seed, spec_.model.vocab_size) {}
 
 void WholeModel::with_trainer(const std::function<void(Trainer&)>& body) const {
   RefBackend backend;
@@ -72,9 +75,24 @@ std::vector<Param*> parameters(Trainer& trainer) {
 }
 
 void RoutingTrace::after(const OpRecord& record) {
-  if (record.name != SoftmaxTopKForward::name) return;
+  if (record.name != SoftmaxTopKForward::name && record.name != SigmoidTopKForward::name) return;
   const std::vector<double> experts = values_of(record.tensors.front().tensor);
   experts_.insert(experts_.end(), experts.begin(), experts.end());
+  if (record.name != SoftmaxTopKForward::name) return;
+  for (const OpTensor& t : record.tensors) {
+    if (t.name != "probs") continue;
+    const std::vector<double> probs = values_of(t.tensor);
+    const auto num_experts = static_cast<size_t>(t.tensor.dim(1));
+    double sum = 0;
+    for (const double e : experts) {
+      for (size_t row = 0; row < probs.size(); row += num_experts) sum += probs[row + static_cast<size_t>(e)];
+    }
+    balance_ += sum * static_cast<double>(num_experts) / static_cast<double>(experts.size());
+  }
+}
+
+double RoutingTrace::take_balance() {
+  return std::exchange(balance_, 0);
 }
 
 std::vector<double> RoutingTrace::take() {

@@ -14,7 +14,7 @@ namespace sluice::test {
 class WholeModel {
  public:
   // `overrides` as on the command line.
-  explicit WholeModel(const std::vector<std::string>& overrides);
+  explicit WholeModel(const std::vector<std::string>& overrides, const std::string& family = "qwen3_moe");
 
   const RunSpec& spec() const { return spec_; }
   // A call with a new trainer on its first step.
@@ -29,7 +29,7 @@ class WholeModel {
 // All parameters of a trainer on one rank; values and gradients are whole.
 std::vector<Param*> parameters(Trainer& trainer);
 
-// The experts every learned router chose, one after the other.
+// The experts every learned router chose, one after the other, and what a balance loss says of them.
 class RoutingTrace final : public OpObserver {
  public:
   explicit RoutingTrace(Context& ctx) : ctx_(ctx) { ctx.add_observer(this); }
@@ -37,10 +37,13 @@ class RoutingTrace final : public OpObserver {
   void after(const OpRecord& record) override;
   // What has been seen since the last call.
   std::vector<double> take();
+  // Of softmax routers: the sum of E / (K T) sum_e load_e mean_t p_te over layers and micro-batches, each times its T.
+  double take_balance();
 
  private:
   Context& ctx_;
   std::vector<double> experts_;
+  double balance_ = 0;
 };
 
 }  // namespace sluice::test

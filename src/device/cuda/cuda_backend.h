@@ -39,6 +39,9 @@ class CudaBackend final : public Backend {
   void execute(const BiasBackward& op, const Tensor& scratch) override;
   void execute(const SigmoidTopKForward& op, const Tensor& scratch) override;
   void execute(const SigmoidTopKBackward& op, const Tensor& scratch) override;
+  void execute(const ExpertLoad& op, const Tensor& scratch) override;
+  void execute(const BalanceLossBackward& op, const Tensor& scratch) override;
+  void execute(const BalanceBias& op, const Tensor& scratch) override;
   void execute(const SwigluForward& op, const Tensor& scratch) override;
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;

@@ -1,0 +1,22 @@
+#include "optim/router_balance.h"
+
+namespace sluice {
+
+void balance_routers(Context& ctx, const std::vector<FlatGroup*>& groups, int64_t tokens, double rate) {
+  const NameScope scope(ctx, "router_balance");
+  for (FlatGroup* group : groups) {
+    if (group->trained()) continue;
+    const Tensor load = group->gradient_shard();
+    for (const FlatGroup::Piece& piece : group->pieces()) {
+      const ParamSpec& spec = piece.param->spec;
+      ctx.run(
+          BalanceBias{.bias = piece.value,
+                      .load = load.rows(piece.offset, piece.value.numel()),
+                      .mean = static_cast<double>(spec.balanced_top_k * tokens) / static_cast<double>(spec.shape[0]),
+                      .rate = rate});
+    }
+    group->invalidate();
+  }
+}
+
+}  // namespace sluice

@@ -1,0 +1,226 @@
+// Our models against Hugging Face transformers: logits, loss, every gradient, routing, ten steps of AdamW and the
+// weights after them. In f64 on the reference loops within 1e-8; in f32 on the fast path within its rounding.
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <fstream>
+#include <map>
+#include <numeric>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "comm/inproc/inproc.h"
+#include "config/load.h"
+#include "device/ref/ref_backend.h"
+#include "golden.h"
+#include "model/family.h"
+#include "support/host_tensor.h"
+#include "support/tolerance.h"
+#include "train/session.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr int64_t kSeqLen = 32, kBatch = 2;
+
+RunSpec spec_of(const Golden& golden, int64_t steps, DType dtype) {
+  const Config config =
+      config::parse(fmt::format(R"(
+step_scheduler: {{global_batch_size: {}, local_batch_size: {}, max_steps: {}}}
+model: {{config: {{pretrained_model_name_or_path: {}}}, aux_loss_coef: 0}}
+benchmark: {{balance: router}}
+dataset: {{_target_: mock, seq_len: {}}}
+runtime: {{dtype: {}}}
+optimizer: {{_target_: torch.optim.AdamW, lr: 1.0e-3, betas: [0.9, 0.999], eps: 1.0e-4, weight_decay: 0}}
+)",
+                                kBatch, kBatch, steps, golden.directory().string(), kSeqLen, name_of(dtype)),
+                    "parity");
+  RunSpec spec = resolve(config, 1);
+  spec.selection_bias_rate = 0;  // transformers leaves it to others
+  return spec;
+}
+
+// The logits and the routing of one forward pass.
+class Probe final : public OpObserver {
+ public:
+  void after(const OpRecord& record) override {
+    std::map<std::string_view, Tensor> tensors;
+    for (const OpTensor& t : record.tensors) tensors[t.name] = t.tensor;
+    if (record.name == SoftmaxTopKForward::name || record.name == SigmoidTopKForward::name) {
+      experts.push_back(values_of(tensors.at("experts")));
+      weights.push_back(values_of(tensors.at("weights")));
+      top_k = tensors.at("experts").dim(1);
+    }
+    if (record.name != HeadLoss::name) return;
+    const std::vector<double> x = values_of(tensors.at("x")), w = values_of(tensors.at("w"));
+    const auto width = static_cast<size_t>(tensors.at("x").dim(1));
+    for (size_t t = 0; t < x.size(); t += width) {
+      for (size_t v = 0; v < w.size(); v += width) {
+        logits.push_back(std::inner_product(x.begin() + static_cast<int64_t>(t),
+                                            x.begin() + static_cast<int64_t>(t + width),
+                                            w.begin() + static_cast<int64_t>(v), 0.0));
+      }
+    }
+  }
+
+  std::vector<double> logits;
+  std::vector<std::vector<double>> experts;
+  std::vector<std::vector<double>> weights;
+  int64_t top_k = 0;
+};
+
+// Largest error over the largest value. All zero (an expert that no token chose) must be zero here too.
+double error_of(const std::vector<double>& got, const std::vector<double>& expected) {
+  if (got.size() != expected.size() || got.empty()) return HUGE_VAL;
+  double error = 0, largest = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double difference = std::abs(got[i] - expected[i]);
+    if (!(difference <= error)) error = difference;
+    largest = std::max(largest, std::abs(expected[i]));
+  }
+  return largest == 0 && error == 0 ? 0 : error / largest;
+}
+
+// A parameter's values in the hub's layout, by hub name.
+using HubValues = std::map<std::string, std::vector<double>>;
+
+template <class ValuesOf>
+HubValues hub_values(Trainer& trainer, ValuesOf&& of) {
+  std::map<std::string, Param*> params;
+  for (FlatGroup* group : trainer.stage().groups()) {
+    for (Param* param : group->params()) params[param->spec.name] = param;
+  }
+  HubValues all;
+  for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
+    const std::vector<double> ours = of(*params.at(tensor.parameter));
+    std::vector<double>& stored = all[tensor.hub_name];
+    stored.resize(static_cast<size_t>(tensor.hub_shape.numel()));
+    for (int64_t i = 0; i < tensor.hub_shape.numel(); ++i) {
+      stored[static_cast<size_t>(tensor.hub_index(i))] = ours[static_cast<size_t>(tensor.first() + i)];
+    }
+  }
+  return all;
+}
+
+void import_weights(Trainer& trainer, const Golden& golden) {
+  for (FlatGroup* group : trainer.stage().groups()) group->end_gather(trainer.context());
+  std::map<std::string, std::vector<double>> ours;
+  std::map<std::string, int64_t> covered;
+  for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
+    const std::vector<double> stored = golden.weights(tensor.hub_name);
+    ASSERT_EQ(std::ssize(stored), tensor.hub_shape.numel()) << tensor.hub_name;
+    std::vector<double>& values = ours[tensor.parameter];
+    values.resize(static_cast<size_t>(tensor.parameter_shape.numel()));
+    for (int64_t i = 0; i < tensor.hub_shape.numel(); ++i) {
+      values[static_cast<size_t>(tensor.first() + i)] = stored[static_cast<size_t>(tensor.hub_index(i))];
+    }
+  }
+  for (FlatGroup* group : trainer.stage().groups()) {
+    for (Param* param : group->params()) assign(param->value, ours.at(param->spec.name));
+    group->invalidate();
+  }
+}
+
+void expect_same_routing(const Golden& golden, const Probe& probe, double tolerance) {
+  const std::vector<int64_t> layers = golden.routed_layers();
+  ASSERT_EQ(probe.experts.size(), layers.size());
+  for (size_t l = 0; l < layers.size(); ++l) {
+    SCOPED_TRACE(fmt::format("layer {}", layers[l]));
+    // Stored by number within a token.
+    std::vector<double> experts = probe.experts[l], weights = probe.weights[l];
+    for (size_t begin = 0; begin < experts.size(); begin += static_cast<size_t>(probe.top_k)) {
+      std::vector<std::pair<double, double>> slots;
+      for (size_t j = begin; j < begin + static_cast<size_t>(probe.top_k); ++j)
+        slots.push_back({experts[j], weights[j]});
+      std::ranges::sort(slots);
+      for (size_t j = 0; j < slots.size(); ++j) std::tie(experts[begin + j], weights[begin + j]) = slots[j];
+    }
+    const std::vector<int32_t> expected = golden.integers(fmt::format("router.{}.experts", layers[l]));
+    EXPECT_EQ(std::vector<int32_t>(experts.begin(), experts.end()), expected);
+    EXPECT_LE(error_of(weights, golden.values(fmt::format("router.{}.weights", layers[l]))), tolerance);
+  }
+}
+
+void expect_parity(const std::string& name, DType dtype, Backend& backend, double tolerance) {
+  const Golden golden(name);
+  const std::vector<double> losses = golden.values("step_losses");
+  const RunSpec spec = spec_of(golden, std::ssize(losses), dtype);
+  const GoldenTokens tokens(golden, kSeqLen, spec.model.vocab_size);
+  ASSERT_EQ(tokens.size(), kBatch * std::ssize(losses));
+  HostMemory memory;
+  InprocWorld world(1);
+  const auto communicator = world.communicator(0);
+  Trainer trainer(spec, {&backend, &memory, communicator.get()}, &tokens, nullptr);
+  import_weights(trainer, golden);
+
+  Probe probe;
+  trainer.context().add_observer(&probe);
+  std::vector<double> got{trainer.step(0).loss};
+  trainer.context().remove_observer(&probe);
+  EXPECT_LE(error_of(probe.logits, golden.values("logits")), tolerance) << "logits";
+  EXPECT_LE(error_of(got, golden.values("loss")), tolerance) << "loss";
+  expect_same_routing(golden, probe, tolerance);
+
+  double worst = 0;
+  int64_t compared = 0;
+  const auto expect_all = [&](const std::string& prefix, const HubValues& values) {
+    compared = 0;
+    worst = 0;
+    for (const auto& [hub, mine] : values) {
+      if (hub.ends_with("e_score_correction_bias")) continue;
+      const double error = error_of(mine, golden.values(prefix + hub));
+      EXPECT_LE(error, tolerance) << prefix << hub;
+      worst = std::max(worst, error);
+      ++compared;
+    }
+    EXPECT_EQ(compared, golden.count(prefix));
+    testing::Test::RecordProperty(prefix + "error", fmt::format("{:.1e}", worst));
+  };
+  expect_all("grad.", hub_values(trainer, [](const Param& param) { return values_of(param.grad); }));
+  for (int64_t step = 1; step < std::ssize(losses); ++step) got.push_back(trainer.step(step).loss);
+  EXPECT_LE(error_of(got, losses), tolerance) << "losses of ten steps";
+  expect_all("after.", hub_values(trainer, [](const Param& param) { return values_of(param.value); }));
+  testing::Test::RecordProperty("logits_error", fmt::format("{:.1e}", error_of(probe.logits, golden.values("logits"))));
+  testing::Test::RecordProperty("losses_error", fmt::format("{:.1e}", error_of(got, losses)));
+}
+
+class Parity : public testing::TestWithParam<std::string> {};
+
+TEST_P(Parity, InDoublePrecision) {
+  RefBackend backend;
+  expect_parity(GetParam(), DType::f64, backend, 1e-8);
+}
+
+// Sums of the longest product and of a gradient over all tokens follow each other in every layer.
+TEST_P(Parity, OfTheFastPathInSinglePrecision) {
+  constexpr int64_t kWidth = 72, kLayers = 4;
+  const Tolerance allowed = tolerance(DType::f32, kWidth * kSeqLen * kBatch * kLayers);
+  ASSERT_LE(allowed.global, 1e-4);
+  Pool pool(2);
+  const auto backend = make_backend(Device::cpu, pool);
+  expect_parity(GetParam(), DType::f32, *backend, allowed.global);
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, Parity, testing::ValuesIn(golden_names()),
+                         [](const auto& instance) { return instance.param; });
+
+TEST(Goldens, AreThoseOfTheManifest) {
+  std::ifstream file(goldens_directory() / "MANIFEST.json");
+  const nlohmann::json manifest = nlohmann::json::parse(file);
+  int files = 0;
+  ASSERT_EQ(manifest.at("models").size(), golden_names().size());
+  for (const std::string& name : golden_names()) {
+    for (const auto& [path, facts] : manifest.at("models").at(name).at("files").items()) {
+      const MappedFile stored(goldens_directory() / name / path);
+      EXPECT_EQ(stored.bytes().size(), facts.at("bytes").get<size_t>()) << name << "/" << path;
+      EXPECT_EQ(fmt::format("{:016x}", hash64(stored.bytes())), facts.at("hash").get<std::string>())
+          << name << "/" << path;
+      ++files;
+    }
+  }
+  EXPECT_EQ(files, 4 * 7);
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -5,6 +5,7 @@ set(debug_memory OFF)
 if(CMAKE_BUILD_TYPE STREQUAL Debug OR SLUICE_SANITIZE)
   set(debug_memory ON)
 endif()
+option(SLUICE_FUZZ "Build the targets of libFuzzer (clang only)" OFF)
 option(SLUICE_DEBUG_MEMORY "Poison released memory and check sentinels behind every block" ${debug_memory})
 
 add_compile_options("$<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wno-missing-field-initializers;-Werror>")
@@ -17,7 +18,7 @@ if(SLUICE_SANITIZE)
   list(JOIN SLUICE_SANITIZE "," sanitizers)
   add_compile_options(-fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
   # Instrumented code misleads this one warning; the plain builds keep it.
-  add_compile_options(-Wno-maybe-uninitialized)
+  add_compile_options($<$<COMPILE_LANG_AND_ID:CXX,GNU>:-Wno-maybe-uninitialized>)
   add_link_options(-fsanitize=${sanitizers})
 endif()
 

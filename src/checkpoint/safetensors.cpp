@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 #include <system_error>
+#include <type_traits>
 #include <utility>
 
 #include "base/error.h"
@@ -14,9 +15,6 @@ namespace sluice::safetensors {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::string_view kSingleFile = "model.safetensors";
-constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 
 bool present(const fs::path& path) {
   std::error_code ignored;
@@ -35,6 +33,9 @@ float from_f16(uint16_t bits) {
   return std::bit_cast<float>(sign | widened << 23 | fraction << 13);
 }
 
+template <size_t size>
+using size_constant = std::integral_constant<size_t, size>;
+
 template <class Stored>
 Stored load(const std::byte* at) {
   Stored value;
@@ -42,18 +43,18 @@ Stored load(const std::byte* at) {
   return value;
 }
 
-// Calls f(bytes -> double or float) with how an element is read.
+// Calls f(bytes -> double or float, size) with how an element is read; the size is a constant.
 template <class F>
 void with_loader(const TensorSpec& spec, F&& f) {
   switch (spec.type) {
     case Type::f64:
-      return f([](const std::byte* at) { return load<double>(at); });
+      return f([](const std::byte* at) { return load<double>(at); }, size_constant<sizeof(double)>());
     case Type::f32:
-      return f([](const std::byte* at) { return load<float>(at); });
+      return f([](const std::byte* at) { return load<float>(at); }, size_constant<sizeof(float)>());
     case Type::f16:
-      return f([](const std::byte* at) { return from_f16(load<uint16_t>(at)); });
+      return f([](const std::byte* at) { return from_f16(load<uint16_t>(at)); }, size_constant<sizeof(uint16_t)>());
     case Type::bf16:
-      return f([](const std::byte* at) { return static_cast<float>(load<bf16>(at)); });
+      return f([](const std::byte* at) { return static_cast<float>(load<bf16>(at)); }, size_constant<sizeof(bf16)>());
     default:
       break;
   }
@@ -129,21 +130,30 @@ uint64_t Model::bytes() const {
   return sum;
 }
 
-void read_elements(const StoredTensor& from, int64_t first, const Tensor& to) {
+void read_elements(const StoredTensor& from, int64_t first, const Tensor& to, int64_t stride) {
   const size_t size = size_of(from.spec.type);
   const auto stored = static_cast<int64_t>(from.bytes.size() / size);
-  require(first >= 0 && to.numel() <= stored - first && to.dense(), "elements {} to {} of {} for {}", first,
-          first + to.numel(), stored, to.str());
+  const int64_t count = to.numel();
+  if (count == 0) return;
+  require(first >= 0 && stride > 0 && first < stored && count - 1 <= (stored - 1 - first) / stride && to.dense(),
+          "{} elements from {} in steps of {} of {} for {}", count, first, stride, stored, to.str());
   const std::byte* const begin = from.bytes.data() + static_cast<size_t>(first) * size;
-  if (from.spec.type == type_of(to.dtype()) && is_float(to.dtype())) {
-    if (to.bytes() > 0) std::memcpy(to.raw(), begin, to.bytes());
+  if (stride == 1 && from.spec.type == type_of(to.dtype()) && is_float(to.dtype())) {
+    std::memcpy(to.raw(), begin, to.bytes());
     return;
   }
-  with_loader(from.spec, [&](auto&& element) {
+  const size_t step = static_cast<size_t>(stride) * size;
+  with_loader(from.spec, [&](auto&& element, auto constant_size) {
     dispatch_float(to.dtype(), [&](auto type) {
       using T = decltype(type);
       T* const out = to.data<T>();
-      for (int64_t i = 0; i < to.numel(); ++i) out[i] = static_cast<T>(element(begin + static_cast<size_t>(i) * size));
+      // A loop of its own: a constant step is vector code.
+      if (stride == 1) {
+        for (int64_t i = 0; i < count; ++i)
+          out[i] = static_cast<T>(element(begin + static_cast<size_t>(i) * constant_size));
+      } else {
+        for (int64_t i = 0; i < count; ++i) out[i] = static_cast<T>(element(begin + static_cast<size_t>(i) * step));
+      }
     });
   });
 }

@@ -15,6 +15,9 @@
 
 namespace sluice::safetensors {
 
+inline constexpr std::string_view kSingleFile = "model.safetensors";
+inline constexpr std::string_view kIndexFile = "model.safetensors.index.json";
+
 // A tensor of an open file; valid as long as the model it came from. Elements need not be aligned.
 struct StoredTensor {
   TensorSpec spec;
@@ -46,9 +49,9 @@ class Model {
   Metadata metadata_;
 };
 
-// Elements [first, first + to.numel()) of a stored tensor of floating type, converted to the dtype of `to`, a dense
-// host tensor. Rounds to nearest even; FP8 is not read (its scales lie elsewhere).
-void read_elements(const StoredTensor& from, int64_t first, const Tensor& to);
+// Elements first, first + stride, ... of a stored tensor of floating type, converted to the dtype of `to`, a dense host
+// tensor. Rounds to nearest even; FP8 is not read (its scales lie elsewhere).
+void read_elements(const StoredTensor& from, int64_t first, const Tensor& to, int64_t stride = 1);
 
 // Writes one file: the header at once, then the tensors as they come. The file appears under its name in finish().
 class Writer {
@@ -80,6 +83,8 @@ class ModelWriter {
 
   // As in Writer, over all files.
   const std::vector<TensorSpec>& tensors() const { return order_; }
+  size_t files() const { return shards_.size(); }
+  uint64_t bytes() const { return index_.total_bytes; }
   void write(std::string_view tensor, std::span<const std::byte> bytes);
   void finish();
 

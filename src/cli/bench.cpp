@@ -20,6 +20,7 @@ namespace {
 struct PreparedRow {
   BenchmarkJob job;
   RunSpec spec;
+  std::unique_ptr<Pretrained> weights;
   std::vector<config::Change> changes;
   std::optional<PublishedRow> published;
   bool scaled_unasked = false;
@@ -51,6 +52,9 @@ PreparedRow prepare(const std::string& file, const BenchOptions& options) {
   row.job.settings = std::move(scaled.config);
   row.changes = std::move(scaled.changes);
   row.spec = resolve(row.job.settings, options.ranks);
+  row.weights =
+      find_pretrained(row.job.settings, row.spec, settings.recipe == config::Recipe::train && row.job.scale == "full");
+  row.job.weights = row.weights.get();
   return row;
 }
 

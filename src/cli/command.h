@@ -35,6 +35,8 @@ struct Command {
 
 Command bench_command();
 Command train_command();
+Command eval_command();
+Command convert_command();
 Command config_command();
 Command plan_command();
 Command doctor_command();

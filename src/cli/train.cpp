@@ -142,7 +142,9 @@ int run_train(const TrainOptions& options) {
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
   const std::unique_ptr<Dataset> validation =
       make_dataset(config, config.validation_dataset, "validation_dataset", spec);
-  const TrainingJob job = training_job(config, spec, *dataset, validation.get());
+  const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, config.recipe == config::Recipe::train);
+  TrainingJob job = training_job(config, spec, *dataset, validation.get());
+  job.weights = weights.get();
 
   const MachineInfo machine = measure_for(spec, session);
   const RunForecast forecast = forecast_run(spec, session, machine);

@@ -185,10 +185,13 @@ struct Model {
   HubConfig config;
   Backend backend;
   std::optional<double> aux_loss_coef;
+  std::optional<bool> load_weights;
 
   template <class V>
   void fields(V& v) {
-    v("_target_", target, "how weights begin: from_config draws them at random");
+    v("_target_", target, "how weights begin: from_config draws them at random, unless load_weights says otherwise");
+    v("load_weights", load_weights,
+      "[sluice] begin with the directory's safetensors; null: if there are any and the recipe is train");
     v("aux_loss_coef", aux_loss_coef, "[sluice] weight of the balance loss; null: the model family's", non_negative);
     v.section("config", config, "which model");
     v.section("backend", backend, "NeMo's choice of kernels, and the gate");

@@ -154,6 +154,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   std::vector<RankResult> ranks(static_cast<size_t>(spec.mesh.world));
   run_session(spec, options, *dataset, [&](Trainer& trainer) {
     const auto rank = static_cast<size_t>(trainer.mesh().world.world_rank());
+    if (job.weights != nullptr) job.weights->load(trainer);
     ranks[rank] = RankRun(trainer, row, forecast, progress).run(job.profile_ops);
   });
   progress.finish();

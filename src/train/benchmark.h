@@ -8,6 +8,7 @@
 #include "train/forecast.h"
 #include "train/layout.h"
 #include "train/op_profile.h"
+#include "train/pretrained.h"
 #include "train/progress.h"
 
 namespace sluice {
@@ -56,7 +57,8 @@ struct BenchmarkJob {
   std::string config;  // names for the row
   std::string scale;
   Config settings;
-  bool profile_ops = false;  // one more step, with each operation timed
+  const Pretrained* weights = nullptr;  // null: drawn at random
+  bool profile_ops = false;             // one more step, with each operation timed
 };
 
 // Measures the machine again afterwards; `machine` and the row hold the better figures.

@@ -1,5 +1,6 @@
 #include "train/trainer.h"
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 
@@ -30,6 +31,17 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
   for (size_t i = 0; i < groups.size(); ++i) {
     groups[i]->initialize(ctx_, spec.seed, spec.optimize ? optimizer_.master(i) : Tensor());
   }
+}
+
+ImportCount Trainer::load(const HubMatch& weights, const std::function<void(int64_t done, int64_t all)>& progress) {
+  std::vector<GroupShard> shards;
+  for (FlatGroup* group : stage_.groups()) {
+    shards.push_back({group, spec_.optimize ? optimizer_.master(shards.size()) : Tensor()});
+  }
+  // This rank's share of the threads: all ranks load at the same time.
+  Pool pool(std::max(1, ctx_.backend().target().workers / mesh_.world.size()));
+  return import_weights(ctx_, weights, shards,
+                        {.pool = &pool, .host_visible = memory_.host_visible(), .progress = progress});
 }
 
 void Trainer::write_state(int64_t step, int64_t label_tokens) {

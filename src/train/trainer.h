@@ -2,10 +2,12 @@
 // and on meta, where it is the planner.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "checkpoint/hub_import.h"
 #include "optim/adamw.h"
 #include "parallel/runtime.h"
 #include "train/batches.h"
@@ -40,6 +42,8 @@ class Trainer {
   // Step number `step`, counted from 0. A loss or gradient that is not finite ends the run with an error naming the
   // first bad tensor; weights are then still those before the step.
   StepResult step(int64_t step);
+  // Replaces the weights by those of a hub directory, this rank's part of them.
+  ImportCount load(const HubMatch& weights, const std::function<void(int64_t done, int64_t all)>& progress);
   // Mean loss of the first `batches` global batches of `dataset`, without gradients. Collective.
   double evaluate(const Dataset& dataset, int64_t batches);
 

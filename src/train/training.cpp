@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/clock.h"
+#include "train/evaluation.h"
 
 namespace sluice {
 namespace {
@@ -18,6 +19,7 @@ class RankTraining {
       : trainer_(trainer), job_(job), events_(events), first_(trainer.mesh().world.world_rank() == 0) {}
 
   TrainingResult run() {
+    if (job_.weights != nullptr) job_.weights->load(trainer_);
     while (result_.steps < job_.steps && !result_.stopped) {
       one_step();
       result_.stopped = any_rank(first_ && events_.stop && events_.stop());
@@ -81,9 +83,7 @@ TrainingJob training_job(const Config& config, const RunSpec& spec, const Datase
   if (batches < spec.steps / epochs) job.steps = std::min(job.steps, std::max<int64_t>(1, batches * epochs));
   if (validation != nullptr) {
     job.validate_every = config.step_scheduler.val_every_steps;
-    // Data without an end is validated on as much as one step trains on.
-    const bool endless = validation->size() > int64_t{1} << 40;
-    job.validation_batches = endless ? 1 : std::max<int64_t>(1, validation->size() / spec.sampling.global_batch);
+    job.validation_batches = evaluation_batches(spec, *validation);
   }
   return job;
 }

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "train/forecast.h"
+#include "train/pretrained.h"
 #include "train/records.h"
 
 namespace sluice {
@@ -15,6 +16,7 @@ struct TrainingJob {
   int64_t validation_batches = 0;       // global batches of one validation
   std::optional<int64_t> validate_every;
   int64_t steps = 0;
+  const Pretrained* weights = nullptr;  // null: drawn at random
 };
 
 // Called on rank 0's thread.

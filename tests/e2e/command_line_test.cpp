@@ -14,14 +14,14 @@ const std::filesystem::path help_texts = std::filesystem::path(SLUICE_SOURCE_DIR
 
 TEST(CommandLine, HelpIsFrozen) {
   int commands = 0;
-  for (const char* name : {"bench", "train", "config", "plan", "doctor"}) {
+  for (const char* name : {"bench", "train", "eval", "convert", "config", "plan", "doctor"}) {
     const Outcome outcome = sluice({name, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_EQ(outcome.err, "");
     EXPECT_EQ(outcome.out, read_file(help_texts / (std::string(name) + ".txt"), 1 << 16)) << name;
     ++commands;
   }
-  EXPECT_EQ(commands, 5);
+  EXPECT_EQ(commands, 7);
 }
 
 TEST(CommandLine, AloneItSaysWhatOneCanDo) {

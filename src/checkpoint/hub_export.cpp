@@ -1,0 +1,168 @@
+#include "checkpoint/hub_export.h"
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/hub_layout.h"
+
+namespace sluice {
+namespace {
+
+using safetensors::Type;
+
+// Elements a worker converts at a time, and in memory at once where a tensor is streamed.
+constexpr int64_t kPieceElements = 1 << 18;
+constexpr int64_t kStreamElements = 1 << 24;
+
+// f(begin, end) over [0, n) in pieces.
+template <class F>
+void in_pieces(Pool* pool, int64_t n, F&& f) {
+  const auto piece = [&](int64_t begin, int64_t end, int) { f(begin, end); };
+  if (pool != nullptr) return pool->run_ranges(n, kPieceElements, piece);
+  for (int64_t at = 0; at < n; at += kPieceElements) piece(at, std::min(at + kPieceElements, n), 0);
+}
+
+DType dtype_of(Type type) {
+  for (const DType dtype : {DType::f64, DType::f32, DType::bf16}) {
+    if (safetensors::type_of(dtype) == type) return dtype;
+  }
+  throw user_error("weights are written as F64, F32 or BF16, not {}", safetensors::name_of(type));
+}
+
+safetensors::Extents extents_of(const Shape& shape) {
+  safetensors::Extents extents;
+  for (int i = 0; i < shape.rank(); ++i) extents.push_back(shape[i]);
+  return extents;
+}
+
+// Counts what has been written.
+class Progress {
+ public:
+  Progress(const ExportOptions& options, uint64_t all) : options_(options), all_(all) {}
+  void add(uint64_t bytes) {
+    done_ += bytes;
+    if (options_.progress) options_.progress(done_, all_);
+  }
+
+ private:
+  const ExportOptions& options_;
+  uint64_t all_;
+  uint64_t done_ = 0;
+};
+
+// hub[line of i] = parameter[i], for elements [begin, end) of the part of the parameter that the tensor is.
+void scatter(const Context& ctx, const HubTensor& tensor, const Tensor& part, int64_t begin, int64_t end,
+             const Tensor& hub) {
+  dispatch_float(part.dtype(), [&](auto from) {
+    using From = decltype(from);
+    const std::vector<From> values = ctx.read<From>(
+        part.rows(begin, end - begin), [&] { return std::vector<From>(static_cast<size_t>(end - begin)); });
+    dispatch_float(hub.dtype(), [&](auto to) {
+      using To = decltype(to);
+      To* const out = hub.data<To>();
+      for_each_line(tensor, begin, end, [&](int64_t at, const HubLine& line) {
+        const From* const in = values.data() + (at - begin);
+        To* const first = out + line.first;
+        for (int64_t j = 0; j < line.count; ++j) {
+          if constexpr (std::is_same_v<From, To>) {
+            first[j * line.stride] = in[j];
+          } else {
+            first[j * line.stride] = static_cast<To>(static_cast<accumulator_t<From>>(in[j]));
+          }
+        }
+      });
+    });
+  });
+}
+
+}  // namespace
+
+Type export_type(std::string_view hub_name, Type dtype) {
+  return hub_name.ends_with("e_score_correction_bias") && safetensors::size_of(dtype) < sizeof(float) ? Type::f32
+                                                                                                      : dtype;
+}
+
+ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
+                           const std::filesystem::path& directory, DType dtype, const ExportOptions& options) {
+  std::map<std::string_view, Tensor> parameters;
+  for (const FlatGroup* group : groups) {
+    for (const FlatGroup::Piece& piece : group->pieces()) {
+      const ParamSpec& spec = piece.param->spec;
+      require(piece.param->first == 0 && piece.value.numel() == spec.shape.numel(), "{} is not whole on this rank",
+              spec.name);
+      parameters[spec.name] = piece.value;
+    }
+  }
+  const std::vector<HubTensor> tensors = family_of(model).tensors(model);
+  std::map<std::string_view, const HubTensor*> by_name;
+  std::vector<safetensors::TensorSpec> specs;
+  for (const HubTensor& tensor : tensors) {
+    by_name[tensor.hub_name] = &tensor;
+    specs.push_back(
+        {tensor.hub_name, export_type(tensor.hub_name, safetensors::type_of(dtype)), extents_of(tensor.hub_shape)});
+  }
+  safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);
+  Progress progress(options, writer.bytes());
+  std::vector<std::byte> buffer;
+  for (const safetensors::TensorSpec& spec : writer.tensors()) {
+    const HubTensor& tensor = *by_name.at(spec.name);
+    const auto parameter = parameters.find(tensor.parameter);
+    require(parameter != parameters.end(), "no rank has {}", tensor.parameter);
+    const int64_t count = tensor.hub_shape.numel();
+    const Tensor part = parameter->second.rows(tensor.first(), count);
+    buffer.resize(bytes_of(spec));
+    const Tensor hub(buffer.data(), {count}, dtype_of(spec.type));
+    in_pieces(options.pool, count, [&](int64_t begin, int64_t end) { scatter(ctx, tensor, part, begin, end, hub); });
+    writer.write(spec.name, buffer);
+    progress.add(buffer.size());
+  }
+  writer.finish();
+  return {writer.files(), writer.bytes()};
+}
+
+ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
+                            std::optional<DType> dtype, const ExportOptions& options) {
+  std::map<std::string_view, const HubWeight*> weights;
+  std::vector<safetensors::TensorSpec> specs;
+  const auto add = [&](const std::string& name, const HubWeight& weight) {
+    const Type stored = weight.values.spec.type;
+    Type type = weight.coding == HubCoding::plain ? stored : Type::bf16;
+    if (dtype) type = export_type(name, safetensors::type_of(*dtype));
+    weights[name] = &weight;
+    specs.push_back({name, type, weight.shape});
+  };
+  for (const HubMatch::Item& item : match.items) add(item.tensor.hub_name, item.weight);
+  for (const std::string& name : match.left_out) add(name, hub.weights().find(name)->second);
+
+  safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);
+  Progress progress(options, writer.bytes());
+  std::vector<std::byte> buffer;
+  for (const safetensors::TensorSpec& spec : writer.tensors()) {
+    const HubWeight& weight = *weights.at(spec.name);
+    const auto element = static_cast<int64_t>(safetensors::size_of(spec.type));
+    const bool as_it_is = weight.coding == HubCoding::plain && weight.values.spec.type == spec.type;
+    for (int64_t at = 0; at < weight.numel(); at += kStreamElements) {
+      const int64_t count = std::min(kStreamElements, weight.numel() - at);
+      const auto bytes = static_cast<size_t>(count * element);
+      if (as_it_is) {
+        writer.write(spec.name, weight.values.bytes.subspan(static_cast<size_t>(at * element), bytes));
+      } else {
+        buffer.resize(bytes);
+        const Tensor decoded(buffer.data(), {count}, dtype_of(spec.type));
+        in_pieces(options.pool, count, [&](int64_t begin, int64_t end) {
+          read_line(weight, at + begin, 1, decoded.rows(begin, end - begin));
+        });
+        writer.write(spec.name, buffer);
+      }
+      progress.add(bytes);
+    }
+  }
+  writer.finish();
+  return {writer.files(), writer.bytes()};
+}
+
+}  // namespace sluice

@@ -1,0 +1,46 @@
+// A model's parameters as a directory of the hub: safetensors, config.json, the tokenizer's files.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+#include <span>
+
+#include "checkpoint/hub_match.h"
+#include "device/context.h"
+#include "device/pool.h"
+#include "parallel/flat_group.h"
+
+namespace sluice {
+
+struct ExportOptions {
+  uint64_t max_file_bytes = 5'000'000'000;
+  Pool* pool = nullptr;                                            // null: the caller's thread alone
+  std::function<void(uint64_t done, uint64_t all)> progress = {};  // bytes; on the caller's thread
+};
+
+struct ExportCount {
+  size_t files = 0;
+  uint64_t bytes = 0;  // of the tensors
+};
+
+// The type an exported tensor is stored in: `dtype`, but f32 where less would change what the model chooses (the
+// router's selection bias).
+safetensors::Type export_type(std::string_view hub_name, safetensors::Type dtype);
+
+// Writes the parameters as `dtype` (bf16, f32 or f64); of bf16 shards with masters that is what the shards hold. Rank
+// alone: `groups` hold every parameter of the model whole. Memory is bounded by the largest tensor.
+ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
+                           const std::filesystem::path& directory, DType dtype, const ExportOptions& options);
+
+// Writes a hub directory's weights anew, decoded and as `dtype` where there is one, else quantised ones as bf16 and
+// others as they are; tensors that were left out go along.
+ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
+                            std::optional<DType> dtype, const ExportOptions& options);
+
+// Copies config.json, without `quantization_config` and with the new `dtype` where there is one, and the files beside
+// the weights that describe tokenizer, generation and licence. Returns how many.
+int copy_hub_files(const std::filesystem::path& from, const std::filesystem::path& to, std::optional<DType> dtype);
+
+}  // namespace sluice

@@ -1,0 +1,122 @@
+// `sluice convert`: a hub directory written anew: dequantised, in another type, in files of another size.
+#include <cctype>
+#include <charconv>
+#include <cmath>
+#include <filesystem>
+#include <memory>
+#include <system_error>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "checkpoint/hub_export.h"
+#include "cli/command.h"
+#include "cli/terminal.h"
+
+namespace sluice::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct ConvertOptions {
+  std::string source;
+  std::string target;
+  std::optional<std::string> dtype;
+  std::string max_shard_size = "5GB";
+};
+
+// "5GB", "500 MiB", "1000000".
+uint64_t parse_size(const std::string& text) {
+  struct Unit {
+    std::string_view name;
+    double bytes;
+  };
+  constexpr Unit units[] = {{"", 1},      {"B", 1},        {"KB", 1e3},        {"MB", 1e6},          {"GB", 1e9},
+                            {"TB", 1e12}, {"KiB", 1024.0}, {"MiB", 1048576.0}, {"GiB", 1073741824.0}};
+  double number = 0;
+  const auto [end, failure] = std::from_chars(text.data(), text.data() + text.size(), number);
+  std::string_view rest(end, static_cast<size_t>(text.data() + text.size() - end));
+  while (rest.starts_with(' ')) rest.remove_prefix(1);
+  for (const Unit& unit : units) {
+    const double bytes = number * unit.bytes;
+    if (failure == std::errc() && rest == unit.name && bytes >= 1 && bytes <= 1e18) return static_cast<uint64_t>(bytes);
+  }
+  throw user_error("--max-shard-size {} is not a size", text)
+      .at("command line")
+      .advise("a number of bytes, or with a unit: 500MB, 5GB, 2GiB");
+}
+
+std::optional<DType> parse_dtype(const std::optional<std::string>& word) {
+  if (!word) return {};
+  return *word == "bf16" ? DType::bf16 : DType::f32;
+}
+
+// Made if need be. User error where it has weights already, or is the source itself.
+void prepare_target(const fs::path& source, const fs::path& target) {
+  std::error_code failure;
+  if (fs::equivalent(source, target, failure)) throw user_error("{} cannot be converted into itself", target.string());
+  if (has_weights(target)) {
+    throw user_error("{} has weights already", target.string()).advise("name a new directory, or remove that one");
+  }
+  fs::create_directories(target, failure);
+  if (failure) throw user_error("cannot create directory {}: {}", target.string(), failure.message());
+}
+
+int run_convert(const ConvertOptions& options) {
+  const Stopwatch watch;
+  const fs::path source = options.source, target = options.target;
+  const std::optional<DType> dtype = parse_dtype(options.dtype);
+  const uint64_t max_file_bytes = parse_size(options.max_shard_size);
+  ModelConfig model = make_model(HfConfig::load(source));
+  model.name = source.filename().empty() ? source.parent_path().filename() : source.filename();
+  const HubWeights hub(source);
+  const HubMatch match = match_weights(hub, model);
+  prepare_target(source, target);
+  print(fmt::format("{} ({}): {}\n", model.name, model.model_type, describe(match, hub)));
+  std::fflush(stdout);
+
+  Pool pool(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
+  double told = 0;
+  const auto progress = [&](uint64_t done, uint64_t all) {
+    constexpr double quiet_seconds = 5;
+    const double now = watch.seconds();
+    if (now - told < quiet_seconds || done == all) return;
+    told = now;
+    log::info("{} of {} written, {}/s, {} to go", format_bytes(done), format_bytes(all),
+              format_bytes(static_cast<uint64_t>(static_cast<double>(done) / now)),
+              format_clock(now * static_cast<double>(all - done) / static_cast<double>(done)));
+  };
+  const ExportCount count = convert_weights(hub, match, target, dtype,
+                                            {.max_file_bytes = max_file_bytes, .pool = &pool, .progress = progress});
+  const int beside = copy_hub_files(source, target, match.quantized > 0 && !dtype ? DType::bf16 : dtype);
+  // What was written is this model.
+  const HubWeights written(target);
+  match_weights(written, make_model(HfConfig::load(target)));
+  const double seconds = watch.seconds();
+  print(fmt::format("{}: {} tensors, {} in {} file{}, {} file{} beside them, in {} ({}/s)\n", target.string(),
+                    format_count(std::ssize(written.weights())), format_bytes(count.bytes), count.files,
+                    count.files == 1 ? "" : "s", beside, beside == 1 ? "" : "s", format_duration(seconds),
+                    format_bytes(static_cast<uint64_t>(static_cast<double>(count.bytes) / seconds))));
+  return 0;
+}
+
+}  // namespace
+
+Command convert_command() {
+  auto options = std::make_shared<ConvertOptions>();
+  return {
+      .name = "convert",
+      .summary = "write a hub directory anew: dequantised, in another type, in files of another size",
+      .details =
+          "SOURCE has config.json and safetensors; its tensors are checked by name and shape against the model\n"
+          "first. FP8 (DeepSeek) and MXFP4 (GPT-OSS) weights are decoded to bf16 unless --dtype says otherwise.",
+      .options = {{"SOURCE", &options->source, "a directory with config.json and safetensors", "", {}, true},
+                  {"TARGET", &options->target, "a directory, made if it is not there", "", {}, true},
+                  {"--dtype", &options->dtype, "of all weights (default: as stored)", "bf16|fp32", {"bf16", "fp32"}},
+                  {"--max-shard-size", &options->max_shard_size, "of a file (default: 5GB)", "SIZE"}},
+      .run = [options] { return run_convert(*options); }};
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,74 @@
+// `sluice eval`: the loss of a model on a configuration's data.
+#include <cmath>
+#include <memory>
+
+#include "base/text.h"
+#include "cli/command.h"
+#include "cli/setup.h"
+#include "cli/terminal.h"
+#include "model/family.h"
+#include "train/evaluation.h"
+#include "train/forecast.h"
+#include "train/make_dataset.h"
+#include "train/scale_config.h"
+
+namespace sluice::cli {
+namespace {
+
+struct EvalOptions {
+  std::string file;
+  std::optional<int> ranks;
+  std::optional<int> batches;
+  Shortcuts shortcuts;
+  std::vector<std::string> overrides;
+};
+
+int run_eval(const EvalOptions& options) {
+  const Config config = load_settings(options.file, options.overrides, options.shortcuts);
+  if (options.batches && *options.batches < 1) {
+    throw user_error("--batches {}: at least one is needed", *options.batches).at("command line");
+  }
+  RunSpec spec = resolve(config, checked_ranks(options.ranks.value_or(ranks_of(config))));
+  spec.optimize = false;
+  const SessionOptions session = session_options(config);
+  const bool validation = config.validation_dataset.target != config::DatasetKind::none;
+  const std::string section = validation ? "validation_dataset" : "dataset";
+  const config::Dataset& data = validation ? config.validation_dataset : config.dataset;
+  const std::unique_ptr<Dataset> dataset = make_dataset(config, data, section, spec);
+  const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
+  require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory());
+  const ParamCount parameters = param_count(spec.model);
+  const int64_t batches = evaluation_batches(spec, *dataset, options.batches);
+  print(fmt::format("{}: {} parameters{}, {} of {} x {} x {} tokens\n", options.file,
+                    format_magnitude(static_cast<double>(parameters.total)), weights ? "" : " drawn at random", section,
+                    batches, spec.sampling.global_batch, spec.seq_len));
+  std::fflush(stdout);
+
+  const Evaluation result = run_evaluation(spec, session, *dataset, batches, weights.get());
+  const bool bytes = data.target == config::DatasetKind::bytes;
+  print(fmt::format("loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)\n", result.loss, bytes ? "byte" : "token",
+                    bytes ? fmt::format("{:.4f} bits/byte", result.loss / std::log(2.0))
+                          : fmt::format("perplexity {:.4g}", std::exp(result.loss)),
+                    format_count(result.tokens), format_duration(result.seconds),
+                    format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds))));
+  return 0;
+}
+
+}  // namespace
+
+Command eval_command() {
+  auto options = std::make_shared<EvalOptions>();
+  Command command{
+      .name = "eval",
+      .summary = "the loss of a model on a configuration's validation_dataset, or else its dataset",
+      .details = "Weights are those of model.config's directory where it has safetensors.",
+      .options = {{"FILE", &options->file, "the configuration", "", {}, true},
+                  {"--batches", &options->batches, "global batches at most (default: all the data has)", "N"},
+                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"}},
+      .overrides = &options->overrides,
+      .run = [options] { return run_eval(*options); }};
+  add_shortcuts(command, options->shortcuts);
+  return command;
+}
+
+}  // namespace sluice::cli

@@ -1,0 +1,51 @@
+#include "train/pretrained.h"
+
+#include <algorithm>
+#include <system_error>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/text.h"
+#include "model/cards.h"
+
+namespace sluice {
+
+void Pretrained::load(Trainer& trainer) const {
+  Stream& stream = trainer.context().compute();
+  const bool first = trainer.mesh().world.world_rank() == 0;
+  const Stopwatch watch;
+  double told = 0;
+  trainer.load(match_, [&](int64_t done, int64_t all) {
+    constexpr double quiet_seconds = 5;
+    if (!first || watch.seconds() - told < quiet_seconds) return;
+    told = watch.seconds();
+    log::info("loading weights: {} %", 100 * done / std::max<int64_t>(all, 1));
+  });
+  trainer.mesh().world.barrier(stream, "weights loaded");
+  if (first) log::info("loaded {} in {}", describe(match_, hub_), format_duration(watch.seconds()));
+}
+
+std::unique_ptr<Pretrained> find_pretrained(const Config& config, const RunSpec& spec, bool by_default) {
+  const std::string source = config.model.config.pretrained_model_name_or_path.value_or("");
+  const std::vector<std::string> cards = card_ids();
+  const bool built_in = std::find(cards.begin(), cards.end(), source) != cards.end();
+  const bool there = !source.empty() && !built_in && has_weights(source);
+  if (!config.model.load_weights.value_or(by_default && there)) return nullptr;
+  const std::string place = config.origin("model.load_weights").place();
+  if (!there) {
+    throw user_error("model.load_weights: {}", source.empty() ? "model.config names no directory"
+                                               : built_in     ? source + " is a built-in card, which has no weights"
+                                                              : source + " has no safetensors")
+        .at(place)
+        .advise("set model.config.pretrained_model_name_or_path to a directory with config.json and safetensors");
+  }
+  if (spec.local_shard > 1) {
+    throw user_error("model.load_weights with benchmark.local_shard {}: only a part of each layer's experts is there",
+                     spec.local_shard)
+        .at(place)
+        .advise("set model.load_weights: false");
+  }
+  return std::make_unique<Pretrained>(source, spec.model);
+}
+
+}  // namespace sluice

@@ -1,0 +1,30 @@
+// The weights a run begins with where they are a hub directory's.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "config/config.h"
+#include "train/trainer.h"
+
+namespace sluice {
+
+class Pretrained {
+ public:
+  // User error unless the directory holds exactly this model's weights.
+  Pretrained(const std::filesystem::path& directory, const ModelConfig& model)
+      : hub_(directory), match_(match_weights(hub_, model)) {}
+
+  // On every rank: its part of them. The first one says what was loaded, and how far it is where that takes long.
+  void load(Trainer& trainer) const;
+
+ private:
+  HubWeights hub_;
+  HubMatch match_;
+};
+
+// Null where weights are drawn at random. model.load_weights decides; without it they are loaded if `by_default` and
+// model.config names a directory that has some.
+std::unique_ptr<Pretrained> find_pretrained(const Config& config, const RunSpec& spec, bool by_default);
+
+}  // namespace sluice

@@ -1,0 +1,132 @@
+// Hub directories through the program: convert, eval, train.
+#include <gtest/gtest.h>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "checkpoint/hub_match.h"
+#include "e2e/program.h"
+#include "model/cards.h"
+
+namespace sluice::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+// A golden as a hub directory; returns its path.
+std::string hub_directory(const Folder& folder, const std::string& golden) {
+  const fs::path from = fs::path(SLUICE_SOURCE_DIR "/tests/parity/goldens") / golden, to = folder.path(golden);
+  fs::create_directories(to);
+  fs::copy_file(from / "config.json", to / "config.json");
+  fs::copy_file(from / "weights.safetensors", to / "model.safetensors");
+  write_file_atomic(to / "tokenizer.json", "{}");
+  return to.string();
+}
+
+std::string config_for(const Folder& folder, const std::string& directory, const std::string& more = "") {
+  return folder.file("run.yaml",
+                     "step_scheduler: {global_batch_size: 4, local_batch_size: 2, max_steps: 2}\n"
+                     "model: {config: {pretrained_model_name_or_path: " +
+                         directory +
+                         "}}\n"
+                         "dataset: {_target_: mock, seq_len: 16}\n" +
+                         more);
+}
+
+void expect_in(const std::string& text, const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
+}
+
+double loss_in(const std::string& text) {
+  const size_t at = text.find("loss ");
+  return at == std::string::npos ? -1 : std::stod(text.substr(at + 5));
+}
+
+TEST(Convert, AnotherTypeInFilesOfAnotherSize) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "qwen3_moe"), half = folder.path("half"), back = folder.path("back");
+  const Outcome outcome = sluice({"convert", source, half, "--dtype", "bf16", "--max-shard-size", "20KB"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_in(outcome.out,
+            {"qwen3_moe (qwen3_moe): 102 tensors, ", "half: 102 tensors, ", " files, 2 files beside them"});
+  EXPECT_EQ(outcome.err, "");
+  EXPECT_TRUE(fs::exists(fs::path(half) / "model.safetensors.index.json"));
+  EXPECT_TRUE(fs::exists(fs::path(half) / "tokenizer.json"));
+  expect_in(read_file(fs::path(half) / "config.json", 1 << 16), {"\"dtype\": \"bfloat16\""});
+  const HubWeights hub(half);
+  EXPECT_EQ(match_weights(hub, load_model(half)).items.front().weight.values.spec.type, safetensors::Type::bf16);
+
+  ASSERT_EQ(sluice({"convert", half, back, "--dtype", "fp32"}).code, 0);
+  EXPECT_TRUE(fs::exists(fs::path(back) / "model.safetensors"));
+  EXPECT_FALSE(fs::exists(fs::path(back) / "model.safetensors.index.json"));
+}
+
+TEST(Convert, MistakesAreSaid) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama"), target = folder.path("target");
+  const auto refused = [](const std::vector<std::string>& arguments, const std::vector<std::string>& parts) {
+    const Outcome outcome = sluice(arguments);
+    EXPECT_EQ(outcome.code, 2);
+    expect_in(outcome.err, parts);
+  };
+  refused({"convert", source, source}, {"cannot be converted into itself"});
+  refused({"convert", source, target, "--max-shard-size", "many"}, {"--max-shard-size many is not a size", "5GB"});
+  refused({"convert", source, target, "--max-shard-size", "-1"}, {"is not a size"});
+  refused({"convert", source, target, "--dtype", "fp8"}, {"--dtype", "fp8"});
+  refused({"convert", folder.path("nowhere"), target}, {"config.json", "No such file"});
+  refused({"convert", source}, {"TARGET"});
+  EXPECT_FALSE(fs::exists(target));
+  ASSERT_EQ(sluice({"convert", source, target}).code, 0);
+  refused({"convert", source, target}, {"has weights already", "new directory"});
+  fs::copy_file(fs::path(source) / "config.json", folder.path("target/config.json"),
+                fs::copy_options::overwrite_existing);
+  fs::copy_file(SLUICE_SOURCE_DIR "/tests/parity/goldens/qwen3/weights.safetensors",
+                folder.path("target/model.safetensors"), fs::copy_options::overwrite_existing);
+  refused({"convert", target, folder.path("other")}, {"does not hold the 30 tensors of target (llama)", "q_norm"});
+}
+
+TEST(Eval, WeightsOfADirectoryAreUsed) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "qwen3_moe"), config = config_for(folder, source);
+  const Outcome loaded = sluice({"eval", config, "--batches", "3"});
+  ASSERT_EQ(loaded.code, 0) << loaded.err;
+  expect_in(loaded.err, {"loaded 102 tensors, ", source});
+  expect_in(loaded.out, {" parameters, dataset of 3 x 4 x 16 tokens", " nats/token, perplexity ", "over 192 tokens"});
+  const Outcome random = sluice({"eval", config, "--batches", "3", "--model.load_weights", "false"});
+  ASSERT_EQ(random.code, 0) << random.err;
+  expect_in(random.out, {"parameters drawn at random"});
+  EXPECT_EQ(random.err, "");
+  EXPECT_NE(loss_in(loaded.out), loss_in(random.out));
+  // The same on any layout.
+  const Outcome ranks = sluice({"eval", config, "--batches", "3", "--ranks", "2", "--distributed.ep_size", "2"});
+  ASSERT_EQ(ranks.code, 0) << ranks.err;
+  EXPECT_NEAR(loss_in(ranks.out), loss_in(loaded.out), 1e-4);
+  EXPECT_EQ(sluice({"eval", config, "--batches", "0"}).code, 2);
+}
+
+TEST(Train, BeginsWithTheWeightsOfADirectory) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama");
+  const std::string config = config_for(folder, source);
+  const Outcome outcome = sluice({"train", config, "--ranks", "2"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_in(outcome.err, {"loaded 30 tensors, "});
+  const Outcome benchmark = sluice({"train", config, "--recipe", "benchmark", "--benchmark.warmup_steps", "1"});
+  ASSERT_EQ(benchmark.code, 0) << benchmark.err;
+  EXPECT_EQ(benchmark.err.find("loaded "), std::string::npos);
+  const Outcome asked = sluice(
+      {"bench", config, "--recipe", "benchmark", "--model.load_weights", "true", "--benchmark.warmup_steps", "1"});
+  ASSERT_EQ(asked.code, 0) << asked.err;
+  expect_in(asked.err, {"loaded 30 tensors, "});
+  // Fields laid over config.json that make it another model.
+  const Outcome other = sluice({"train", config, "--model.config.num_hidden_layers", "1"});
+  EXPECT_EQ(other.code, 2);
+  expect_in(other.err,
+            {"does not hold the", "that the model lacks", "config.json and the weights must be of one model"});
+  const Outcome nothing = sluice({"train", folder.file("none.yaml", small_config()), "--model.load_weights", "true"});
+  EXPECT_EQ(nothing.code, 2);
+  expect_in(nothing.err, {"model.load_weights: model.config names no directory"});
+}
+
+}  // namespace
+}  // namespace sluice::test

@@ -1,0 +1,105 @@
+#include "targets.h"
+
+#include <fmt/format.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "checkpoint/safetensors_format.h"
+#include "config/load.h"
+#include "model/hf_config.h"
+
+namespace sluice::fuzz {
+namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+  std::fprintf(stderr, "%s\n", what.c_str());
+  std::abort();
+}
+
+void hold(bool ok, const char* what) {
+  if (!ok) fail(what);
+}
+
+template <class Read>
+void accepted_or_refused(Read&& read) {
+  try {
+    read();
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::user) fail(std::string("no user error: ") + error.what());
+    hold(std::strlen(error.what()) > 0, "an error without a message");
+    hold(describe(error).size() < 20'000, "a message that is a book");
+  }
+}
+
+std::string_view text_of(Input input) {
+  return {reinterpret_cast<const char*>(input.data()), input.size()};
+}
+
+void read_file_of(Input file) {
+  accepted_or_refused([&] {
+    const safetensors::Header header = safetensors::parse_header(file, "input");
+    uint64_t end = file.size();
+    if (!header.entries.empty()) end = header.entries.front().begin;
+    for (const safetensors::Entry& entry : header.entries) {
+      hold(entry.begin == end && entry.bytes <= file.size() - end, "tensors do not tile the file");
+      hold(entry.bytes == bytes_of(entry.spec), "a tensor that is not as large as its shape");
+      end += entry.bytes;
+    }
+    hold(end == file.size() || header.entries.empty(), "bytes that no tensor has");
+    // What was read can be written, and reads back as the same.
+    std::vector<safetensors::TensorSpec> specs;
+    for (const safetensors::Entry& entry : header.entries) specs.push_back(entry.spec);
+    hold(safetensors::lay_out(specs, header.metadata).entries.size() == specs.size(),
+         "a header that cannot be written");
+  });
+}
+
+}  // namespace
+
+void safetensors(Input input) {
+  // Copies of exactly the size, so that a read beyond the end is seen.
+  read_file_of(std::vector<std::byte>(input.begin(), input.end()));
+  accepted_or_refused([&] { sluice::safetensors::parse_index(text_of(input), "input"); });
+  if (input.empty()) return;
+  const auto data_bytes = static_cast<size_t>(input.front());
+  const Input json = input.subspan(1);
+  std::vector<std::byte> file(8 + json.size() + data_bytes);
+  const uint64_t length = json.size();
+  for (size_t i = 0; i < 8; ++i) file[i] = static_cast<std::byte>(length >> (8 * i) & 0xff);
+  std::copy(json.begin(), json.end(), file.begin() + 8);
+  read_file_of(file);
+}
+
+void hf_config(Input input) {
+  accepted_or_refused([&] {
+    HfConfig config = HfConfig::parse(text_of(input), "input");
+    for (const auto& [key, field] : config.fields()) {
+      hold(config.describe(key).size() < 10'000, "a description that is a book");
+      hold(config.has(key) == (config.find(key) != nullptr), "a field that is there and is not");
+    }
+    accepted_or_refused([&] { config.unify("rope_theta", "rope_parameters.rope_theta"); });
+    accepted_or_refused([&] { config.integer("hidden_size", {1, 100}); });
+    accepted_or_refused([&] { config.number("rope_theta", {0, 1}, 0.5); });
+    accepted_or_refused([&] { config.boolean("tie_word_embeddings", false); });
+    accepted_or_refused([&] { config.text("model_type"); });
+    accepted_or_refused([&] { config.override_with({"rope_scaling", std::string(text_of(input)), "override"}); });
+  });
+}
+
+void yaml(Input input) {
+  accepted_or_refused([&] {
+    const Config read = config::parse(text_of(input), "input");
+    config::validate(read);
+    const Config again = config::parse(config::to_yaml(read), "dump");
+    for (const config::Change& change : config::differences(read, again)) {
+      fail(fmt::format("{} was {} and reads back as {}", change.key, change.before, change.after));
+    }
+  });
+}
+
+}  // namespace sluice::fuzz

@@ -250,7 +250,7 @@ main() {
   trap 'rm -rf "$work"' EXIT
   mkdir -p "$out" || exit 2
   out=$(realpath "$out")
-  test_filter=${GPU_CHECK_TESTS:-'*/cuda-*Sweep*'}
+  test_filter=${GPU_CHECK_TESTS:-'*/cuda:*_on_cuda-*Sweep*'}
   sanitized_tests=${GPU_CHECK_SANITIZED:-'*RmsNormOps*/cuda:*SwigluOps*/cuda:*RouterOps*/cuda:*DispatchOps*/cuda:*BiasOps*/cuda:-*Sweep*'}
   command -v python3 >/dev/null || fail "there is no python3"
   home=$root libraries=''

@@ -199,8 +199,8 @@ def document(all_runs):
     yield ""
     yield "Made by `tools/gpu_status.py --write` from the files in `benchmarks/results/gpu/`, which `tools/gpu_check.sh`"
     yield "wrote on machines with a GPU. *Compiled*: the files that carry the operation out; every build with nvcc compiles"
-    yield "them. *Matches the CPU*: the tests named `.../cuda` in the files that use the operation. *Floor*: the time it may"
-    yield "take at most; a fraction of 1 or more meets it."
+    yield "them. *Matches the CPU*: the tests named `.../cuda` or `..._on_cuda` in the files that use the operation. *Floor*:"
+    yield "the time it may take at most; a fraction of 1 or more meets it."
     yield ""
     yield from run_lines(all_runs)
     for title, lines in (("Operations", operation_lines), (None, shape_lines), ("Transports", transport_lines),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs the GPU's tests of test binaries and keeps what each of them did, whatever happens to the process they ran in.
 
-  tools/gpu_tests.py --json FILE [--filter */cuda-*Sweep*] [--seconds N] BINARY...
+  tools/gpu_tests.py --json FILE [--filter */cuda:*_on_cuda-*Sweep*] [--seconds N] BINARY...
 
 A process that dies, hangs, or loses its GPU (an error that CUDA never gets over) takes only the test with it: the rest
 goes on in a new one. FILE is written after every binary. The status is 0 if every test passed or
@@ -111,7 +111,7 @@ def write(path, results):
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--json", required=True)
-    p.add_argument("--filter", default="*/cuda-*Sweep*")
+    p.add_argument("--filter", default="*/cuda:*_on_cuda-*Sweep*")
     p.add_argument("--seconds", type=float, default=300, help="for all of them")
     p.add_argument("--each-seconds", type=float, default=60, help="without a word from a test")
     p.add_argument("binaries", nargs="+")

@@ -29,7 +29,7 @@ cmake --install "$build" --prefix "$pack" --strip >/dev/null
 
 # Asked of the programs in the build's folder, which find their libraries here.
 for program in "$pack"/bin/test_*; do
-  tests=$("$build/bin/${program##*/}" --gtest_list_tests --gtest_filter='*/cuda')
+  tests=$("$build/bin/${program##*/}" --gtest_list_tests --gtest_filter='*/cuda:*_on_cuda')
   grep -q '^  ' <<<"$tests" || rm "$program"
 done
 

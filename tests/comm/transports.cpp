@@ -15,8 +15,8 @@ namespace {
 constexpr double kTimeout = 60;
 
 // `sizes` that there are GPUs for; `missing` if none is.
-Transport nccl_transport(std::string name, const std::vector<int>& sizes) {
-  Transport transport{.name = std::move(name), .rank_order = false, .tags = false, .float_maxima = false};
+Transport nccl_transport(const std::vector<int>& sizes) {
+  Transport transport{.rank_order = false, .tags = false, .float_maxima = false};
   const cuda::Gpus gpus = cuda::find_gpus();
   for (const int ranks : sizes) {
     if (ranks <= std::ssize(gpus.list)) transport.sizes.push_back(ranks);
@@ -28,6 +28,8 @@ Transport nccl_transport(std::string name, const std::vector<int>& sizes) {
   } else if (transport.sizes.empty()) {
     transport.missing = fmt::format("needs {} GPUs, and there is {}", sizes.front(), gpus.list.size());
   }
+  const int most = transport.sizes.empty() ? sizes.back() : transport.sizes.back();
+  transport.name = most == 1 ? "nccl_1_rank_on_cuda" : fmt::format("nccl_up_to_{}_ranks_on_cuda", most);
   if (transport.sizes.empty()) transport.sizes = {1};
   transport.run = [](int ranks, const auto& body) {
     nccl::run_ranks(ranks, {.timeout_s = kTimeout, .message_axes = {"world", "pp", "pair"}, .calls_at_one = true},
@@ -116,11 +118,11 @@ Transport emulated_nccl() {
 }
 
 Transport nccl_on_one_gpu() {
-  return nccl_transport("cuda", {1});
+  return nccl_transport({1});
 }
 
 Transport nccl_on_many_gpus() {
-  return nccl_transport("cuda", {2, 3, 4, 8});
+  return nccl_transport({2, 3, 4, 8});
 }
 
 }  // namespace sluice::test

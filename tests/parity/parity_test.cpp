@@ -15,6 +15,7 @@
 #include "device/ref/ref_backend.h"
 #include "golden.h"
 #include "model/family.h"
+#include "support/backends.h"
 #include "support/host_tensor.h"
 #include "support/tolerance.h"
 #include "train/session.h"
@@ -197,9 +198,13 @@ TEST_P(Parity, OfTheFastPathInSinglePrecision) {
   constexpr int64_t kWidth = 72, kLayers = 4;
   const Tolerance allowed = tolerance(DType::f32, kWidth * kSeqLen * kBatch * kLayers);
   ASSERT_LE(allowed.global, 1e-4);
-  Pool pool(2);
-  const auto backend = make_backend(Device::cpu, pool);
+  const auto backend = cpu_backend(2).make();
   expect_parity(GetParam(), DType::f32, *backend, allowed.global);
+}
+
+TEST_P(Parity, OfTheEmulatedGpuInDoublePrecision) {
+  const auto backend = emulated_backend().make();
+  expect_parity(GetParam(), DType::f64, *backend, 1e-8);
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, Parity, testing::ValuesIn(golden_names()),

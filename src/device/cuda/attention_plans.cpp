@@ -100,7 +100,7 @@ AttentionPlan* AttentionPlans::State::plan_for(const AttentionRequest& request) 
   if (!graphs) graphs.emplace(device.stream());
   AttentionGraphs::Built built = graphs->build(problem, request.most_workspace);
   if (built.plan) {
-    log::debug("{}: {} of {}", problem.str(), built.plan->name(), AttentionGraphs::version());
+    log::info("{}: {} of {}", problem.str(), built.plan->name(), AttentionGraphs::version());
   } else {
     log::warn("{}: the plain kernels do it, slowly: {}", problem.str(), built.why_none);
   }

@@ -122,9 +122,14 @@ void CudaBackend::execute(const Copy& op, const Tensor& /*scratch*/) {
   if (rows.count == 0) return;
   if (op.x.dtype() == op.y.dtype()) {
     const size_t size = size_of(op.x.dtype());
-    const auto pitch = [&](const Tensor& t) {
-      return static_cast<size_t>(rows.count == 1 ? rows.inner : t.stride()) * size;
-    };
+    // In one piece if it is: rows may not be longer than 2 GiB.
+    if (rows.count == 1) {
+      check(cudaMemcpyAsync(op.y.raw(), op.x.raw(), static_cast<size_t>(rows.inner) * size, cudaMemcpyDeviceToDevice,
+                            device_.stream()),
+            "copy");
+      return;
+    }
+    const auto pitch = [&](const Tensor& t) { return static_cast<size_t>(t.stride()) * size; };
     check(cudaMemcpy2DAsync(op.y.raw(), pitch(op.y), op.x.raw(), pitch(op.x), static_cast<size_t>(rows.inner) * size,
                             static_cast<size_t>(rows.count), cudaMemcpyDeviceToDevice, device_.stream()),
           "copy");

@@ -16,7 +16,18 @@ struct HubLine {
 
 // The line that begins with element `i` of the part, as long as it goes on.
 inline HubLine hub_line(const HubTensor& tensor, int64_t i) {
-  return {i, 1, tensor.hub_shape.numel() - i};
+  using Order = HubTensor::Order;
+  if (tensor.order == Order::same) return {i, 1, tensor.hub_shape.numel() - i};
+  const int last = tensor.hub_shape.rank() - 1;
+  const int64_t height = tensor.hub_shape[last];  // of our matrix
+  if (tensor.order == Order::interleaved) {
+    // Half a vector is every second element.
+    const int64_t half = height / 2;
+    return {tensor.hub_index(i), 2, half - i % half};
+  }
+  // A row of ours is a column there.
+  const int64_t width = tensor.hub_shape[last - 1];
+  return {tensor.hub_index(i), height, width - i % width};
 }
 
 // Calls f(element, line) for elements [begin, end) of the part.

@@ -121,6 +121,7 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
     }
     text += wrap(fmt::format("{} changed: {}", name, list), page, 3) + "\n";
   }
+  text += wrap(fmt::format("{} has {}", name, row.features), page, 3) + "\n";
   text += wrap(fmt::format("{} {} | balance {} (load {:.2f}) | {} | recompute {} | peak memory {} | "
                            "{} on {} thread{} | median of {} after {}, spread {:.1f} %",
                            name, part_of_model(row), row.balance, row.load_factor, optimizer_of(row), row.recompute,

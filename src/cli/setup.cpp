@@ -65,13 +65,16 @@ int checked_ranks(int ranks) {
 std::vector<std::string> published_rows() {
   std::error_code failed;
   for (const fs::path& root : roots()) {
-    std::vector<std::string> files;
+    std::vector<std::pair<std::string, std::string>> rows;  // label, file
     for (const auto& entry : fs::directory_iterator(root / "examples" / "benchmark" / "configs", failed)) {
       if (entry.path().extension() != ".yaml") continue;
       const std::string file = fs::proximate(entry.path(), failed).string();
-      if (config::load(file).benchmark.published.gpus) files.push_back(file);
+      const config::Benchmark row = config::load(file).benchmark;
+      if (row.published.gpus) rows.emplace_back(row.row.value_or(""), file);
     }
-    std::sort(files.begin(), files.end());
+    std::sort(rows.begin(), rows.end());
+    std::vector<std::string> files;
+    for (const auto& [label, file] : rows) files.push_back(file);
     if (!files.empty()) return files;
   }
   throw user_error("the published rows' files, examples/benchmark/configs/*.yaml, are nowhere around")

@@ -31,8 +31,9 @@ std::optional<Scale> scale_named(const std::string& word);
 // User error unless it is at least 1.
 int checked_ranks(int ranks);
 
-// The files with published figures, by name. They are looked for in examples/benchmark/configs of the working directory,
-// of the directories around the program, and in ../share/sluice beside it. User error when there are none.
+// The files with published figures, in the order of their rows. They are looked for in examples/benchmark/configs of
+// the working directory, of the directories around the program, and in ../share/sluice beside it. User error when there
+// are none.
 std::vector<std::string> published_rows();
 
 // A file that results go to when the run has ended. That it can be written is known before: the constructor throws a

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "model/family.h"
+#include "train/features.h"
 #include "train/make_dataset.h"
 
 namespace sluice {
@@ -147,6 +148,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.recompute = recompute_name(config);
   row.optimizer_state_dtype = spec.optimize ? config::word(config.optimizer.state_dtype) : "none";
   row.layers = spec.model.num_layers;
+  row.features = describe_features(spec.stage());
   row.local_shard = spec.local_shard;
 
   std::vector<uint64_t> planned(static_cast<size_t>(spec.mesh.world));

@@ -42,6 +42,7 @@ struct BenchmarkRow {
   std::string recompute;              // see recompute_name
   std::string optimizer_state_dtype;  // "fp32" with master weights, "bf16" without, "none": no optimizer
   int64_t layers = 0;
+  std::string features;     // see describe_features
   int64_t local_shard = 1;  // N: as one of N expert-parallel ranks computes, without the others
   std::optional<PublishedRow> published;
   std::optional<OpProfile> ops;  // of rank 0, one step

@@ -78,6 +78,7 @@ Json row_json(const BenchmarkRow& row) {
   json["config"] = row.config;
   json["scale"] = row.scale;
   json["layers"] = row.layers;
+  json["features"] = row.features;
   json["device"] = row.device;
   json["threads"] = row.threads;
   add_layout(json, row.layout);

@@ -61,9 +61,7 @@ class RankTraining {
   }
 
   // The ranks must end at the same step.
-  bool any_rank(bool mine) {
-    return trainer_.sum_over_world(mine ? 1 : 0, "whether to stop") > 0;
-  }
+  bool any_rank(bool mine) { return trainer_.sum_over_world(mine ? 1 : 0, "whether to stop") > 0; }
 
   Trainer& trainer_;
   const TrainingJob& job_;

@@ -142,7 +142,8 @@ std::vector<SourceFile> scan_folder(const std::filesystem::path& root, const std
   std::vector<std::string> paths;
   for (const auto& entry : std::filesystem::recursive_directory_iterator(root / folder)) {
     const std::string extension = entry.path().extension().string();
-    if (extension == ".h" || extension == ".cpp" || extension == ".cu") paths.push_back(entry.path().lexically_relative(root).string());
+    if (extension == ".h" || extension == ".cpp" || extension == ".cu")
+      paths.push_back(entry.path().lexically_relative(root).string());
   }
   std::sort(paths.begin(), paths.end());
   std::vector<SourceFile> files;

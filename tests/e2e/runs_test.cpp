@@ -45,8 +45,12 @@ TEST(Bench, PublishedRowsBesideOurs) {
   for (const nlohmann::json& each : json.at("rows")) {
     EXPECT_FALSE(each.at("published").is_null()) << each.at("config") << " is in the folder, but no published row";
   }
-  const nlohmann::json& row = json.at("rows").at(0);
-  EXPECT_EQ(row.at("row"), "R4");
+  const nlohmann::json& rows = json.at("rows");
+  ASSERT_EQ(rows.size(), 6U);
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].at("row"), fmt::format("R{}", i + 1));
+  EXPECT_NE(rows[0].at("features").get<std::string>().find("latent attention"), std::string::npos);
+  EXPECT_NE(rows[4].at("features").get<std::string>().find("sinks"), std::string::npos);
+  const nlohmann::json& row = rows[3];
   EXPECT_EQ(row.at("scale"), "tiny");
   EXPECT_EQ(row.at("step_time_s").at("all").size(), 5U);
   EXPECT_EQ(row.at("loss").size(), 7U);
@@ -90,7 +94,8 @@ TEST(Bench, AnOwnFileRunsAsWritten) {
 
 TEST(Bench, WhatDoesNotFitIsRefusedBeforeItStarts) {
   const Outcome outcome =
-      sluice({"bench", "--scale", "full", "--dataset.seq_len", "65536", "--step_scheduler.global_batch_size", "4"});
+      sluice({"bench", SLUICE_SOURCE_DIR "/examples/benchmark/configs/qwen3_moe_30b_8.yaml", "--scale", "full",
+              "--dataset.seq_len", "65536", "--step_scheduler.global_batch_size", "4"});
   EXPECT_EQ(outcome.code, 2);
   EXPECT_NE(outcome.err.find("error: this run needs "), std::string::npos) << outcome.err;
   EXPECT_EQ(outcome.err.find("step 1/"), std::string::npos);

@@ -1,4 +1,5 @@
 // Whole runs of the program at sizes that take moments.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 

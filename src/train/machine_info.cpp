@@ -156,11 +156,16 @@ MachineInfo measure_machine(int threads) {
   return machine;
 }
 
+Error no_gpu(const std::string& reason) {
+  return user_error("runtime.device cuda: {}", reason)
+      .advise("leave it out to compute on the CPU; sluice doctor says what there is");
+}
+
 MachineInfo measure_gpu(DType dtype) {
   // As large as what they are compared with was measured at: 8192 in each dimension, f32 and f64 products are slower.
   constexpr int64_t kSide = 8192, kSlowSide = 4096, kCopied = int64_t{1} << 28;
   const cuda::Gpus gpus = cuda::find_gpus();
-  if (gpus.list.empty()) throw user_error("runtime.device cuda: {}", gpus.why_none);
+  if (gpus.list.empty()) throw no_gpu(gpus.why_none);
   MachineInfo machine = look_at_machine();
   machine.gpu = gpus.list.front().name;
   machine.libraries = gpus.versions;

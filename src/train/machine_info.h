@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "base/error.h"
 #include "tensor/dtype.h"
 
 namespace sluice {
@@ -38,6 +39,8 @@ double busy_cores();
 
 // Measures on `threads` threads; well under a second.
 MachineInfo measure_machine(int threads);
+// The user error of a run that wants a GPU where there is none, and why there is none.
+Error no_gpu(const std::string& reason);
 // The machine with the first GPU, which computes in `dtype`; a second or two. User error where there is no GPU.
 MachineInfo measure_gpu(DType dtype);
 

@@ -7,6 +7,7 @@
 #include "comm/nccl/nccl.h"
 #include "device/cpu/cpu_backend.h"
 #include "device/cuda/cuda.h"
+#include "train/machine_info.h"
 
 namespace sluice {
 
@@ -82,9 +83,7 @@ namespace {
 
 Hardware gpus_for(int ranks) {
   const cuda::Gpus gpus = cuda::find_gpus();
-  if (!gpus.why_none.empty()) {
-    throw user_error("runtime.device cuda: {}", gpus.why_none).advise("leave it out to compute on the CPU");
-  }
+  if (!gpus.why_none.empty()) throw no_gpu(gpus.why_none);
   if (ranks > 1 && std::ssize(gpus.list) >= ranks && nccl::available()) {
     return {.backend = [](int rank) { return cuda::make_backend({.ordinal = rank}); },
             .memory = [](int rank) { return cuda::make_device_memory(rank); },

@@ -315,9 +315,11 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm) {
 }
 
 ncclResult_t ncclCommAbort(ncclComm_t comm) {
+  std::vector<std::function<void()>> never;  // these hold the side
   {
     const std::lock_guard guard(comm->side->meeting->mutex);
     comm->side->aborted = true;
+    never.swap(comm->side->waiting);
     comm->side->meeting->changed.notify_all();
   }
   delete comm;

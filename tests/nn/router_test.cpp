@@ -70,6 +70,7 @@ TEST(RouterModule, GradientsWithABalanceLossAndABias) {
     double loss = 0;
     const std::vector<double> probs = values_of(saved.probs);
     for (const double e : values_of(record.experts)) {
+      if (e < 0) continue;  // a mutant's
       for (int64_t t = 0; t < kTokens; ++t) loss += probs[static_cast<size_t>(t * kExperts) + static_cast<size_t>(e)];
     }
     const Tensor balance = ctx.activations().empty({1}, DType::f64);

@@ -68,6 +68,7 @@ double balance_loss(const Tensor& experts, const Tensor& probs) {
   const std::vector<double> chosen = values_of(experts), p = values_of(probs);
   double sum = 0;
   for (const double e : chosen) {
+    if (e < 0) continue;  // a mutant's
     for (int64_t t = 0; t < tokens; ++t) sum += p[static_cast<size_t>(t * num_experts) + static_cast<size_t>(e)];
   }
   return sum * static_cast<double>(num_experts) / static_cast<double>(top_k * tokens * tokens);

@@ -158,8 +158,9 @@ TEST(AdamWOptimizer, StateIsCounted) {
     });
     return counted;
   };
-  EXPECT_EQ(bytes(DType::f32), size_t{12} << 14);
-  EXPECT_EQ(bytes(DType::bf16), size_t{4} << 14);
+  const auto tensor = [](size_t element) { return Arena::footprint(element << 14); };
+  EXPECT_EQ(bytes(DType::f32), 3 * tensor(4));
+  EXPECT_EQ(bytes(DType::bf16), 2 * tensor(2));
 }
 
 }  // namespace

@@ -90,7 +90,7 @@ std::string shown(const Findings& f) {
   text += item("bandwidth", fmt::format("{:.1f} GB/s, read plus written", m.bandwidth_gbs));
   text += "\nsluice will use\n";
   text += item("device", f.gpus.list.empty() ? "cpu: ranks are threads of one process"
-                                             : "cpu; with --device cuda the first GPU, shared by all ranks");
+                                             : "cpu; with --device cuda a GPU for each rank, or the first for all");
   text += item("threads", fmt::format("{} (--threads)", m.cores));
   text += item("kernels", fmt::format("{} vector code and matrix products of its own, built by {}", m.isa, m.compiler));
   if (!f.gpus.versions.empty()) text += item("libraries", f.gpus.versions);

@@ -131,7 +131,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   }
   SessionOptions options = session_options(config);
   const RunForecast forecast = forecast_run(spec, options, machine);
-  require_memory(forecast, memory_for(options));
+  require_memory(forecast, memory_for(spec, options));
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
 
   BenchmarkRow row;

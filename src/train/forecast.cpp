@@ -9,7 +9,7 @@
 namespace sluice {
 
 RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, const MachineInfo& machine) {
-  const double ranks = spec.mesh.world;
+  const double ranks = own_gpus(options.device, spec.mesh.world) ? 1 : spec.mesh.world;  // that share what was measured
   DeviceModel device;
   device.target = target_of(options.device, options.threads);
   device.peak_flops = machine.peak_gflops * 1e9 / ranks;
@@ -46,8 +46,12 @@ MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options) {
   return options.device == Device::cuda ? measure_gpu(spec.dtype) : measure_machine(options.threads);
 }
 
-uint64_t memory_for(const SessionOptions& options) {
-  return options.device == Device::cuda ? cuda::free_memory(0) : available_memory();
+uint64_t memory_for(const RunSpec& spec, const SessionOptions& options) {
+  if (options.device != Device::cuda) return available_memory();
+  uint64_t bytes = 0;
+  const int gpus = own_gpus(options.device, spec.mesh.world) ? spec.mesh.world : 1;
+  for (int gpu = 0; gpu < gpus; ++gpu) bytes += cuda::free_memory(gpu);
+  return bytes;
 }
 
 namespace {

@@ -16,14 +16,14 @@ struct RunForecast {
   double mfu(double step_seconds, int ranks) const { return flops_per_step / (step_seconds * ranks * roof.flops); }
 };
 
-// The ranks of a run share the machine: each can reach its share of peak and bandwidth.
+// Ranks share the machine, unless each has a GPU: each can reach its share of peak and bandwidth.
 RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, const MachineInfo& machine);
 // Throws a user error when the run needs more memory than can be had.
 void require_memory(const RunForecast& forecast, uint64_t available_bytes);
 
 // The machine as the run uses it, and the bytes that the run can have there.
 MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options);
-uint64_t memory_for(const SessionOptions& options);
+uint64_t memory_for(const RunSpec& spec, const SessionOptions& options);
 
 // How the configuration asks for it to be run here. User error for a device that computes nothing.
 SessionOptions session_options(const Config& config);

@@ -79,12 +79,16 @@ RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, con
   return plan_ranks(spec, {rank}, device, network).front();
 }
 
+bool own_gpus(Device device, int ranks) {
+  return device == Device::cuda && ranks > 1 && nccl::available() && std::ssize(cuda::find_gpus().list) >= ranks;
+}
+
 namespace {
 
 Hardware gpus_for(int ranks) {
   const cuda::Gpus gpus = cuda::find_gpus();
   if (!gpus.why_none.empty()) throw no_gpu(gpus.why_none);
-  if (ranks > 1 && std::ssize(gpus.list) >= ranks && nccl::available()) {
+  if (own_gpus(Device::cuda, ranks)) {
     return {.backend = [](int rank) { return cuda::make_backend({.ordinal = rank}); },
             .memory = [](int rank) { return cuda::make_device_memory(rank); },
             .nccl = true};

@@ -44,6 +44,8 @@ struct Hardware {
   MoverFactory mover = {};  // null: memory is the host's
   bool nccl = false;        // ranks own a GPU each: NCCL moves data, and no mover
 };
+// Whether each of so many ranks would have a GPU of its own.
+bool own_gpus(Device device, int ranks);
 // `threads`: of the pool all ranks share. On cuda each rank has a GPU if there are that many and NCCL; otherwise all
 // share the first one. User error where there is none.
 Hardware hardware_of(Device device, int threads, int ranks);

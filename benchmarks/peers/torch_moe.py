@@ -22,7 +22,11 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+
+try:
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+except ImportError:  # before torch 2.3; on a CPU there is nothing to choose
+    SDPBackend = sdpa_kernel = None
 
 GROUPED_MM = getattr(F, "grouped_mm", None) or getattr(torch, "_grouped_mm", None)
 TINY = dict(hidden=32, layers=2, heads=4, kv_heads=2, head_dim=16, experts=8, top_k=4, ffn=16, vocab=256, seq=64,
@@ -106,6 +110,21 @@ class Experts(nn.Module):
 
 # --- attention and the block ------------------------------------------------------------------------------------------
 
+def rms_norm(x, weight):
+    if hasattr(F, "rms_norm"):
+        return F.rms_norm(x, weight.shape, weight, 1e-6)
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def causal_attention(q, k, v):
+    """[B, heads, S, hd] of q, fewer heads of k and v; with what the version of torch has."""
+    if hasattr(F, "scaled_dot_product_attention"):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+    k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], 1) for t in (k, v))
+    hidden = torch.ones(q.shape[-2], q.shape[-2], dtype=torch.bool).triu(1)
+    return (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).masked_fill(hidden, -math.inf).softmax(-1) @ v
+
+
 def rotate(x, cos, sin):
     a, b = x.float().chunk(2, -1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
@@ -124,10 +143,9 @@ class Attention(nn.Module):
         c = self.c
         heads = F.linear(x, self.qkv).view(-1, c.seq, c.heads + 2 * c.kv_heads, c.head_dim)
         q, k, v = heads.split((c.heads, c.kv_heads, c.kv_heads), 2)
-        q = rotate(F.rms_norm(q, (c.head_dim,), self.q_norm, 1e-6), cos, sin)
-        k = rotate(F.rms_norm(k, (c.head_dim,), self.k_norm, 1e-6), cos, sin)
-        y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True,
-                                           enable_gqa=True)
+        q = rotate(rms_norm(q, self.q_norm), cos, sin)
+        k = rotate(rms_norm(k, self.k_norm), cos, sin)
+        y = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         return F.linear(y.transpose(1, 2).reshape(x.shape[0], -1), self.out)
 
 
@@ -141,8 +159,8 @@ class Block(nn.Module):
         self.experts = Experts(c)
 
     def forward(self, x, cos, sin):
-        x = x + self.attention(F.rms_norm(x, (self.c.hidden,), self.norm1, 1e-6), cos, sin)
-        return x + self.experts(F.rms_norm(x, (self.c.hidden,), self.norm2, 1e-6))
+        x = x + self.attention(rms_norm(x, self.norm1), cos, sin)
+        return x + self.experts(rms_norm(x, self.norm2))
 
 
 # --- head and model ---------------------------------------------------------------------------------------------------
@@ -207,7 +225,7 @@ class Model(nn.Module):
                 x = torch.utils.checkpoint.checkpoint(block, x, self.cos, self.sin, use_reentrant=False)
             else:
                 x = block(x, self.cos, self.sin)
-        x = F.rms_norm(x, (self.c.hidden,), self.final_norm, 1e-6)
+        x = rms_norm(x, self.final_norm)
         return HeadLoss.apply(x, self.head, labels.flatten(), self.c.head_chunk, self.loss_and_gradient)
 
 
@@ -248,8 +266,7 @@ def fastest_attention(c, dtype):
     times = {}
     for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
         def run():
-            y = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), is_causal=True,
-                                               enable_gqa=True)
+            y = causal_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
             torch.autograd.grad(y, (q, k, v), dy)
         try:
             with sdpa_kernel(backend):
@@ -275,7 +292,7 @@ def ceilings(c):
 
 def train(c, dtype):
     torch.manual_seed(c.seed)
-    with torch.device(c.device):
+    with torch.device(c.device) if c.device == "cuda" else contextlib.nullcontext():
         model = Model(c)
     for parameter in model.parameters():
         parameter.data = parameter.data.to(dtype)
@@ -284,7 +301,7 @@ def train(c, dtype):
     optimizer = None
     if c.optimizer:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-                                      fused=c.device == "cuda", foreach=None if c.device == "cuda" else True)
+                                      **({"fused": True} if c.device == "cuda" else {"foreach": True}))
     losses, times = [], []
     for step in range(c.warmup + c.steps):
         batches = torch.randint(c.vocab, (c.micro_batches, c.micro_batch, c.seq + 1), device=c.device)

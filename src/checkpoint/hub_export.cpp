@@ -136,6 +136,7 @@ ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const 
     specs.push_back({name, type, weight.shape});
   };
   for (const HubMatch::Item& item : match.items) add(item.tensor.hub_name, item.weight);
+  for (const HubMatch::Item& item : match.repeats) add(item.tensor.hub_name, item.weight);
   for (const std::string& name : match.left_out) add(name, hub.weights().find(name)->second);
 
   safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);

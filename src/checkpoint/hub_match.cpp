@@ -108,11 +108,13 @@ HubMatch match_weights(const HubWeights& hub, const ModelConfig& model) {
       weight = found->second;
     }
     if (!weight) {
-      missing.push_back(tensor.hub_name);
+      if (!tensor.repeated) missing.push_back(tensor.hub_name);
     } else if (!same_shape(weight->shape, tensor.hub_shape) || !holds_numbers(*weight)) {
       misshaped.push_back(fmt::format("{} is {}{}, not {}", tensor.hub_name,
                                       safetensors::name_of(weight->values.spec.type),
                                       safetensors::to_text(weight->shape), tensor.hub_shape.str()));
+    } else if (tensor.repeated) {
+      match.repeats.push_back({tensor, *std::move(weight)});
     } else {
       match.elements += weight->numel();
       match.quantized += weight->coding == HubCoding::plain ? 0 : 1;
@@ -134,6 +136,28 @@ HubMatch match_weights(const HubWeights& hub, const ModelConfig& model) {
   require(match.elements == expected, "{} tensors hold {} of {} parameters", match.items.size(), match.elements,
           expected);
   return match;
+}
+
+void check_repeats(const HubMatch& match) {
+  constexpr int64_t kPiece = 1 << 16;
+  std::vector<float> one(kPiece), other(kPiece);
+  for (const HubMatch::Item& repeat : match.repeats) {
+    const auto original = std::find_if(match.items.begin(), match.items.end(), [&](const HubMatch::Item& item) {
+      return item.tensor.parameter == repeat.tensor.parameter;
+    });
+    require(original != match.items.end(), "{} repeats nothing", repeat.tensor.hub_name);
+    for (int64_t at = 0; at < repeat.weight.numel(); at += kPiece) {
+      const int64_t count = std::min(kPiece, repeat.weight.numel() - at);
+      read_line(original->weight, at, 1, tensor_of(one.data(), {count}));
+      read_line(repeat.weight, at, 1, tensor_of(other.data(), {count}));
+      const auto end = one.begin() + count;
+      const auto [a, b] = std::mismatch(one.begin(), end, other.begin());
+      if (a == end) continue;
+      throw user_error("{} repeats {}, but element {} is {} there and {} here", repeat.tensor.hub_name,
+                       original->tensor.hub_name, at + (a - one.begin()), *a, *b)
+          .advise("the extra layer shares embedding and head with the model; leave it out: model.mtp_loss_weight 0");
+    }
+  }
 }
 
 std::string describe(const HubMatch& match, const HubWeights& hub) {

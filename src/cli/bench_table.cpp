@@ -129,11 +129,15 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
                            row.step_seconds.size(), row.warmup_steps, 100 * row.spread()),
                page, 3) +
           "\n";
-  text += wrap(fmt::format("{} loss {:.4f} -> {:.4f} | {:.1f} % of the speed this step's operations allow at best ({})",
-                           name, row.losses.front(), row.losses.back(),
-                           100 * row.roofline_seconds / row.median_seconds(), format_duration(row.roofline_seconds)),
-               page, 3) +
-          "\n";
+  const std::string mtp = row.mtp_losses.empty() ? ""
+                                                 : fmt::format(" | extra layer {:.4f} -> {:.4f}",
+                                                               row.mtp_losses.front(), row.mtp_losses.back());
+  text +=
+      wrap(fmt::format("{} loss {:.4f} -> {:.4f}{} | {:.1f} % of the speed this step's operations allow at best ({})",
+                       name, row.losses.front(), row.losses.back(), mtp,
+                       100 * row.roofline_seconds / row.median_seconds(), format_duration(row.roofline_seconds)),
+           page, 3) +
+      "\n";
   if (!row.grown.empty()) {
     text +=
         wrap(fmt::format("{} memory grew beyond memory.load_factor: {}", name, fmt::join(row.grown, "; ")), page, 3) +

@@ -105,6 +105,7 @@ class Reporter {
         {.step = record.step,
          .steps = steps_,
          .loss = record.result->loss,
+         .mtp_loss = record.result->mtp_loss,
          .tokens_per_s = record.tokens_per_s,
          .mfu = forecast_.mfu(record.seconds, spec_.mesh.world),
          .roofline = forecast_.roofline_seconds / record.seconds,

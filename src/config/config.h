@@ -185,6 +185,7 @@ struct Model {
   HubConfig config;
   Backend backend;
   std::optional<double> aux_loss_coef;
+  double mtp_loss_weight = 0;
   std::optional<bool> load_weights;
 
   template <class V>
@@ -193,6 +194,8 @@ struct Model {
     v("load_weights", load_weights,
       "[sluice] begin with the directory's safetensors; null: if there are any and the recipe is train");
     v("aux_loss_coef", aux_loss_coef, "[sluice] weight of the balance loss; null: the model family's", non_negative);
+    v("mtp_loss_weight", mtp_loss_weight,
+      "[sluice] weight of the loss of DeepSeek V3's extra layer; 0: the layer is left out", non_negative);
     v.section("config", config, "which model");
     v.section("backend", backend, "NeMo's choice of kernels, and the gate");
     v.ignore("trust_remote_code", "no Python is run");

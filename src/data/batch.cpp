@@ -22,6 +22,24 @@ Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_id
   return batch;
 }
 
+std::vector<std::int32_t> next_tokens(const Batch& batch, std::int64_t seq_len) {
+  std::vector<std::int32_t> next = batch.tokens;
+  const auto length = static_cast<std::size_t>(seq_len);
+  for (std::size_t i = 0; i < next.size(); ++i) {
+    if ((i + 1) % length != 0) next[i] = batch.tokens[i + 1];
+  }
+  return next;
+}
+
+std::vector<std::int32_t> next_labels(const Batch& batch, std::int64_t seq_len) {
+  std::vector<std::int32_t> next(batch.labels.size(), kIgnoredLabel);
+  const auto length = static_cast<std::size_t>(seq_len);
+  for (std::size_t i = 0; i < next.size(); ++i) {
+    if ((i + 1) % length != 0) next[i] = batch.labels[i + 1];
+  }
+  return next;
+}
+
 std::int64_t count_label_tokens(std::span<const std::int32_t> labels) {
   return std::ssize(labels) - std::ranges::count(labels, kIgnoredLabel);
 }

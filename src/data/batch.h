@@ -18,6 +18,11 @@ struct Batch {
 
 Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_ids, std::int64_t seq_len);
 
+// Of the following position of each sequence [B * S]. The last position has none: the token there is its own, the label
+// -100.
+std::vector<std::int32_t> next_tokens(const Batch& batch, std::int64_t seq_len);
+std::vector<std::int32_t> next_labels(const Batch& batch, std::int64_t seq_len);
+
 // Labels that count in the loss.
 std::int64_t count_label_tokens(std::span<const std::int32_t> labels);
 

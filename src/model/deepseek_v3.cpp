@@ -1,6 +1,6 @@
 // DeepSeek V3 and Kimi K2, the same network: pre-norm blocks of multi-head latent attention and, after the first dense
 // layers, sigmoid-routed experts (groups, a selection bias, weights renormalised and scaled) beside a shared one; an
-// untied head. The extra prediction layers are not trained.
+// untied head; where it is asked for, the extra layer that predicts the token after the next.
 // Source: the public config.json and modelling code of deepseek-ai/DeepSeek-V3 and moonshotai/Kimi-K2-Base.
 #include <array>
 
@@ -12,17 +12,33 @@ namespace sluice {
 namespace {
 
 constexpr auto read_fields = std::to_array<std::string_view>({
-    SLUICE_DECODER_FIELDS, "q_lora_rank",      "kv_lora_rank",      "qk_nope_head_dim",      "qk_rope_head_dim",
-    "v_head_dim",          "rope_interleave",  "intermediate_size", "moe_intermediate_size", "first_k_dense_replace",
-    "moe_layer_freq",      "n_routed_experts", "n_shared_experts",  "num_experts_per_tok",   "n_group",
-    "topk_group",          "topk_method",      "scoring_func",      "norm_topk_prob",        "routed_scaling_factor",
+    SLUICE_DECODER_FIELDS,
+    "q_lora_rank",
+    "kv_lora_rank",
+    "qk_nope_head_dim",
+    "qk_rope_head_dim",
+    "v_head_dim",
+    "rope_interleave",
+    "intermediate_size",
+    "moe_intermediate_size",
+    "first_k_dense_replace",
+    "moe_layer_freq",
+    "n_routed_experts",
+    "n_shared_experts",
+    "num_experts_per_tok",
+    "n_group",
+    "topk_group",
+    "topk_method",
+    "scoring_func",
+    "norm_topk_prob",
+    "routed_scaling_factor",
+    "num_nextn_predict_layers",
 });
 
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
     {"aux_loss_alpha", "the selection bias keeps experts balanced"},
     {"ep_size", "distributed.ep_size decides"},
     {"head_dim", "qk_rope_head_dim says it"},
-    {"num_nextn_predict_layers", "extra prediction layers are not trained"},
     {"qk_head_dim", "qk_nope_head_dim and qk_rope_head_dim say it"},
     {"seq_aux", "the selection bias keeps experts balanced"},
 });
@@ -57,6 +73,7 @@ ModelConfig parse(const HfConfig& config) {
   m.top_k = config.integer("num_experts_per_tok", bounds::experts);
   m.moe_ffn = config.integer("moe_intermediate_size", bounds::width);
   m.shared_experts = config.integer("n_shared_experts", {0, 64}, 0);
+  m.nextn_layers = config.integer("num_nextn_predict_layers", {0, 64}, 0);
   m.sigmoid = {.groups = config.integer("n_group", bounds::experts, 1),
                .top_groups = config.integer("topk_group", bounds::experts, 1),
                .normalize = config.boolean("norm_topk_prob", true),
@@ -65,8 +82,8 @@ ModelConfig parse(const HfConfig& config) {
 }
 
 BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
-  require(layer >= 0 && layer < m.num_layers && seq_len > 0, "block {} of {} for {} tokens", layer, m.num_layers,
-          seq_len);
+  require(layer >= 0 && layer < m.num_layers + (m.mtp ? 1 : 0) && seq_len > 0, "block {} of {} for {} tokens", layer,
+          m.num_layers, seq_len);
   BlockConfig block;
   block.mla = {.hidden = m.hidden_size,
                .heads = m.num_heads,
@@ -97,6 +114,7 @@ BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
 
 // 6 L 0.5 S^2 n (dn + dr + dv) + 6 S L [D ql + ql n (dn + dr) + D dr + D kvl + kvl n (dn + dv) + dv n D]
 // + 6 S 3 D (dense layers' and experts' widths) + 6 S D V; without a query latent D n (dn + dr) for its two products.
+// The extra layer is one more with experts, its projection 2 D x D and the head once more.
 double flops_per_sequence(const ModelConfig& m, int64_t seq_len) {
   const auto real = [](int64_t v) { return static_cast<double>(v); };
   const double S = real(seq_len), D = real(m.hidden_size), n = real(m.num_heads), L = real(m.num_layers);
@@ -107,23 +125,30 @@ double flops_per_sequence(const ModelConfig& m, int64_t seq_len) {
   const double projections = S * (queries + D * dr + D * kvl + kvl * n * (dn + dv) + dv * n * D);
   const double dense = real(m.dense_layers), experts = real((m.shared_experts + m.top_k) * m.moe_ffn);
   const double mlps = S * 3 * D * (dense * real(m.ffn) + (L - dense) * experts);
-  return 6 * (L * (scores + projections) + mlps + S * D * real(m.vocab_size));
+  const double head = S * D * real(m.vocab_size);
+  const double extra = m.mtp ? S * 2 * D * D + scores + projections + S * 3 * D * experts + head : 0;
+  return 6 * (L * (scores + projections) + mlps + head + extra);
 }
 
 std::vector<HubTensor> tensors(const ModelConfig& m) {
   HubTensorList list(m);
-  list.embedding();
-  for (int64_t layer = 0; layer < m.num_layers; ++layer) {
+  const auto expert_layer = [&](int64_t layer) {
     list.latent_attention(layer);
-    if (layer < m.dense_layers) {
-      list.mlp(layer, "mlp.", m.ffn);
-      continue;
-    }
     list.router(layer, "mlp.gate", /*bias=*/false, /*selection_bias=*/true);
     list.experts(layer);
     if (m.shared_experts > 0) list.mlp(layer, "mlp.shared_experts.", m.shared_experts * m.moe_ffn);
+  };
+  list.embedding();
+  for (int64_t layer = 0; layer < m.dense_layers; ++layer) {
+    list.latent_attention(layer);
+    list.mlp(layer, "mlp.", m.ffn);
   }
+  for (int64_t layer = m.dense_layers; layer < m.num_layers; ++layer) expert_layer(layer);
   list.head();
+  if (m.mtp) {
+    list.extra_layer(m.num_layers);
+    expert_layer(m.num_layers);
+  }
   return list.take();
 }
 

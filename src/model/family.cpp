@@ -153,6 +153,7 @@ ParamCount param_count(const ModelConfig& model) {
   ParamCount count;
   int64_t routed = 0;
   for (const HubTensor& tensor : family_of(model).tensors(model)) {
+    if (tensor.repeated) continue;
     const int64_t elements = tensor.hub_shape.numel();
     count.total += elements;
     if (tensor.expert != HubTensor::kNoExpert) routed += elements;

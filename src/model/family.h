@@ -36,6 +36,7 @@ struct HubTensor {
   int64_t rows = 0;
   int64_t expert = kNoExpert;  // the routed expert it belongs to, or that it is a stack of all
   Order order = Order::same;
+  bool repeated = false;  // another tensor of the list has the same values; the hub may leave this one out
 
   int64_t cols() const { return parameter_shape.rank() == 1 ? 1 : parameter_shape[parameter_shape.rank() - 1]; }
   int64_t first() const { return row * cols(); }
@@ -58,7 +59,7 @@ struct Family {
   ModelConfig (*parse)(const HfConfig&);    // user errors for what the family cannot be
   BlockConfig (*block)(const ModelConfig&, int64_t layer, int64_t seq_len);
   double (*flops_per_sequence)(const ModelConfig&, int64_t seq_len);  // forward and backward, by the published formula
-  // Every parameter of the model in the order of the network, each covered exactly once.
+  // Every parameter of the model in the order of the network, each covered exactly once but for repeated tensors.
   std::vector<HubTensor> (*tensors)(const ModelConfig&);
 };
 

@@ -33,6 +33,20 @@ void HubTensorList::head() {
   whole("lm_head.weight", "head.weight", {model_.vocab_size, model_.hidden_size});
 }
 
+void HubTensorList::extra_layer(int64_t layer) {
+  const std::string hub = hub_layer(layer), ours = our_layer(layer);
+  const int64_t D = model_.hidden_size;
+  const Shape words{model_.vocab_size, D};
+  whole(hub + "enorm.weight", ours + "enorm.gamma", {D});
+  whole(hub + "hnorm.weight", ours + "hnorm.gamma", {D});
+  whole(hub + "eh_proj.weight", ours + "eh_proj.weight", {D, 2 * D});
+  whole(hub + "shared_head.norm.weight", ours + "final_norm.gamma", {D});
+  whole(hub + "embed_tokens.weight", "embedding.weight", words);
+  list_.back().repeated = true;
+  whole(hub + "shared_head.head.weight", "head.weight", words);
+  list_.back().repeated = true;
+}
+
 void HubTensorList::norm_before(int64_t layer) {
   whole(hub_layer(layer) + "input_layernorm.weight", our_layer(layer) + "norm1.gamma", {model_.hidden_size});
 }

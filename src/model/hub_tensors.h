@@ -29,6 +29,8 @@ class HubTensorList {
   void experts(int64_t layer);          // each with three matrices of its own
   void stacked_experts(int64_t layer);  // two stacks [E, in, out] with gate and up interleaved, and their biases
   void head();
+  // What a layer that predicts further has beside the others' parts; the hub repeats embedding and head in it.
+  void extra_layer(int64_t layer);
   std::vector<HubTensor> take() { return std::move(list_); }
 
  private:

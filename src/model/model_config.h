@@ -46,6 +46,8 @@ struct ModelConfig {
   double init_std = 0.02;
   int64_t max_positions = 0;  // what the authors trained for; nothing depends on it
   double aux_loss_coef = 0;   // the family's default
+  int64_t nextn_layers = 0;   // extra layers that predict further tokens, as the authors trained them
+  bool mtp = false;           // the first of these is part of the model, as layer L
 
   bool operator==(const ModelConfig&) const = default;
 };

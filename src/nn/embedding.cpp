@@ -19,20 +19,30 @@ Head::Head(int64_t vocab, int64_t hidden, double eps, double init_std)
     : norm_("final_norm", hidden, eps),
       weight_({.name = "head.weight", .shape = {vocab, hidden}, .init_std = init_std}, 0, 1) {}
 
-void Head::forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& x, const Tensor& labels,
-                   const Tensor& grad_scale) const {
+void Head::forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& normed, const Tensor& rstd,
+                   const Tensor& x, const Tensor& labels, const Tensor& grad_scale) const {
   const NameScope scope(ctx, "head");
-  Arena& scratch = ctx.scratch();
-  const Tensor normed = scratch.empty_like(x);
-  const Tensor rstd = scratch.empty({x.dim(0)}, ctx.accumulator());
+  const ArenaScope freed(ctx.scratch());
   norm_.forward(ctx, normed, rstd, x);
+  const Tensor dnormed = dx.defined() ? ctx.scratch().empty_like(x) : Tensor();
+  this->loss(ctx, loss, dnormed, normed, labels, grad_scale);
+  if (dx.defined()) norm_.backward(ctx, dx, dnormed, x, rstd);
+}
+
+void Head::loss(Context& ctx, const Tensor& loss, const Tensor& dnormed, const Tensor& normed, const Tensor& labels,
+                const Tensor& grad_scale) const {
   HeadLoss op{.loss = loss, .x = normed, .w = weight_.value, .labels = labels, .grad_scale = grad_scale};
-  if (dx.defined()) {
-    op.dx = scratch.empty_like(x);
+  if (dnormed.defined()) {
+    op.dx = dnormed;
     op.dw = weight_.grad;
   }
   ctx.run(op);
-  if (dx.defined()) norm_.backward(ctx, dx, op.dx, x, rstd);
+}
+
+void Head::norm_backward(Context& ctx, const Tensor& dx, const Tensor& dnormed, const Tensor& x,
+                         const Tensor& rstd) const {
+  const NameScope scope(ctx, "head");
+  norm_.backward(ctx, dx, dnormed, x, rstd, dx);
 }
 
 }  // namespace sluice

@@ -25,9 +25,15 @@ class Embedding {
 class Head {
  public:
   Head(int64_t vocab, int64_t hidden, double eps, double init_std);
-  // loss [T] and, if dx is defined, dx [T, D] = gradient of sum(loss) * grad_scale[0]. labels i32 [T].
-  void forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& x, const Tensor& labels,
-               const Tensor& grad_scale) const;
+  // loss [T] and, if dx is defined, dx [T, D] = gradient of sum(loss) * grad_scale[0]. labels i32 [T]. normed [T, D]
+  // and rstd [T] are written: the final norm's output and its statistic.
+  void forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& normed, const Tensor& rstd,
+               const Tensor& x, const Tensor& labels, const Tensor& grad_scale) const;
+  // The part of it after the norm; dnormed may be undefined.
+  void loss(Context& ctx, const Tensor& loss, const Tensor& dnormed, const Tensor& normed, const Tensor& labels,
+            const Tensor& grad_scale) const;
+  // dx += the gradient of x through the final norm, for who else reads its output
+  void norm_backward(Context& ctx, const Tensor& dx, const Tensor& dnormed, const Tensor& x, const Tensor& rstd) const;
   void visit(const ParamVisitor& visitor) {
     norm_.visit(visitor);
     visitor(weight_);

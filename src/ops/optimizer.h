@@ -16,6 +16,7 @@ enum StepSlot : int {
   kBiasCorrection2,  // 1 - beta2^step
   kClipFactor,       // gradients are multiplied by it
   kGradScale,        // 1 / label tokens of the global batch
+  kMtpGradScale,     // that times the weight of the extra layer's loss
   kStep,             // its number, counted from 0
   kStepSlots,
 };

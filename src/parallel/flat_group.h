@@ -81,7 +81,9 @@ class FlatGroup {
   // Whether gradients train it. If not, all its parameters are selection biases (ParamSpec::balanced_top_k).
   bool trained() const { return params_.front()->spec.balanced_top_k == 0; }
   // Of the gradient shards, one copy in the world counts for the norm.
-  bool counts_for_norm() const { return trained() && (replicate_ == nullptr || replicate_->rank() == 0); }
+  bool counts_for_norm() const { return trained() && !copy_ && (replicate_ == nullptr || replicate_->rank() == 0); }
+  // What it holds is another stage's too, and that one counts.
+  void mark_as_copy() { copy_ = true; }
   // This rank's part of a parameter: elements [first, first + value.numel()) of it, and where they are in the shard.
   struct Piece {
     const Param* param;
@@ -110,6 +112,7 @@ class FlatGroup {
   Tensor gradient_;
   std::vector<ShardSegment> segments_;
   bool gathered_ = false;
+  bool copy_ = false;
   Work gathering_;
   Work reducing_;
 };

@@ -38,11 +38,11 @@ struct Runtime::Flight {
   ArenaPool::Slot activations;
   ArenaPool::Slot deferred;  // empty unless the schedule defers W
   Tensor tokens;
-  Tensor labels;
   Tensor sample_ids;
   Tensor grad_scale;
   std::vector<BlockSaved> blocks;
-  Tensor dy;  // gradient of the chunk's output, where the head is
+  ModelEndSaved end;
+  Tensor dy;  // gradient of the chunk's output, where the end of the model is
 };
 
 Runtime::Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, const RuntimeConfig& config, Memory& memory,
@@ -151,6 +151,9 @@ void Runtime::land(Flight& flight) {
 
 namespace {
 
+// No boundary has it.
+constexpr int kEmbeddingTag = 0;
+
 // One tag per (micro-batch, boundary between model stages, direction).
 int tag_of(int micro_batch, int boundary, bool backward) {
   return (micro_batch << 12 | boundary) << 1 | int{backward};
@@ -172,8 +175,16 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
   flight.grad_scale = step.state.rows(kGradScale, 1);
   flight.sample_ids = records.empty({batch}, DType::i64);
   if (chunk.embedding) flight.tokens = records.empty({t}, DType::i32);
-  if (chunk.head) flight.labels = records.empty({t}, DType::i32);
-  source.load(ctx_, flight.tokens, flight.labels, flight.sample_ids);
+  if (chunk.end) flight.end.labels = records.empty({t}, DType::i32);
+  if (chunk.end && chunk.end->predicts_further() && with_gradients) {
+    flight.end.next_tokens = records.empty({t}, DType::i32);
+    flight.end.next_labels = records.empty({t}, DType::i32);
+  }
+  source.load(ctx_, {.tokens = flight.tokens,
+                     .labels = flight.end.labels,
+                     .next_tokens = flight.end.next_tokens,
+                     .next_labels = flight.end.next_labels,
+                     .sample_ids = flight.sample_ids});
 
   Tensor x = records.empty(shape, ctx_.dtype());
   const std::string what = "micro-batch " + std::to_string(micro_batch);
@@ -197,14 +208,14 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
     chunk.block_units[b].release();
     x = y;
   }
-  if (chunk.head) {
+  if (chunk.end) {
     if (with_gradients) flight.dy = records.empty(shape, ctx_.dtype());
-    const ArenaScope scope(*scratch_);
-    chunk.head_unit.end_gather(ctx_);
-    Tensor loss = scratch_->empty({t}, ctx_.accumulator());
-    chunk.head->forward(ctx_, loss, flight.dy, x, flight.labels, flight.grad_scale);
-    ctx_.run(Sum{.sum = step.loss, .x = loss});
-    chunk.head_unit.release();
+    chunk.end->forward(ctx_, flight.dy, x,
+                       {.grad_scale = flight.grad_scale,
+                        .mtp_grad_scale = step.state.rows(kMtpGradScale, 1),
+                        .loss = step.loss.rows(0, 1),
+                        .mtp_loss = step.loss.rows(1, 1)},
+                       block_input(flight), config_.recompute, flight.end);
   } else {
     flight.activations.sends.push_back(mesh_.pp->send(ctx_.compute(), x, peer_of_stage(chunk.model_stage + 1),
                                                       tag_of(micro_batch, chunk.model_stage + 1, false),
@@ -222,7 +233,9 @@ void Runtime::backward(int chunk_idx, int micro_batch, bool full, MicroBatchSour
   const std::string what = "micro-batch " + std::to_string(micro_batch) + " gradients";
 
   Tensor dy = flight.dy;
-  if (!chunk.head) {
+  if (chunk.end) {
+    chunk.end->backward(ctx_, dy, block_input(flight), config_.recompute, full, flight.end);
+  } else {
     dy = records.empty(shape, ctx_.dtype());
     mesh_.pp
         ->recv(ctx_.compute(), dy, peer_of_stage(chunk.model_stage + 1),
@@ -260,6 +273,7 @@ void Runtime::weight(int chunk_idx, int micro_batch) {
   Flight& flight = *flights_.at({chunk_idx, micro_batch});
   ctx_.bind({scratch_, flight.deferred.arena, scratch_, scratch_});
   const Chunk& chunk = stage_.chunks()[static_cast<size_t>(chunk_idx)];
+  if (chunk.end) chunk.end->weight_grad(ctx_, flight.end);
   for (size_t b = chunk.blocks.size(); b-- > 0;) chunk.blocks[b]->weight_grad(ctx_, flight.blocks[b]);
   land(flight);
   start_reduce_if_last(chunk_idx);
@@ -268,7 +282,7 @@ void Runtime::weight(int chunk_idx, int micro_batch) {
 void Runtime::start_reduce_if_last(int chunk_idx) {
   if (--contributions_left_[static_cast<size_t>(chunk_idx)] > 0) return;
   const Chunk& chunk = stage_.chunks()[static_cast<size_t>(chunk_idx)];
-  chunk.head_unit.begin_reduce(ctx_);
+  if (chunk.end) chunk.end->begin_reduce(ctx_);
   for (size_t b = chunk.block_units.size(); b-- > 0;) chunk.block_units[b].begin_reduce(ctx_);
   chunk.embedding_unit.begin_reduce(ctx_);
 }
@@ -296,6 +310,20 @@ void Runtime::run(MicroBatchSource& source, const StepTensors& step) {
   for (auto& pool : activations_) pool->wait_for_sends(ctx_);
   for (FlatGroup* group : stage_.groups()) group->end_reduce(ctx_);
   bind_scratch();
+  add_up_shared_embedding();
+}
+
+// The embedding and its copy at the other end of the pipeline get the sum of both gradients: a + b is b + a.
+void Runtime::add_up_shared_embedding() {
+  const Stage::SharedEmbedding shared = stage_.shared_embedding();
+  if (shared.group == nullptr) return;
+  const ArenaScope scope(*scratch_);
+  const Tensor mine = shared.group->gradient_shard();
+  const Tensor other = scratch_->empty_like(mine);
+  Work send = mesh_.pp->send(ctx_.compute(), mine, shared.peer, kEmbeddingTag, "embedding gradients");
+  mesh_.pp->recv(ctx_.compute(), other, shared.peer, kEmbeddingTag, "embedding gradients").wait(ctx_.compute());
+  send.wait(ctx_.compute());
+  ctx_.run(Add{.y = mine, .x = other});
 }
 
 void Runtime::evaluate(MicroBatchSource& source, const StepTensors& step, int micro_batches) {

@@ -13,6 +13,15 @@
 
 namespace sluice {
 
+// What is wanted of the selected micro-batch; undefined ones are not.
+struct BatchTensors {
+  Tensor tokens;       // i32 [T]
+  Tensor labels;       // i32 [T], the next token, or -100
+  Tensor next_tokens;  // i32 [T], the next token; a sequence's last has none and is itself
+  Tensor next_labels;  // i32 [T], the next token's label; a sequence's last has none: -100
+  Tensor sample_ids;   // i64 [T / S]
+};
+
 // Where micro-batches come from. On meta nothing is written.
 class MicroBatchSource {
  public:
@@ -22,8 +31,7 @@ class MicroBatchSource {
   virtual ~MicroBatchSource() = default;
   // The micro-batch the next phases are about, before they run.
   virtual void select(int micro_batch) = 0;
-  // tokens and labels i32 [T], sample_ids i64 [T / S] of the selected micro-batch; undefined ones are not wanted.
-  virtual void load(Context& ctx, const Tensor& tokens, const Tensor& labels, const Tensor& sample_ids) = 0;
+  virtual void load(Context& ctx, const BatchTensors& into) = 0;
 };
 
 struct RuntimeConfig {
@@ -37,7 +45,7 @@ using ArenaSizes = std::map<std::string, size_t>;
 // Tensors of a step that outlive its phases.
 struct StepTensors {
   Tensor state;  // f64 [kStepSlots]
-  Tensor loss;   // f64 [1], += the sum of the losses this rank computed
+  Tensor loss;   // f64 [2], += the sum of the losses this rank computed, and of those of the extra layer
 };
 
 class Runtime {
@@ -78,6 +86,7 @@ class Runtime {
   void backward(int chunk, int micro_batch, bool full, MicroBatchSource& source);
   void weight(int chunk, int micro_batch);
   void start_reduce_if_last(int chunk);
+  void add_up_shared_embedding();
   void bind_forward(const Flight& flight);
   void bind_backward(const Flight& flight, bool full);
   BlockInput block_input(const Flight& flight) const;

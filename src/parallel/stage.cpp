@@ -10,22 +10,6 @@ LayerRange layers_of_stage(int64_t layers, int64_t stages, int64_t stage) {
   return {stage * share + std::min(stage, longer), share + (stage < longer ? 1 : 0)};
 }
 
-void Unit::begin_gather(Context& ctx) const {
-  for (const auto& group : groups) group->begin_gather(ctx);
-}
-
-void Unit::end_gather(Context& ctx) const {
-  for (const auto& group : groups) group->end_gather(ctx);
-}
-
-void Unit::release() const {
-  for (const auto& group : groups) group->release();
-}
-
-void Unit::begin_reduce(Context& ctx) const {
-  for (const auto& group : groups) group->begin_reduce(ctx);
-}
-
 Unit Stage::make_unit(const std::string& name, const std::function<void(const ParamVisitor&)>& visit) {
   std::vector<Param*> dense;
   std::vector<Param*> expert;
@@ -73,8 +57,11 @@ Stage::Stage(const StageConfig& config, Mesh& mesh, const LoadForecast* forecast
       chunk.block_units.push_back(make_unit(name, [&](const ParamVisitor& v) { block.visit(v); }));
     }
     if (chunk.model_stage == num_stages - 1) {
-      chunk.head.emplace(config.vocab, config.hidden, config.norm_eps, config.init_std);
-      chunk.head_unit = make_unit("head", [&](const ParamVisitor& v) { chunk.head->visit(v); });
+      Chunk& first = chunks_.front();
+      chunk.end = std::make_unique<ModelEnd>(
+          config, ExpertGroup{mesh.ep.get(), forecast}, first.embedding ? &*first.embedding : nullptr,
+          first.embedding ? &first.embedding_unit : nullptr,
+          [this](const std::string& name, const auto& visit) { return make_unit(name, visit); });
     }
   }
 }
@@ -87,9 +74,17 @@ std::vector<FlatGroup*> Stage::groups() {
   for (Chunk& chunk : chunks_) {
     add(chunk.embedding_unit);
     for (Unit& unit : chunk.block_units) add(unit);
-    add(chunk.head_unit);
+    if (!chunk.end) continue;
+    for (Unit* unit : chunk.end->units()) add(*unit);
   }
   return all;
+}
+
+Stage::SharedEmbedding Stage::shared_embedding() {
+  if (!config_.mtp || mesh_.spec.pp == 1) return {};
+  if (mesh_.at.pp == 0) return {chunks_.front().embedding_unit.groups.front().get(), mesh_.spec.pp - 1};
+  if (chunks_.back().end) return {chunks_.back().end->embedding_copy(), 0};
+  return {};
 }
 
 }  // namespace sluice

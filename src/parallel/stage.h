@@ -10,12 +10,14 @@
 #include "comm/mesh.h"
 #include "nn/block.h"
 #include "nn/embedding.h"
-#include "parallel/flat_group.h"
+#include "parallel/model_end.h"
+#include "parallel/unit.h"
 
 namespace sluice {
 
 struct StageConfig {
   std::vector<BlockConfig> blocks;  // of the whole model, in order
+  std::optional<BlockConfig> mtp;   // the extra layer that predicts the token after the next
   int64_t vocab = 0;
   int64_t hidden = 0;
   int64_t seq_len = 0;
@@ -36,24 +38,13 @@ struct LayerRange {
 };
 LayerRange layers_of_stage(int64_t layers, int64_t stages, int64_t stage);
 
-// Parameter groups that are gathered and released together.
-struct Unit {
-  std::vector<std::unique_ptr<FlatGroup>> groups;
-
-  void begin_gather(Context& ctx) const;
-  void end_gather(Context& ctx) const;
-  void release() const;
-  void begin_reduce(Context& ctx) const;
-};
-
 struct Chunk {
   int model_stage = 0;
   std::optional<Embedding> embedding;
   std::vector<std::unique_ptr<Block>> blocks;
-  std::optional<Head> head;
+  std::unique_ptr<ModelEnd> end;
   Unit embedding_unit;
   std::vector<Unit> block_units;
-  Unit head_unit;
 };
 
 class Stage {
@@ -64,6 +55,13 @@ class Stage {
   std::vector<Chunk>& chunks() { return chunks_; }
   // Every parameter group of this rank, in model order.
   std::vector<FlatGroup*> groups();
+  // This rank's embedding group if another stage has a copy of it, or that copy; null where neither is. And the
+  // pipeline rank of the other.
+  struct SharedEmbedding {
+    FlatGroup* group = nullptr;
+    int peer = 0;
+  };
+  SharedEmbedding shared_embedding();
   const StageConfig& config() const { return config_; }
 
  private:

@@ -94,12 +94,14 @@ void StepBatches::select(int micro_batch) {
   if (forecast_ != nullptr) forecast_->select(step_, micro_batch);
 }
 
-void StepBatches::load(Context& ctx, const Tensor& tokens, const Tensor& labels, const Tensor& sample_ids) {
+void StepBatches::load(Context& ctx, const BatchTensors& into) {
   if (!ctx.real()) return;
   const Batch& batch = batches_[static_cast<size_t>(selected_)];
-  if (tokens.defined()) ctx.upload<int32_t>(tokens, batch.tokens);
-  if (labels.defined()) ctx.upload<int32_t>(labels, batch.labels);
-  ctx.upload<int64_t>(sample_ids, batch.sample_ids);
+  if (into.tokens) ctx.upload<int32_t>(into.tokens, batch.tokens);
+  if (into.labels) ctx.upload<int32_t>(into.labels, batch.labels);
+  if (into.next_tokens) ctx.upload<int32_t>(into.next_tokens, next_tokens(batch, seq_len_));
+  if (into.next_labels) ctx.upload<int32_t>(into.next_labels, next_labels(batch, seq_len_));
+  ctx.upload<int64_t>(into.sample_ids, batch.sample_ids);
 }
 
 }  // namespace sluice

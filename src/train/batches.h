@@ -47,7 +47,7 @@ class StepBatches : public MicroBatchSource {
   int64_t prepare(int64_t step);
 
   void select(int micro_batch) override;
-  void load(Context& ctx, const Tensor& tokens, const Tensor& labels, const Tensor& sample_ids) override;
+  void load(Context& ctx, const BatchTensors& into) override;
 
  private:
   const Dataset* dataset_;

@@ -64,6 +64,7 @@ class RankRun {
     const double seconds = timed_step(trainer_, step, result);
     if (!first()) return;
     row_.losses.push_back(result.loss);
+    if (result.mtp_loss) row_.mtp_losses.push_back(*result.mtp_loss);
     if (step >= row_.warmup_steps) row_.step_seconds.push_back(seconds);
     const RunSpec& spec = trainer_.spec();
     spent_ += seconds;
@@ -71,6 +72,7 @@ class RankRun {
         {.step = step + 1,
          .steps = spec.steps,
          .loss = result.loss,
+         .mtp_loss = result.mtp_loss,
          .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / seconds,
          .mfu = forecast_.mfu(seconds, spec.mesh.world),
          .roofline = forecast_.roofline_seconds / seconds,

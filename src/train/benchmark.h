@@ -31,6 +31,7 @@ struct BenchmarkRow {
   int64_t warmup_steps = 0;
   std::vector<double> step_seconds;  // timed steps, the slowest rank's
   std::vector<double> losses;        // of every step, warm-up included
+  std::vector<double> mtp_losses;    // of the extra layer, where there is one
   double gflop_per_token = 0;
   double peak_tflops = 0;  // of a rank
   double roofline_seconds = 0;

@@ -76,6 +76,7 @@ std::string describe_features(const StageConfig& model) {
     parts.push_back(experts(with_experts->moe, with_experts->mlp_ffn > 0));
     parts.push_back(router(with_experts->moe));
   }
+  add_if(parts, model.mtp.has_value(), "an extra layer for the token after the next");
   return fmt::format("{}", fmt::join(parts, " | "));
 }
 

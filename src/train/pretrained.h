@@ -13,7 +13,9 @@ class Pretrained {
  public:
   // User error unless the directory holds exactly this model's weights.
   Pretrained(const std::filesystem::path& directory, const ModelConfig& model)
-      : hub_(directory), match_(match_weights(hub_, model)) {}
+      : hub_(directory), match_(match_weights(hub_, model)) {
+    check_repeats(match_);
+  }
 
   // On every rank: its part of them. The first one says what was loaded, and how far it is where that takes long.
   void load(Trainer& trainer) const;

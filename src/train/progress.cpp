@@ -9,8 +9,9 @@
 namespace sluice {
 
 std::string format(const ProgressReport& r) {
-  return fmt::format("step {}/{}  loss {:.3f}  {} tok/s  MFU {:.1f} %  {:.0f} % of roofline  ETA {}", r.step, r.steps,
-                     r.loss, format_count(static_cast<int64_t>(r.tokens_per_s)), 100 * r.mfu, 100 * r.roofline,
+  const std::string mtp = r.mtp_loss ? fmt::format(" (mtp {:.3f})", *r.mtp_loss) : "";
+  return fmt::format("step {}/{}  loss {:.3f}{}  {} tok/s  MFU {:.1f} %  {:.0f} % of roofline  ETA {}", r.step, r.steps,
+                     r.loss, mtp, format_count(static_cast<int64_t>(r.tokens_per_s)), 100 * r.mfu, 100 * r.roofline,
                      format_clock(r.eta_seconds));
 }
 

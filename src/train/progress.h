@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -12,7 +13,8 @@ struct ProgressReport {
   int64_t step = 0;  // steps done
   int64_t steps = 0;
   double loss = 0;
-  double tokens_per_s = 0;  // of all ranks
+  std::optional<double> mtp_loss = {};  // of the extra layer, where there is one
+  double tokens_per_s = 0;              // of all ranks
   double mfu = 0;
   double roofline = 0;  // share of the speed that this step's operations allow at best
   double eta_seconds = 0;

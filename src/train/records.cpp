@@ -92,6 +92,7 @@ Json row_json(const BenchmarkRow& row) {
   json["gflop_per_token"] = row.gflop_per_token;
   json["roofline_step_time_s"] = row.roofline_seconds;
   json["loss"] = row.losses;
+  if (!row.mtp_losses.empty()) json["mtp_loss"] = row.mtp_losses;
   json["local_shard"] = row.local_shard > 1 ? Json(fmt::format("1/{}", row.local_shard)) : Json(nullptr);
   json["balance"] = row.balance;
   json["load_factor"] = row.load_factor;
@@ -121,6 +122,7 @@ std::string record_json(const TrainRecord& record) {
   json["step"] = record.step;
   if (record.result) {
     json["loss"] = record.result->loss;
+    if (record.result->mtp_loss) json["mtp_loss"] = *record.result->mtp_loss;
     json["learning_rate"] = record.result->learning_rate;
     json["gradient_norm"] = record.result->gradient_norm;
     json["label_tokens"] = record.result->label_tokens;

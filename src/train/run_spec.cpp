@@ -126,6 +126,20 @@ void check_balance_loss(const Config& config, const RunSpec& spec) {
       .advise("leave it out or set it to 0");
 }
 
+void add_mtp(const Config& config, RunSpec& spec) {
+  spec.mtp_loss_weight = config.model.mtp_loss_weight;
+  if (spec.mtp_loss_weight == 0) return;
+  if (spec.model.nextn_layers != 1) {
+    throw user_error(
+        "model.mtp_loss_weight {:g}: {} has {} extra layers that predict further tokens, and one is needed",
+        spec.mtp_loss_weight, spec.model.name, spec.model.nextn_layers)
+        .at(config.origin("model.mtp_loss_weight").place())
+        .advise(spec.model.kv_lora > 0 ? "set model.config.num_nextn_predict_layers: 1"
+                                       : "leave it out; deepseek_v3 has such a layer");
+  }
+  spec.model.mtp = true;
+}
+
 }  // namespace
 
 std::vector<HfOverride> model_overrides(const Config& config) {
@@ -144,6 +158,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   config::validate(config);
   RunSpec spec;
   spec.model = model_of(config);
+  add_mtp(config, spec);
   const config::Distributed& d = config.distributed;
   if (d.tp_size > 1 || d.cp_size > 1) {
     throw user_error("distributed.tp_size {} and cp_size {}: tensor and context parallelism are not available",
@@ -219,14 +234,17 @@ Schedule RunSpec::make_schedule() const {
 StageConfig RunSpec::stage() const {
   StageConfig stage;
   const Family& family = family_of(model);
-  for (int64_t layer = 0; layer < model.num_layers; ++layer) {
-    stage.blocks.push_back(family.block(model, layer, seq_len));
-    MoeConfig& moe = stage.blocks.back().moe;
+  const auto block = [&](int64_t layer) {
+    BlockConfig config = family.block(model, layer, seq_len);
+    MoeConfig& moe = config.moe;
     if (router == RouterKind::forced) moe.router = router;
     moe.gate = gate;
     moe.aux_loss_coef = aux_loss_coef;
     if (moe.num_experts > 0) moe.local_shard = local_shard;
-  }
+    return config;
+  };
+  for (int64_t layer = 0; layer < model.num_layers; ++layer) stage.blocks.push_back(block(layer));
+  if (model.mtp) stage.mtp = block(model.num_layers);
   stage.vocab = model.vocab_size;
   stage.hidden = model.hidden_size;
   stage.seq_len = seq_len;

@@ -24,7 +24,7 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
       step_arena_(memory_, MemoryKind::optimizer, "step state") {
   step_arena_.reserve(4 * Arena::footprint(kStepSlots * sizeof(double)));
   step_tensors_.state = step_arena_.empty({kStepSlots}, DType::f64);
-  step_tensors_.loss = step_arena_.empty({1}, DType::f64);
+  step_tensors_.loss = step_arena_.empty({2}, DType::f64);
   sum_squares_ = step_arena_.empty({1}, DType::f64);
   count_ = step_arena_.empty({1}, DType::i64);
   const std::vector<FlatGroup*> groups = stage_.groups();
@@ -53,6 +53,7 @@ void Trainer::write_state(int64_t step, int64_t label_tokens) {
   state[kClipFactor] = 1;
   state[kStep] = static_cast<double>(step);
   state[kGradScale] = label_tokens > 0 ? 1 / static_cast<double>(label_tokens) : 0;
+  state[kMtpGradScale] = spec_.mtp_loss_weight * state[kGradScale];
   ctx_.upload<double>(step_tensors_.state, state);
 }
 
@@ -62,10 +63,12 @@ int64_t Trainer::sum_over(Communicator& ranks, int64_t value, std::string_view w
   return ctx_.read<int64_t>(count_, [&] { return std::vector{value * ranks.size()}; }).front();
 }
 
-double Trainer::sum_loss() {
+Trainer::Losses Trainer::sum_losses(int64_t label_tokens) {
   // Only the last stage has losses; a rank's share of cp and tp would be partial too, so all ranks add theirs.
   mesh_.world.all_reduce(ctx_.compute(), step_tensors_.loss, ReduceOp::sum, "loss").wait(ctx_.compute());
-  return ctx_.read<double>(step_tensors_.loss, [] { return std::vector{0.0}; }).front();
+  const std::vector<double> sums = ctx_.read<double>(step_tensors_.loss, [] { return std::vector{0.0, 0.0}; });
+  const auto tokens = static_cast<double>(std::max<int64_t>(label_tokens, 1));
+  return {sums.at(0) / tokens, sums.at(1) / tokens};
 }
 
 StepResult Trainer::step(int64_t step) {
@@ -79,15 +82,18 @@ StepResult Trainer::step(int64_t step) {
 
   runtime_.run(batches_, step_tensors_);
 
-  result.loss = sum_loss() / static_cast<double>(std::max<int64_t>(result.label_tokens, 1));
+  const Losses losses = sum_losses(result.label_tokens);
+  result.loss = losses.loss;
+  if (spec_.model.mtp) result.mtp_loss = losses.mtp;
   if (spec_.gradient_norm) {
     sum_gradient_squares(ctx_, mesh_, stage_.groups(), sum_squares_);
     if (spec_.max_norm > 0)
       ctx_.run(ClipFactor{.state = step_tensors_.state, .sum_squares = sum_squares_, .max_norm = spec_.max_norm});
     result.gradient_norm = std::sqrt(ctx_.read<double>(sum_squares_, [] { return std::vector{0.0}; }).front());
   }
-  if (!std::isfinite(result.loss) || !std::isfinite(result.gradient_norm)) {
-    explain_non_finite(step, result.loss, result.gradient_norm);
+  const double loss = result.loss + result.mtp_loss.value_or(0);
+  if (!std::isfinite(loss) || !std::isfinite(result.gradient_norm)) {
+    explain_non_finite(step, loss, result.gradient_norm);
   }
   optimizer_.step(ctx_, step_tensors_.state);
   if (spec_.optimize) balance_routers(ctx_, stage_.groups(), spec_.tokens_per_step(), spec_.selection_bias_rate);
@@ -119,8 +125,7 @@ double Trainer::evaluate(const Dataset& dataset, int64_t batches) {
     tokens += source.prepare(batch);
     runtime_.evaluate(source, step_tensors_, static_cast<int>(spec_.sampling.micro_batches()));
   }
-  tokens = sum_over(*mesh_.dp, tokens, "label tokens");
-  return sum_loss() / static_cast<double>(std::max<int64_t>(tokens, 1));
+  return sum_losses(sum_over(*mesh_.dp, tokens, "label tokens")).loss;
 }
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,8 +17,9 @@
 namespace sluice {
 
 struct StepResult {
-  double loss = 0;           // nats per label token of the global batch
-  double gradient_norm = 0;  // before clipping; 0 when RunSpec::gradient_norm is off
+  double loss = 0;                      // nats per label token of the global batch
+  std::optional<double> mtp_loss = {};  // the same of the extra layer, unweighted and not part of the other
+  double gradient_norm = 0;             // before clipping; 0 when RunSpec::gradient_norm is off
   double learning_rate = 0;
   int64_t label_tokens = 0;
 };
@@ -60,7 +62,11 @@ class Trainer {
  private:
   void write_state(int64_t step, int64_t label_tokens);
   int64_t sum_over(Communicator& ranks, int64_t value, std::string_view what);
-  double sum_loss();
+  struct Losses {
+    double loss = 0;
+    double mtp = 0;
+  };
+  Losses sum_losses(int64_t label_tokens);
   [[noreturn]] void explain_non_finite(int64_t step, double loss, double norm);
 
   RunSpec spec_;

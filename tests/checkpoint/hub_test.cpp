@@ -63,6 +63,7 @@ class ModelRig {
     StageConfig stage;
     for (int64_t layer = 0; layer < model.num_layers; ++layer)
       stage.blocks.push_back(family_of(model).block(model, layer, 8));
+    if (model.mtp) stage.mtp = family_of(model).block(model, model.num_layers, 8);
     stage.vocab = model.vocab_size;
     stage.hidden = model.hidden_size;
     stage.seq_len = 8;
@@ -167,8 +168,14 @@ struct HubTest : test::InDirectory {
   }
 };
 
+ModelConfig model_of(const std::string& golden_name) {
+  ModelConfig model = load_model(golden(golden_name).string());
+  model.mtp = golden_name.ends_with("_mtp");
+  return model;
+}
+
 struct Golden : HubTest, testing::WithParamInterface<const char*> {
-  const ModelConfig model = load_model(golden(GetParam()).string());
+  const ModelConfig model = model_of(GetParam());
   const fs::path weights = golden(GetParam()) / "weights.safetensors";
 };
 
@@ -176,7 +183,9 @@ TEST_P(Golden, GoesThereAndBackBitForBit) {
   const HubWeights hub(weights);
   const HubMatch match = match_weights(hub, model);
   EXPECT_EQ(match.elements, param_count(model).total);
-  EXPECT_EQ(match.items.size(), hub.weights().size());
+  EXPECT_EQ(match.items.size() + match.repeats.size(), hub.weights().size());
+  EXPECT_EQ(match.repeats.size(), model.mtp ? 2U : 0U);
+  check_repeats(match);
   on_one_rank(model, DType::f32, [&](ModelRig& rig) {
     const ImportCount count = rig.import_from(match);
     EXPECT_EQ(count.elements, param_count(model).total);
@@ -225,8 +234,8 @@ TEST_P(Golden, EveryLayoutGetsTheSame) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Golden,
-                         testing::Values("qwen3_moe", "llama", "qwen3", "deepseek_v3", "deepseek_v3_plain_q", "kimi_k2",
-                                         "gpt_oss"),
+                         testing::Values("qwen3_moe", "llama", "qwen3", "deepseek_v3", "deepseek_v3_plain_q",
+                                         "deepseek_v3_mtp", "kimi_k2", "gpt_oss"),
                          [](const auto& family) { return std::string(family.param); });
 
 // By names and places written out here.
@@ -365,6 +374,46 @@ TEST_F(HubTest, LayersThatPredictFurtherTokensAreLeftOut) {
   EXPECT_NE(describe(match, hub).find("3 without use here were left out"), std::string::npos) << describe(match, hub);
   const HubWeights bad(with(false));
   expect_user_error(error_of([&] { match_weights(bad, model); }), {"that the model lacks", layer});
+}
+
+// The extra layer's copies of embedding and head may be missing; if they are there they are the model's.
+TEST_F(HubTest, WhatTheExtraLayerRepeatsMustBeTheSame) {
+  const ModelConfig model = model_of("deepseek_v3_mtp");
+  const safetensors::Model stored(golden("deepseek_v3_mtp") / "weights.safetensors");
+  const std::string layer = fmt::format("model.layers.{}.", model.num_layers);
+  const auto rewritten = [&](const std::string& name, const std::function<bool(const std::string&)>& keep,
+                             const std::string& changed) {
+    std::vector<safetensors::TensorSpec> specs;
+    std::map<std::string, std::string> contents;
+    for (const auto& [tensor, weight] : stored.tensors()) {
+      if (!keep(tensor)) continue;
+      specs.push_back(weight.spec);
+      std::string& bytes = contents[tensor];
+      bytes.assign(reinterpret_cast<const char*>(weight.bytes.data()), weight.bytes.size());
+      if (tensor == changed) bytes[bytes.size() - 2] ^= 1;
+    }
+    return write_hub(name, specs, contents);
+  };
+  const auto all = [](const std::string&) { return true; };
+  for (const char* const repeat : {"embed_tokens.weight", "shared_head.head.weight"}) {
+    const HubWeights hub(rewritten("changed", all, layer + repeat));
+    const HubMatch match = match_weights(hub, model);
+    expect_user_error(error_of([&] { check_repeats(match); }), {layer + repeat, "repeats", "element 1727 is"});
+  }
+  const HubWeights without(rewritten(
+      "without",
+      [&](const std::string& name) {
+        return !name.ends_with("shared_head.head.weight") && name != layer + "embed_tokens.weight";
+      },
+      ""));
+  const HubMatch match = match_weights(without, model);
+  EXPECT_TRUE(match.repeats.empty());
+  EXPECT_EQ(match.elements, param_count(model).total);
+  // Without the layer its tensors have no use.
+  ModelConfig plain = model;
+  plain.mtp = false;
+  EXPECT_EQ(match_weights(without, plain).left_out.size(),
+            match.items.size() - match_weights(without, plain).items.size());
 }
 
 TEST_F(HubTest, FilesBesideTheWeightsGoAlong) {

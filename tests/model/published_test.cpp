@@ -46,6 +46,26 @@ INSTANTIATE_TEST_SUITE_P(
       return name;
     });
 
+// With the layer that predicts the token after the next: 259.992 GFLOP a token, and the 685 B parameters that the hub
+// counts, 14 B of them the extra layer with its copies of embedding and head.
+TEST(Published, DeepSeekV3WithItsExtraLayer) {
+  ModelConfig m = load_model("deepseek-ai/DeepSeek-V3");
+  EXPECT_EQ(m.nextn_layers, 1);
+  EXPECT_FALSE(m.mtp);
+  const int64_t own = param_count(m).total;
+  m.mtp = true;
+  EXPECT_NEAR(model_flops_per_sequence(m, 4096) / 4096 * 1e-9, 259.992, 0.0005);
+  int64_t stored = 0, repeated = 0;
+  for (const HubTensor& tensor : family_of(m).tensors(m)) {
+    stored += tensor.hub_shape.numel();
+    if (tensor.repeated) repeated += tensor.hub_shape.numel();
+  }
+  EXPECT_EQ(repeated, 2 * m.vocab_size * m.hidden_size);
+  EXPECT_EQ(param_count(m).total, stored - repeated);
+  EXPECT_NEAR(static_cast<double>(stored) * 1e-9, 684.5, 0.05);
+  EXPECT_NEAR(static_cast<double>(param_count(m).total - own) * 1e-9, 11.6, 0.05);
+}
+
 TEST(Published, DeepSeekV3) {
   const ModelConfig m = load_model("deepseek-ai/DeepSeek-V3");
   EXPECT_EQ(m.model_type, "deepseek_v3");

@@ -40,7 +40,8 @@ TEST(HeadModule, Gradients) {
   program.forward = [&](Context& ctx) {
     const Tensor loss = ctx.activations().empty({kTokens}, DType::f64);
     dx = ctx.activations().empty_like(x);
-    head.forward(ctx, loss, dx, x, labels, grad_scale);
+    const Tensor normed = ctx.scratch().empty_like(x), rstd = ctx.scratch().empty({kTokens}, DType::f64);
+    head.forward(ctx, loss, dx, normed, rstd, x, labels, grad_scale);
     return std::vector{loss};
   };
   program.backward = [&](Context&, const std::vector<Tensor>&) { return std::vector{dx}; };
@@ -58,12 +59,12 @@ TEST(HeadModule, EvaluationHasTheSameLosses) {
   Head head(6, 7, 1e-3, 0.02);
   const Tensor x = tc.random({5, 7}, 1), labels = tc.ints({5}, {2, 1, 0, 5, kIgnoredLabel});
   const Tensor grad_scale = tc.of({1}, DType::f64, {1}), dx = tc.empty({5, 7});
-  const Tensor trained = tc.empty({5}), evaluated = tc.empty({5});
+  const Tensor trained = tc.empty({5}), evaluated = tc.empty({5}), normed = tc.empty({5, 7}), rstd = tc.empty({5});
   const std::vector<Variable> parameters = bind_parameters(tc, head);
   for (const Variable& p : parameters) randomize(p.gradient, 3);
-  head.forward(*tc, evaluated, Tensor(), x, labels, grad_scale);
+  head.forward(*tc, evaluated, Tensor(), normed, rstd, x, labels, grad_scale);
   for (const Variable& p : parameters) EXPECT_EQ(values_of(p.gradient), random_values(p.gradient.numel(), 3));
-  head.forward(*tc, trained, dx, x, labels, grad_scale);
+  head.forward(*tc, trained, dx, normed, rstd, x, labels, grad_scale);
   EXPECT_EQ(values_of(trained), values_of(evaluated));
   EXPECT_EQ(values_of(trained)[4], 0);
 }

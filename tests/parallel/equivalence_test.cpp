@@ -115,6 +115,26 @@ std::vector<Layout> family_layouts() {
 INSTANTIATE_TEST_SUITE_P(Families, Equivalence, ::testing::ValuesIn(family_layouts()),
                          [](const auto& instance) { return instance.param.name; });
 
+// The extra layer is on the last stage and reads the first one's embedding.
+std::vector<Layout> mtp_layouts() {
+  std::vector<Layout> all;
+  for (const Layout& layout : layouts()) {
+    if (layout.name != "fsdp4_reshard" && layout.name != "hsdp2x2" && layout.name != "pp2" &&
+        layout.name != "zb_h1_pp2_ep2" && layout.name != "pp2_vp2" && layout.name != "pp2_ep2_fsdp4_reshard") {
+      continue;
+    }
+    all.push_back({"mtp_" + layout.name, layout.ranks, layout.overrides, "deepseek_v3_mtp"});
+  }
+  all.push_back({"mtp_pp2_recomputed",
+                 2,
+                 {"--distributed.pp_size=2", "--step_scheduler.local_batch_size=8", "--memory.recompute=full"},
+                 "deepseek_v3_mtp"});
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Mtp, Equivalence, ::testing::ValuesIn(mtp_layouts()),
+                         [](const auto& instance) { return instance.param.name; });
+
 // Counts of a step, and what it adds to a selection bias, are whole numbers: equal bits on every layout.
 TEST(SelectionBias, IsTheSameOnEveryLayoutAndMoves) {
   const std::string family = "deepseek_v3";

@@ -28,6 +28,8 @@ class Golden {
   std::vector<int64_t> routed_layers() const;
   // Tensors called `prefix` + a hub name in golden_f64.
   int64_t count(const std::string& prefix) const;
+  // Whether the model predicts the token after the next too.
+  bool has_mtp() const { return count("mtp_logits") > 0; }
   // The weights on the hub.
   std::vector<double> weights(const std::string& hub_name) const { return values_of(weights_, hub_name); }
 

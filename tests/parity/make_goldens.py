@@ -3,6 +3,7 @@
 
     python3.11 -m venv venv && venv/bin/pip install --no-deps -r requirements.txt
     venv/bin/python make_goldens.py            # writes goldens/
+    venv/bin/python make_goldens.py CASE       # writes one of them anew
     venv/bin/python make_goldens.py --check    # computes again and compares with goldens/
 
 Each folder holds
@@ -13,6 +14,9 @@ Each folder holds
                               loss; router.LAYER.experts (ascending) and .weights [tokens, K]; step_losses [steps]
                               (before each step); after.NAME: weights after all AdamW steps
     golden_f32.safetensors    logits, loss and step_losses of the same model in f32
+deepseek_v3_mtp adds the layer that predicts the token after the next, which transformers has not, put together from
+transformers' parts: its mtp_logits and mtp_step_losses are stored beside the model's own, and what is differentiated is
+loss + 0.3 mtp_loss.
 
 transformers casts norms, softmax, rotary tables and routers to fp32 by name. For f64, torch.float32, torch.float and
 Tensor.float mean their f64 counterparts while a model is built and run, and every operation is watched: none may touch
@@ -28,6 +32,7 @@ import re
 import shutil
 import sys
 import tempfile
+import types
 
 import numpy
 import safetensors
@@ -37,6 +42,8 @@ import transformers
 import xxhash
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers.masking_utils import create_causal_mask
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import DeepseekV3DecoderLayer, DeepseekV3RMSNorm
 from transformers import (DeepseekV3Config, DeepseekV3ForCausalLM, GptOssConfig, GptOssForCausalLM, LlamaConfig,
                           LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM, Qwen3MoeConfig, Qwen3MoeForCausalLM)
 
@@ -54,6 +61,42 @@ EXPERTS = dict(experts_implementation="eager")
 MLA = dict(num_attention_heads=3, num_key_value_heads=3, kv_lora_rank=14, qk_nope_head_dim=6, qk_rope_head_dim=8,
            v_head_dim=10)
 
+MTP_WEIGHT = 0.3
+
+
+class DeepseekV3WithMtp(DeepseekV3ForCausalLM):
+    """The extra layer as the checkpoint has it, layer L: [DeepSeek-V3, arXiv:2412.19437, 2.2.2]. Embedding first."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        width, eps = config.hidden_size, config.rms_norm_eps
+        layer = DeepseekV3DecoderLayer(config, config.num_hidden_layers)
+        layer.enorm, layer.hnorm = DeepseekV3RMSNorm(width, eps), DeepseekV3RMSNorm(width, eps)
+        layer.eh_proj = torch.nn.Linear(2 * width, width, bias=False)
+        layer.shared_head = torch.nn.Module()
+        layer.shared_head.norm = DeepseekV3RMSNorm(width, eps)
+        self.model.layers.append(layer)
+
+    def forward(self, input_ids, labels, shift_labels):
+        del labels
+        hidden = self.model(input_ids=input_ids).last_hidden_state
+        layer = self.model.layers[self.config.num_hidden_layers]
+        following = torch.cat((input_ids[:, 1:], input_ids[:, -1:]), 1)
+        joined = torch.cat((layer.enorm(self.model.embed_tokens(following)), layer.hnorm(hidden)), -1)
+        x = layer.eh_proj(joined)
+        positions = torch.arange(x.shape[1]).unsqueeze(0)
+        mask = create_causal_mask(config=self.config, inputs_embeds=x, attention_mask=None, past_key_values=None,
+                                  position_ids=positions)
+        x = layer(x, attention_mask=mask, position_ids=positions,
+                  position_embeddings=self.model.rotary_emb(x, position_ids=positions))
+        logits, mtp_logits = self.lm_head(hidden), self.lm_head(layer.shared_head.norm(x))
+        sums = [torch.nn.functional.cross_entropy(a.flatten(0, 1), b.flatten(), reduction="sum")
+                for a, b in ((logits, shift_labels), (mtp_logits[:, :-1], shift_labels[:, 1:]))]
+        loss, mtp_loss = sums[0] / shift_labels.numel(), sums[1] / shift_labels.numel()
+        return types.SimpleNamespace(loss=loss + MTP_WEIGHT * mtp_loss, logits=logits, own_loss=loss,
+                                     mtp_logits=mtp_logits, mtp_loss=mtp_loss)
+
+
 # name: (class of the configuration, of the model, sequence length, model_type on the hub where it differs, settings)
 CASES = {
     "deepseek_v3": (DeepseekV3Config, DeepseekV3ForCausalLM, 32, None, dict(
@@ -68,6 +111,12 @@ CASES = {
         first_k_dense_replace=2, routed_scaling_factor=1.5, rope_parameters=dict(
             rope_type="yarn", rope_theta=100.0, factor=8.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.7,
             original_max_position_embeddings=256))),
+    "deepseek_v3_mtp": (DeepseekV3Config, DeepseekV3WithMtp, 32, None, dict(
+        **{**COMMON, "num_hidden_layers": 2}, **MLA, **EXPERTS, q_lora_rank=18, intermediate_size=20,
+        moe_intermediate_size=8, n_routed_experts=12, n_shared_experts=1, num_experts_per_tok=3, n_group=3,
+        topk_group=2, first_k_dense_replace=1, routed_scaling_factor=2.5, num_nextn_predict_layers=1,
+        rope_parameters=dict(rope_type="yarn", rope_theta=100.0, factor=40.0, beta_fast=32, beta_slow=1, mscale=1.0,
+                             mscale_all_dim=1.0, original_max_position_embeddings=256))),
     # Both ends of YaRN's ramp coincide here.
     "kimi_k2": (DeepseekV3Config, DeepseekV3ForCausalLM, 32, "kimi_k2", dict(
         **COMMON, **MLA, **EXPERTS, q_lora_rank=18, intermediate_size=20, moe_intermediate_size=8, n_routed_experts=12,
@@ -275,12 +324,17 @@ def hub_tensors(case, values, directory=None):
 
 
 def save_config(case, source, target):
-    text = source.read_text()
+    text = source.read_text().replace('"DeepseekV3WithMtp"', '"DeepseekV3ForCausalLM"')
     renamed = CASES[case][3]
     if renamed is not None:
         text, count = re.subn(r'"model_type": "\w+"', f'"model_type": "{renamed}"', text)
         assert count == 1
     target.write_text(text if text.endswith("\n") else text + "\n")
+
+
+def own_loss(output):
+    """Of the next token."""
+    return getattr(output, "own_loss", output.loss).detach()
 
 
 def run(case, weights, tokens, watch):
@@ -290,21 +344,27 @@ def run(case, weights, tokens, watch):
     probe = Probe(model)
     inputs, labels = tokens[..., :-1].contiguous(), tokens[..., 1:].contiguous()
     optimizer = torch.optim.AdamW(model.parameters(), foreach=False, **ADAMW)
-    result = {"step_losses": []}
+    result = {"step_losses": [], "mtp_step_losses": []}
     for step in range(STEPS):
         optimizer.zero_grad(set_to_none=True)
         output = watched(watch, "forward", lambda: model(input_ids=inputs[step], labels=labels[step],
                                                          shift_labels=labels[step]))
         watched(watch, "backward", output.loss.backward)
         if step == 0:
-            result["logits"], result["loss"] = output.logits.detach().clone(), output.loss.detach().clone()
+            result["logits"], result["loss"] = output.logits.detach().clone(), own_loss(output).clone()
+            if hasattr(output, "mtp_loss"):
+                result["mtp_logits"] = output.mtp_logits.detach().clone()
             result["gradients"] = {name: p.grad.clone() for name, p in model.named_parameters()}
             result["choices"] = dict(probe.choices)
-        result["step_losses"].append(output.loss.detach())
+        result["step_losses"].append(own_loss(output))
+        if hasattr(output, "mtp_loss"):
+            result["mtp_step_losses"].append(output.mtp_loss.detach())
         watched(watch, "step", optimizer.step)
         if probe.check() is not None and "side" not in probe.check():
             break
     result["step_losses"] = torch.stack(result["step_losses"])
+    if result["mtp_step_losses"]:
+        result["mtp_step_losses"] = torch.stack(result["mtp_step_losses"])
     result["after"] = {name: p.detach().clone() for name, p in model.named_parameters()}
     return result, probe
 
@@ -343,7 +403,13 @@ def write(case, directory):
     directory.mkdir(parents=True)
     hub = hub_tensors(case, weights, directory)
     assert all(tensor.dtype == torch.float32 for tensor in hub.values())
-    safetensors.torch.save_file(hub, directory / "weights.safetensors", metadata={"format": "pt"})
+    stored = dict(hub)
+    if "mtp_logits" in f64:
+        # The hub repeats what the extra layer shares with the model.
+        extra = f"model.layers.{CASES[case][4]['num_hidden_layers']}."
+        stored[extra + "embed_tokens.weight"] = hub["model.embed_tokens.weight"].clone()
+        stored[extra + "shared_head.head.weight"] = hub["lm_head.weight"].clone()
+    safetensors.torch.save_file(stored, directory / "weights.safetensors", metadata={"format": "pt"})
     gradients, after = hub_tensors(case, f64["gradients"]), hub_tensors(case, f64["after"])
     parameters = {name for name in hub if "e_score_correction_bias" not in name}
     after = {name: after[name] for name in parameters}
@@ -351,6 +417,7 @@ def write(case, directory):
     golden = {"input_ids": tokens[..., :-1].to(torch.int32).contiguous(),
               "labels": tokens[..., 1:].to(torch.int32).contiguous(),
               "logits": f64["logits"], "loss": f64["loss"], "step_losses": f64["step_losses"]}
+    golden |= {key: f64[key] for key in ("mtp_logits", "mtp_step_losses") if len(f64.get(key, ()))}
     for layer, (experts, router_weights) in f64["choices"].items():
         golden[f"router.{layer}.experts"], golden[f"router.{layer}.weights"] = experts, router_weights
     golden |= {f"grad.{name}": value for name, value in gradients.items()}
@@ -380,9 +447,9 @@ def compare(case, made, kept):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="compare with what is stored instead of writing")
-    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"with --check; of {', '.join(CASES)}")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)}; all")
     options = parser.parse_args()
-    assert set(options.cases) <= set(CASES) and (options.check or not options.cases), "see --help"
+    assert set(options.cases) <= set(CASES), "see --help"
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     transformers.utils.logging.set_verbosity_error()
@@ -396,13 +463,16 @@ def main():
                 compare(case, made / case, goldens / case)
             print(f"{len(facts)} models are as stored")
             return
+        kept = json.loads((goldens / "MANIFEST.json").read_text())["models"] if options.cases else {}
+        facts = {case: (kept | facts)[case] for case in CASES}
         manifest = {"versions": {"python": ".".join(map(str, sys.version_info[:3])), "torch": torch.__version__,
                                  "transformers": transformers.__version__, "safetensors": safetensors.__version__,
                                  "numpy": numpy.__version__},
                     "hash": "XXH3, 64 bits, seed 0", "adamw": ADAMW, "margin": MARGIN, "steps": STEPS, "models": facts}
-        (made / "MANIFEST.json").write_text(json.dumps(manifest, indent=2) + "\n")
-        shutil.rmtree(goldens, ignore_errors=True)
-        made.rename(goldens)
+        for case in options.cases or CASES:
+            shutil.rmtree(goldens / case, ignore_errors=True)
+            (made / case).rename(goldens / case)
+        (goldens / "MANIFEST.json").write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 if __name__ == "__main__":

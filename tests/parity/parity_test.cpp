@@ -24,19 +24,20 @@ namespace sluice::test {
 namespace {
 
 constexpr int64_t kSeqLen = 32, kBatch = 2;
+constexpr double kMtpWeight = 0.3;
 
 RunSpec spec_of(const Golden& golden, int64_t steps, DType dtype) {
-  const Config config =
-      config::parse(fmt::format(R"(
+  const Config config = config::parse(fmt::format(R"(
 step_scheduler: {{global_batch_size: {}, local_batch_size: {}, max_steps: {}}}
-model: {{config: {{pretrained_model_name_or_path: {}}}, aux_loss_coef: 0}}
+model: {{config: {{pretrained_model_name_or_path: {}}}, aux_loss_coef: 0, mtp_loss_weight: {}}}
 benchmark: {{balance: router}}
 dataset: {{_target_: mock, seq_len: {}}}
 runtime: {{dtype: {}}}
 optimizer: {{_target_: torch.optim.AdamW, lr: 1.0e-3, betas: [0.9, 0.999], eps: 1.0e-4, weight_decay: 0}}
 )",
-                                kBatch, kBatch, steps, golden.directory().string(), kSeqLen, name_of(dtype)),
-                    "parity");
+                                                  kBatch, kBatch, steps, golden.directory().string(),
+                                                  golden.has_mtp() ? kMtpWeight : 0, kSeqLen, name_of(dtype)),
+                                      "parity");
   RunSpec spec = resolve(config, 1);
   spec.selection_bias_rate = 0;  // transformers leaves it to others
   return spec;
@@ -55,6 +56,7 @@ class Probe final : public OpObserver {
     }
     if (record.name != HeadLoss::name) return;
     const std::vector<double> x = values_of(tensors.at("x")), w = values_of(tensors.at("w"));
+    std::vector<double>& logits = all_logits.emplace_back();
     const auto width = static_cast<size_t>(tensors.at("x").dim(1));
     for (size_t t = 0; t < x.size(); t += width) {
       for (size_t v = 0; v < w.size(); v += width) {
@@ -65,7 +67,7 @@ class Probe final : public OpObserver {
     }
   }
 
-  std::vector<double> logits;
+  std::vector<std::vector<double>> all_logits;  // of the head, and of the extra layer
   std::vector<std::vector<double>> experts;
   std::vector<std::vector<double>> weights;
   int64_t top_k = 0;
@@ -94,6 +96,7 @@ HubValues hub_values(Trainer& trainer, ValuesOf&& of) {
   }
   HubValues all;
   for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
+    if (tensor.repeated) continue;
     const std::vector<double> ours = of(*params.at(tensor.parameter));
     std::vector<double>& stored = all[tensor.hub_name];
     stored.resize(static_cast<size_t>(tensor.hub_shape.numel()));
@@ -109,6 +112,7 @@ void import_weights(Trainer& trainer, const Golden& golden) {
   std::map<std::string, std::vector<double>> ours;
   std::map<std::string, int64_t> covered;
   for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
+    if (tensor.repeated) continue;
     const std::vector<double> stored = golden.weights(tensor.hub_name);
     ASSERT_EQ(std::ssize(stored), tensor.hub_shape.numel()) << tensor.hub_name;
     std::vector<double>& values = ours[tensor.parameter];
@@ -157,9 +161,19 @@ void expect_parity(const std::string& name, DType dtype, Backend& backend, doubl
 
   Probe probe;
   trainer.context().add_observer(&probe);
-  std::vector<double> got{trainer.step(0).loss};
+  std::vector<double> got, further;
+  const auto step = [&](int64_t number) {
+    const StepResult result = trainer.step(number);
+    got.push_back(result.loss);
+    if (result.mtp_loss) further.push_back(*result.mtp_loss);
+  };
+  step(0);
   trainer.context().remove_observer(&probe);
-  EXPECT_LE(error_of(probe.logits, golden.values("logits")), tolerance) << "logits";
+  ASSERT_EQ(probe.all_logits.size(), golden.has_mtp() ? 2U : 1U);
+  EXPECT_LE(error_of(probe.all_logits[0], golden.values("logits")), tolerance) << "logits";
+  if (golden.has_mtp()) {
+    EXPECT_LE(error_of(probe.all_logits[1], golden.values("mtp_logits")), tolerance) << "logits of the extra layer";
+  }
   EXPECT_LE(error_of(got, golden.values("loss")), tolerance) << "loss";
   expect_same_routing(golden, probe, tolerance);
 
@@ -179,10 +193,15 @@ void expect_parity(const std::string& name, DType dtype, Backend& backend, doubl
     testing::Test::RecordProperty(prefix + "error", fmt::format("{:.1e}", worst));
   };
   expect_all("grad.", hub_values(trainer, [](const Param& param) { return values_of(param.grad); }));
-  for (int64_t step = 1; step < std::ssize(losses); ++step) got.push_back(trainer.step(step).loss);
+  for (int64_t number = 1; number < std::ssize(losses); ++number) step(number);
   EXPECT_LE(error_of(got, losses), tolerance) << "losses of ten steps";
+  EXPECT_EQ(further.size(), golden.has_mtp() ? losses.size() : 0);
+  if (golden.has_mtp()) {
+    EXPECT_LE(error_of(further, golden.values("mtp_step_losses")), tolerance) << "losses of the extra layer";
+  }
   expect_all("after.", hub_values(trainer, [](const Param& param) { return values_of(param.value); }));
-  testing::Test::RecordProperty("logits_error", fmt::format("{:.1e}", error_of(probe.logits, golden.values("logits"))));
+  testing::Test::RecordProperty("logits_error",
+                                fmt::format("{:.1e}", error_of(probe.all_logits[0], golden.values("logits"))));
   testing::Test::RecordProperty("losses_error", fmt::format("{:.1e}", error_of(got, losses)));
 }
 
@@ -210,6 +229,35 @@ TEST_P(Parity, OfTheEmulatedGpuInDoublePrecision) {
 INSTANTIATE_TEST_SUITE_P(Models, Parity, testing::ValuesIn(golden_names()),
                          [](const auto& instance) { return instance.param; });
 
+// The extra layer's projection reads the embedding from its first half of columns, as the checkpoint stores it.
+TEST(Mtp, WithHalvesSwappedIsNotTheGolden) {
+  const Golden golden("deepseek_v3_mtp");
+  const RunSpec spec = spec_of(golden, 1, DType::f64);
+  const GoldenTokens tokens(golden, kSeqLen, spec.model.vocab_size);
+  RefBackend backend;
+  HostMemory memory;
+  InprocWorld world(1);
+  const auto communicator = world.communicator(0);
+  Trainer trainer(spec, {&backend, &memory, communicator.get()}, &tokens, nullptr);
+  import_weights(trainer, golden);
+  int swapped = 0;
+  for (FlatGroup* group : trainer.stage().groups()) {
+    for (const FlatGroup::Piece& piece : group->pieces()) {
+      if (!piece.param->spec.name.ends_with("eh_proj.weight")) continue;
+      std::vector<double> values = values_of(piece.value);
+      const int64_t half = piece.param->spec.shape[1] / 2;
+      for (auto row = values.begin(); row != values.end(); row += 2 * half)
+        std::swap_ranges(row, row + half, row + half);
+      assign(piece.value, values);
+      ++swapped;
+    }
+  }
+  ASSERT_EQ(swapped, 1);
+  const StepResult result = trainer.step(0);
+  EXPECT_LE(error_of({result.loss}, golden.values("loss")), 1e-8);
+  EXPECT_GT(std::abs(*result.mtp_loss / golden.values("mtp_step_losses")[0] - 1), 1e-3);
+}
+
 TEST(Goldens, AreThoseOfTheManifest) {
   std::ifstream file(goldens_directory() / "MANIFEST.json");
   const nlohmann::json manifest = nlohmann::json::parse(file);
@@ -224,7 +272,7 @@ TEST(Goldens, AreThoseOfTheManifest) {
       ++files;
     }
   }
-  EXPECT_EQ(files, 4 * 7);
+  EXPECT_EQ(files, 4 * 8);
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ struct Layout {
 // The families that have a tiny model: about 60 thousand parameters in 4 layers of 8 experts (top 2), 128 tokens a
 // step.
 std::vector<std::string> tiny_families();
-Config tiny_config(const std::vector<std::string>& overrides, const std::string& family = "qwen3_moe");
+// One of them, or "deepseek_v3_mtp", which predicts the token after the next too.
+Config tiny_config(const std::vector<std::string>& overrides, const std::string& name = "qwen3_moe");
 
 struct Training {
   std::vector<double> losses;                          // by step

@@ -130,9 +130,10 @@ void add_mtp(const Config& config, RunSpec& spec) {
   spec.mtp_loss_weight = config.model.mtp_loss_weight;
   if (spec.mtp_loss_weight == 0) return;
   if (spec.model.nextn_layers != 1) {
-    throw user_error(
-        "model.mtp_loss_weight {:g}: {} has {} extra layers that predict further tokens, and one is needed",
-        spec.mtp_loss_weight, spec.model.name, spec.model.nextn_layers)
+    const bool none = spec.model.nextn_layers == 0;
+    throw user_error("model.mtp_loss_weight {:g}: {} has {}", spec.mtp_loss_weight, spec.model.name,
+                     none ? "no layer that predicts further tokens"
+                          : "several layers that predict further tokens, and one can be trained")
         .at(config.origin("model.mtp_loss_weight").place())
         .advise(spec.model.kv_lora > 0 ? "set model.config.num_nextn_predict_layers: 1"
                                        : "leave it out; deepseek_v3 has such a layer");

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +12,7 @@
 #include "base/error.h"
 #include "checkpoint/safetensors_format.h"
 #include "config/load.h"
-#include "model/hf_config.h"
+#include "model/family.h"
 
 namespace sluice::fuzz {
 namespace {
@@ -59,6 +60,18 @@ void read_file_of(Input file) {
   });
 }
 
+// What is computed of a model before anything is allocated.
+void check_model(const ModelConfig& model) {
+  const double flops = model_flops_per_sequence(model, 1);
+  hold(std::isfinite(flops) && flops > 0, "a model without work");
+  for (const int64_t layer : {int64_t{0}, model.num_layers - 1}) {
+    const BlockConfig block = family_of(model).block(model, layer, 1);
+    hold(block.hidden() == model.hidden_size && block.rope_dim() > 0, "a block of another model");
+    hold(block.moe.num_experts > 0 || block.mlp_ffn > 0, "a block with neither experts nor an MLP");
+    hold(block.moe.top_k <= block.moe.num_experts, "more choices than experts");
+  }
+}
+
 }  // namespace
 
 void safetensors(Input input) {
@@ -83,6 +96,7 @@ void hf_config(Input input) {
       hold(config.has(key) == (config.find(key) != nullptr), "a field that is there and is not");
     }
     accepted_or_refused([&] { config.unify("rope_theta", "rope_parameters.rope_theta"); });
+    accepted_or_refused([&] { check_model(make_model(config)); });
     accepted_or_refused([&] { config.integer("hidden_size", {1, 100}); });
     accepted_or_refused([&] { config.number("rope_theta", {0, 1}, 0.5); });
     accepted_or_refused([&] { config.boolean("tie_word_embeddings", false); });

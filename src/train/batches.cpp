@@ -2,8 +2,19 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace sluice {
+
+namespace {
+
+// Tokens after which a gate gives the same experts again; `seq_len` where it does not within a sequence.
+int64_t period_of(const GateSpec& gate, int64_t seq_len) {
+  if (gate.kind != GateKind::published || gate.scored()) return seq_len;
+  return std::min(seq_len, gate.num_experts / std::gcd(gate.num_experts, gate.top_k));
+}
+
+}  // namespace
 
 GateForecast::GateForecast(const GateSpec& gate, const MeshSpec& mesh, const MeshCoordinates& at,
                            const Sampling& sampling, int64_t seq_len, double headroom)
@@ -28,14 +39,17 @@ std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
   std::vector<int32_t> counts(static_cast<size_t>(2 * ranks), 0);
   std::vector<int32_t> experts(k);
   std::vector<int64_t> last_token(static_cast<size_t>(ranks), -1);
+  const int64_t period = period_of(gate_, seq_len_);
   for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) {
-    for (int64_t position = 0; position < seq_len_; ++position) {
+    for (int64_t position = 0; position < period; ++position) {
       const int64_t token = sample * seq_len_ + position;
+      // This token stands for those that lie whole periods behind it.
+      const auto times = static_cast<int32_t>((seq_len_ - position + period - 1) / period);
       gate_experts(gate_, token, experts.data());
       for (const int32_t expert : experts) {
         const auto rank = static_cast<size_t>(expert / per_rank);
-        ++counts[2 * rank + 1];
-        if (last_token[rank] != token) ++counts[2 * rank];
+        counts[2 * rank + 1] += times;
+        if (last_token[rank] != token) counts[2 * rank] += times;
         last_token[rank] = token;
       }
     }

@@ -117,6 +117,44 @@ TEST(PublishedGate, EveryTokenGoesToOneRankAndAllGetAsManyRows) {
   }
 }
 
+// A gate that repeats itself is counted over one period: the same as over every token, also where the period does not
+// divide the sequence.
+TEST(PublishedGate, CountsAreThoseOfEveryToken) {
+  struct Case {
+    int64_t experts, top_k, seq_len;
+    double noise;
+  };
+  int compared = 0;
+  for (const Case& c :
+       {Case{384, 8, 4096, 0}, {6, 4, 7, 0}, {12, 5, 31, 0}, {8, 8, 3, 0}, {16, 3, 5, 0}, {12, 4, 9, 0.5}}) {
+    const GateSpec gate{.kind = GateKind::published, .num_experts = c.experts, .top_k = c.top_k, .noise = c.noise};
+    const MeshSpec mesh{.world = 2, .ep = 2};
+    const Sampling sampling{.global_batch = 12, .micro_batch = 3, .dp = 2};
+    GateForecast forecast(gate, mesh, coordinates(mesh, 0), sampling, c.seq_len, 1);
+    for (const int micro_batch : {0, 1}) {
+      forecast.select(5, micro_batch);
+      for (const int source : {0, 1}) {
+        std::vector<int32_t> expected(4, 0);
+        std::vector<int32_t> experts(static_cast<size_t>(c.top_k));
+        for (const int64_t sample : sampling.sample_ids(5, micro_batch, source)) {
+          for (int64_t position = 0; position < c.seq_len; ++position) {
+            gate_experts(gate, sample * c.seq_len + position, experts.data());
+            for (const int32_t rank : {0, 1}) {
+              const auto slots =
+                  std::count_if(experts.begin(), experts.end(), [&](int32_t e) { return e / (c.experts / 2) == rank; });
+              expected[static_cast<size_t>(2 * rank)] += slots > 0 ? 1 : 0;
+              expected[static_cast<size_t>(2 * rank + 1)] += static_cast<int32_t>(slots);
+            }
+          }
+        }
+        EXPECT_EQ(forecast.counts_sent_by(source), expected) << c.experts << " experts, " << c.seq_len << " tokens";
+        ++compared;
+      }
+    }
+  }
+  EXPECT_EQ(compared, 24);
+}
+
 TEST(Bf16, LearnedRouterAndEveryRecomputationPassTheChecks) {
   const Profile profile = find_profile("dgx-h100", 8, 1);
   for (const char* recompute : {"none", "full", "[norm, qk_rope, act, experts, dispatch]"}) {

@@ -41,7 +41,8 @@ std::string format_magnitude(double value) {
   std::size_t unit = 0;
   value /= 1000;
   for (; std::abs(value) >= 999.995 && unit + 1 < units.size(); ++unit) value /= 1000;
-  return fmt::format("{:.2f} {}", value, units.at(unit));
+  // The largest models differ in what two places of a trillion hide.
+  return fmt::format("{:.{}f} {}", value, unit + 1 < units.size() ? 2 : 4, units.at(unit));
 }
 
 std::string format_duration(double seconds) {

@@ -13,7 +13,7 @@ namespace sluice {
 std::string format_bytes(std::uint64_t bytes);
 // "-1,234,567".
 std::string format_count(std::int64_t count);
-// "512", "5.25 M", "671.03 B" (thousand, million, billion, trillion: K M B T): parameter counts.
+// "512", "5.25 M", "671.03 B", "1.0264 T" (thousand, million, billion, trillion: K M B T): parameter counts.
 std::string format_magnitude(double value);
 // "350 us", "12.3 ms", "1.92 s", "4 min 12 s", "2 h 05 min".
 std::string format_duration(double seconds);

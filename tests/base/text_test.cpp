@@ -33,6 +33,7 @@ TEST(Text, Magnitudes) {
   EXPECT_EQ(format_magnitude(5.25e6), "5.25 M");
   EXPECT_EQ(format_magnitude(999.999e6), "1.00 B");
   EXPECT_EQ(format_magnitude(671.03e9), "671.03 B");
+  EXPECT_EQ(format_magnitude(1026.4e9), "1.0264 T");
 }
 
 TEST(Text, Durations) {

@@ -113,6 +113,13 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
                              row.scale == "full" ? "." : fmt::format(" and another size (here: {}).", row.scale)),
                  page, 3) +
             "\n";
+    if (published.tflops_per_s_per_gpu && published.printed_tflops) {
+      text += wrap(fmt::format("{} published {} GFLOP/s, printed as {}: {}", name,
+                               gflops(1000 * *published.tflops_per_s_per_gpu), gflops(1000 * *published.printed_tflops),
+                               published.printed_because.value_or("counted otherwise")),
+                   page, 3) +
+              "\n";
+    }
   }
   if (!changes.empty()) {
     std::string list;

@@ -315,6 +315,8 @@ struct Benchmark {
     v.ignore("num_nodes", "NeMo does not read it either");
     v.ignore("nsys_start", "steers NVIDIA's profiler");
     v.ignore("nsys_end", "steers NVIDIA's profiler");
+  std::optional<double> printed_tflops;
+  std::optional<std::string> printed_because;
     v.ignore("nsys_ranks", "steers NVIDIA's profiler");
   }
 };
@@ -323,6 +325,8 @@ struct Checkpoint {
   bool enabled = false;
   std::string checkpoint_dir = "checkpoints";
   std::optional<std::int64_t> max_recent_checkpoints;
+    v("printed_tflops", printed_tflops, "[sluice] what was printed for it, where that was counted otherwise", positive);
+    v("printed_because", printed_because, "[sluice] and how it was counted");
 
   template <class V>
   void fields(V& v) {

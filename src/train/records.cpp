@@ -50,6 +50,8 @@ Json published_json(const PublishedRow& published) {
   json["step_time_s"] = or_null(published.figures.step_time_s);
   json["tokens_per_s_per_gpu"] = or_null(published.figures.tokens_per_s_per_gpu);
   json["tflops_per_s_per_gpu"] = or_null(published.figures.tflops_per_s_per_gpu);
+  json["printed_tflops"] = or_null(published.figures.printed_tflops);
+  json["printed_because"] = or_null(published.figures.printed_because);
   add_layout(json, published.layout);
   return json;
 }

@@ -108,7 +108,7 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
   row.layout = {.ranks = 2, .gbs = 8, .seq_len = 100};
   row.step_seconds = {1.0, 4.0, 2.0};
   row.losses = {3, 2};
-  row.published = PublishedRow{};
+  row.published = PublishedRow{.figures = {.tflops_per_s_per_gpu = 299, .printed_tflops = 279}};
   const auto json = nlohmann::json::parse(benchmark_json(slow_machine(), "abc", {row}));
   EXPECT_EQ(json.at("commit"), "abc");
   EXPECT_EQ(json.at("machine").at("peak_gflops"), 1.0);
@@ -153,6 +153,35 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
   EXPECT_EQ(first.at("loss"), (std::vector<double>{3, 2}));
   EXPECT_TRUE(first.at("vp").is_null());
 }
+  EXPECT_EQ(first.at("published").at("tflops_per_s_per_gpu"), 299);
+  EXPECT_EQ(first.at("published").at("printed_tflops"), 279);
+}
+
+// The table's figures are its tokens times the FLOPs of the model as it is; where the table counted otherwise, the file
+// says what it printed.
+TEST(Benchmark, PublishedFiguresAreThoseOfTheModel) {
+  int corrected = 0;
+  for (const char* file :
+       {"deepseek_v3_1024", "deepseek_v3_256", "kimi_k2_256", "qwen3_moe_30b_8", "gpt_oss_20b_8", "gpt_oss_120b_64"}) {
+    SCOPED_TRACE(file);
+    const Config config =
+        config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/" + file + ".yaml");
+    const config::Published& published = config.benchmark.published;
+    const RunSpec spec = resolve(config, ranks_of(config), Purpose::plan);
+    const auto tflops = [&](const ModelConfig& model) {
+      return model_flops_per_sequence(model, spec.seq_len) * static_cast<double>(spec.sampling.global_batch) /
+             (*published.step_time_s * static_cast<double>(*published.gpus)) * 1e-12;
+    };
+    EXPECT_NEAR(tflops(spec.model), *published.tflops_per_s_per_gpu, 0.5);
+    if (!published.printed_tflops) continue;
+    ModelConfig counted = spec.model;
+    counted.head_dim = counted.hidden_size / counted.num_heads;
+    EXPECT_EQ(counted.head_dim, 45);
+    EXPECT_NEAR(tflops(counted), *published.printed_tflops, 0.5);
+    EXPECT_NE(published.printed_because.value_or("").find("head_dim 45"), std::string::npos);
+    ++corrected;
+  }
+  EXPECT_EQ(corrected, 2);
 
 TEST(Forecast, RefusesWhatDoesNotFit) {
   const RunForecast forecast{.total_bytes = uint64_t{3} << 30};

@@ -121,6 +121,9 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
               "\n";
     }
   }
+  for (const config::Unavailable& each : row.unavailable) {
+    text += wrap(fmt::format("{} asks for {} {}: {}", name, each.key, each.value, each.instead), page, 3) + "\n";
+  }
   if (!changes.empty()) {
     std::string list;
     for (const config::Change& change : changes) {

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 
 namespace sluice::cli {
 namespace {
@@ -49,6 +50,9 @@ Config load_settings(const std::string& file, const std::vector<std::string>& ov
     config::set(config, "runtime.threads", std::to_string(*shortcuts.threads), option("--threads"));
   if (shortcuts.async_comm) config::set(config, "runtime.async_comm", "true", option("--async-comm"));
   config::apply_overrides(config, overrides);
+  for (const config::Unavailable& each : config::unavailable(config)) {
+    log::warn("{}: {} {}: {}", each.where, each.key, each.value, each.instead);
+  }
   return config;
 }
 

@@ -22,7 +22,7 @@ struct Shortcuts {
 // Their options, at the end of a command's.
 void add_shortcuts(Command& command, Shortcuts& shortcuts);
 
-// The file with what the command line says laid over it.
+// The file with what the command line says laid over it. Warns of what it asks for and sluice does not have.
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides,
                      const Shortcuts& shortcuts = {});
 

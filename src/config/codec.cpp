@@ -19,12 +19,39 @@ std::string lower(std::string_view text) {
   return result;
 }
 
-// "torch.optim.Adam" is the word "Adam": equal, or its tail after a dot or a colon.
-bool says(const std::string& text, const std::string& word) {
+// Both in lower case. "torch.optim.Adam" is the class "Adam": equal, or its tail after a dot or a colon.
+bool says(const std::string& text, const std::string& word, bool is_class) {
   if (text == word) return true;
-  if (text.size() <= word.size() || !text.ends_with(word)) return false;
+  if (!is_class || text.size() <= word.size() || !text.ends_with(word)) return false;
   const char before = text[text.size() - word.size() - 1];
   return before == '.' || before == ':';
+}
+
+bool is_class(const std::string& word) {
+  return std::isupper(static_cast<unsigned char>(word.front())) != 0;
+}
+
+// The last so many parts of a dotted path.
+std::string tail(const std::string& path, std::ptrdiff_t parts) {
+  std::size_t begin = path.size();
+  for (; parts > 0 && begin != std::string::npos && begin > 0; --parts) begin = path.find_last_of(".:", begin - 1);
+  return begin == std::string::npos || begin == 0 ? path : path.substr(begin + 1);
+}
+
+// The word that `text` was probably meant to be, empty when none is near. Of a dotted path as much counts as the word
+// itself has parts.
+std::string meant(const std::string& text, const std::vector<std::string>& words) {
+  std::string best;
+  std::size_t fewest = std::string::npos;
+  for (const std::string& word : words) {
+    const std::string small = lower(word);
+    const std::string end = is_class(word) ? tail(text, std::ranges::count(word, '.') + 1) : text;
+    const std::size_t edits = edit_distance(end, small);
+    if (nearest(end, std::vector{small}).empty() || edits >= fewest) continue;
+    fewest = edits;
+    best = word;
+  }
+  return best;
 }
 
 // Digits as YAML allows them: a leading plus and underscores between digits are dropped.
@@ -114,10 +141,10 @@ std::string read_text(const Node& node) {
 std::size_t read_word(const Node& node, const std::vector<std::string>& words) {
   const std::string text = node.kind == Node::Kind::scalar ? lower(node.text) : "";
   for (std::size_t i = 0; i < words.size(); ++i) {
-    if (says(text, lower(words[i]))) return i;
+    if (says(text, lower(words[i]), is_class(words[i]))) return i;
   }
   Error error = mismatch(one_of(words), node);
-  const std::string near = text.empty() ? "" : nearest(text, words);
+  const std::string near = text.empty() ? "" : meant(text, words);
   if (near.empty()) throw error;
   throw std::move(error).advise("did you mean " + near + "?");
 }

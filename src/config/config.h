@@ -3,6 +3,8 @@
 //   v(name, member, meaning [, bounds or words])   a value
 //   v.section(name, member, meaning)               a nested section
 //   v.ignore(name, reason)                         a key (with all below it) that is read and has no effect
+//   v.refuse(name, reason)                         a key (with all below it) that cannot be had
+//   v.renamed(old, now)                            an older name of a key or section, both written in full
 //   v.open(fields, meaning)                        any further key of this section goes to `fields`
 // "checked, not used" marks choices between NeMo's kernels: sluice has its own, but a word that NeMo would refuse is
 // a mistake here too. Keys marked [sluice] are not NeMo's.
@@ -69,6 +71,7 @@ struct Pipeline {
     v("round_virtual_stages_to_pp_multiple", round_virtual_stages_to_pp_multiple,
       "how layers_per_stage is rounded to whole virtual stages per rank");
     v("virtual_stages", virtual_stages, "[sluice] stages per rank, stated; wins over layers_per_stage", count);
+    v.ignore("_target_", "names a Python class");
     v.ignore("scale_grads_in_schedule", "gradients are divided once, by the step's label tokens");
     v.ignore("patch_inner_model", "patches Python modules");
     v.ignore("patch_causal_lm_model", "patches Python modules");
@@ -88,6 +91,7 @@ struct MoeParallel {
   void fields(V& v) {
     v("reshard_after_forward", reshard_after_forward, "free gathered weights after forward, gather again in backward");
     v("experts_reshard_after_forward", experts_reshard_after_forward, "the same for experts; null: as the rest");
+    v.ignore("_target_", "names a Python function");
     v.ignore("wrap_outer_model", "steers how FSDP wraps Python modules");
     v.ignore("ignore_router_for_ac", "recomputation always keeps the routing: nothing is decided twice");
   }
@@ -146,6 +150,16 @@ struct HubConfig {
   }
 };
 
+struct TeFp8 {
+  std::optional<Fp8Recipe> recipe;
+
+  template <class V>
+  void fields(V& v) {
+    v("recipe", recipe, "8-bit products of NeMo's; sluice's have runtime.dtype, and it says so");
+    v.ignore("_target_", "names a Python class");
+  }
+};
+
 struct Backend {
   std::string attn = "te";
   std::string linear = "te";
@@ -157,6 +171,7 @@ struct Backend {
   std::int64_t dispatcher_num_sms = 20;
   bool fake_balanced_gate = false;
   double fake_gate_noise = 0;
+  TeFp8 te_fp8;
 
   template <class V>
   void fields(V& v) {
@@ -171,12 +186,18 @@ struct Backend {
     v("fake_balanced_gate", fake_balanced_gate, "route by the published balanced gate (unless benchmark.balance says)");
     v("fake_gate_noise", fake_gate_noise, "noise of that gate, 0 to 1: 0.1 loads about 1.2x, 0.5 about 2x",
       Range{0, 1});
+    v.section("te_fp8", te_fp8, "8-bit products");
     v.ignore("_target_", "names a Python class");
+    v.ignore("enable_deepep", "older choice between NeMo's kernels");
     v.ignore("enable_hf_state_dict_adapter", "checkpoints carry Hugging Face names always");
     v.ignore("enable_fsdp_optimizations", "gradients are reduced once per optimizer step");
+    v.ignore("enable_fsdp_optimization", "gradients are reduced once per optimizer step");
+    v.ignore("gate_precision", "routers compute in fp32 always");
     v.ignore("dispatcher_share_token_dispatcher", "steers DeepEP's buffers");
     v.ignore("dispatcher_async_dispatch", "steers DeepEP's streams");
     v.ignore("compile_attn", "steers torch's compiler");
+    v.ignore("compile_mla", "steers torch's compiler");
+    v.ignore("cuda_graph", "steers CUDA graphs of Python modules");
   }
 };
 
@@ -199,6 +220,24 @@ struct Model {
     v.section("config", config, "which model");
     v.section("backend", backend, "NeMo's choice of kernels, and the gate");
     v.ignore("trust_remote_code", "no Python is run");
+    v.ignore("is_meta_device", "weights are made where they stay");
+  }
+};
+
+// NeMo's 8-bit products of torchao.
+struct Fp8 {
+  bool enabled = false;
+  std::optional<std::string> recipe_name;
+
+  template <class V>
+  void fields(V& v) {
+    v("enabled", enabled, "8-bit products of NeMo's; sluice's have runtime.dtype, and it says so");
+    v("recipe_name", recipe_name, "how they are scaled");
+    v.ignore("enable_fsdp_float8_all_gather", "steers torchao");
+    v.ignore("precompute_float8_dynamic_scale_for_fsdp", "steers torchao");
+    v.ignore("force_recompute_fp8_weight_in_bwd", "steers torchao");
+    v.ignore("filter_fqns", "steers torchao");
+    v.ignore("emulate", "steers torchao");
   }
 };
 
@@ -276,6 +315,8 @@ struct Published {
   std::optional<double> step_time_s;
   std::optional<double> tokens_per_s_per_gpu;
   std::optional<double> tflops_per_s_per_gpu;
+  std::optional<double> printed_tflops;
+  std::optional<std::string> printed_because;
   std::optional<std::int64_t> gpus;
   std::optional<std::string> machine;
 
@@ -284,6 +325,8 @@ struct Published {
     v("step_time_s", step_time_s, "[sluice] seconds per optimizer step", positive);
     v("tokens_per_s_per_gpu", tokens_per_s_per_gpu, "[sluice] tokens per second per GPU", positive);
     v("tflops_per_s_per_gpu", tflops_per_s_per_gpu, "[sluice] model TFLOP per second per GPU", positive);
+    v("printed_tflops", printed_tflops, "[sluice] what was printed for it, where that was counted otherwise", positive);
+    v("printed_because", printed_because, "[sluice] and how it was counted");
     v("gpus", gpus, "[sluice] GPUs it ran on", count);
     v("machine", machine, "[sluice] what they were");
   }
@@ -315,8 +358,6 @@ struct Benchmark {
     v.ignore("num_nodes", "NeMo does not read it either");
     v.ignore("nsys_start", "steers NVIDIA's profiler");
     v.ignore("nsys_end", "steers NVIDIA's profiler");
-  std::optional<double> printed_tflops;
-  std::optional<std::string> printed_because;
     v.ignore("nsys_ranks", "steers NVIDIA's profiler");
   }
 };
@@ -325,8 +366,6 @@ struct Checkpoint {
   bool enabled = false;
   std::string checkpoint_dir = "checkpoints";
   std::optional<std::int64_t> max_recent_checkpoints;
-    v("printed_tflops", printed_tflops, "[sluice] what was printed for it, where that was counted otherwise", positive);
-    v("printed_because", printed_because, "[sluice] and how it was counted");
 
   template <class V>
   void fields(V& v) {
@@ -415,6 +454,7 @@ struct Config {
   DistEnv dist_env;
   Distributed distributed;
   Model model;
+  Fp8 fp8;
   Optimizer optimizer;
   LrScheduler lr_scheduler;
   LossFn loss_fn;
@@ -447,6 +487,7 @@ struct Config {
     v.section("dist_env", dist_env, "communication between ranks");
     v.section("distributed", distributed, "parallel degrees");
     v.section("model", model, "the model");
+    v.section("fp8", fp8, "8-bit products");
     v.section("optimizer", optimizer, "the optimizer");
     v.section("lr_scheduler", lr_scheduler, "the learning rate over the run");
     v.section("loss_fn", loss_fn, "the loss");
@@ -468,6 +509,17 @@ struct Config {
     v.ignore("nvtx", "annotates Python modules");
     v.ignore("compile", "steers torch's compiler");
     v.ignore("slurm", "launching is left to mpirun or srun");
+    v.refuse("peft", "sluice trains every weight, not adapters");
+    v.refuse("qat", "sluice does not train for quantised weights");
+    v.refuse("quantization", "sluice trains weights of runtime.dtype");
+    // Until 2026 NeMo's files had a section for each Python object.
+    v.renamed("autopipeline", "distributed.pipeline");
+    v.renamed("parallelizer", "distributed.moe");
+    v.renamed("parallelizer.activation_checkpointing", "distributed.activation_checkpointing");
+    v.renamed("distributed._target_", "distributed.strategy");
+    v.renamed("profiling", "benchmark");
+    v.renamed("peak_tflops", "benchmark.peak_tflops");
+    v.renamed("step_scheduler.warmup_steps", "benchmark.warmup_steps");
   }
 };
 

@@ -82,6 +82,11 @@ std::string to_yaml(const Config& config, Show show) {
   for (const IgnoredKey& ignored : config.ignored) {
     text += fmt::format("#   {} ({}): {}\n", ignored.key, ignored.where, ignored.reason);
   }
+  const std::vector<Unavailable> missing = unavailable(config);
+  if (!missing.empty()) text += "# asked for, not available here:\n";
+  for (const Unavailable& each : missing) {
+    text += fmt::format("#   {} {} ({}): {}\n", each.key, each.value, each.where, each.instead);
+  }
   return text;
 }
 
@@ -108,13 +113,19 @@ std::vector<KeyInfo> keys(std::string_view section) {
   const Schema schema = bind(presets);
   std::vector<KeyInfo> result;
   for (const Field& field : schema.fields) {
-    if (under(field.key, section)) result.push_back({field.key, field.type, field.write(), field.doc, false});
+    if (under(field.key, section)) result.push_back({field.key, field.type, field.write(), field.doc});
   }
   if (under(schema.open_section.key, section)) {
-    result.push_back({schema.open_section.key + ".*", "any", "unset", schema.open_section.doc, false});
+    result.push_back({schema.open_section.key + ".*", "any", "unset", schema.open_section.doc});
   }
   for (const Described& ignored : schema.ignored) {
-    if (under(ignored.key, section)) result.push_back({ignored.key, "", "", ignored.doc, true});
+    if (under(ignored.key, section)) result.push_back({ignored.key, "", "", ignored.doc, KeyInfo::Kind::ignored});
+  }
+  for (const Described& refused : schema.refused) {
+    if (under(refused.key, section)) result.push_back({refused.key, "", "", refused.doc, KeyInfo::Kind::refused});
+  }
+  for (const Renamed& renamed : schema.renamed) {
+    if (under(renamed.old, section)) result.push_back({renamed.old, "", "", renamed.now, KeyInfo::Kind::renamed});
   }
   if (result.empty()) throw unknown_key(schema, section);
   return result;
@@ -123,14 +134,27 @@ std::vector<KeyInfo> keys(std::string_view section) {
 std::string describe_keys(std::string_view section) {
   std::string values;
   std::string ignored;
+  std::string refused;
+  std::string renamed;
   for (const KeyInfo& info : keys(section)) {
-    if (info.ignored) {
-      ignored += fmt::format("  {}: {}\n", info.key, info.doc);
-    } else {
-      values += fmt::format("{}: {}\n    {}\n    {}\n", info.key, info.preset, info.doc, info.type);
+    switch (info.kind) {
+      case KeyInfo::Kind::value:
+        values += fmt::format("{}: {}\n    {}\n    {}\n", info.key, info.preset, info.doc, info.type);
+        break;
+      case KeyInfo::Kind::ignored:
+        ignored += fmt::format("  {}: {}\n", info.key, info.doc);
+        break;
+      case KeyInfo::Kind::refused:
+        refused += fmt::format("  {}: {}\n", info.key, info.doc);
+        break;
+      case KeyInfo::Kind::renamed:
+        renamed += fmt::format("  {}: now {}\n", info.key, info.doc);
+        break;
     }
   }
   if (!ignored.empty()) values += "read, without effect:\n" + ignored;
+  if (!refused.empty()) values += "refused:\n" + refused;
+  if (!renamed.empty()) values += "older names:\n" + renamed;
   return values;
 }
 

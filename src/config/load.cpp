@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <utility>
 
 #include "base/error.h"
@@ -30,19 +31,45 @@ class Loader {
     }
   }
 
-  void value(const std::string& key, const Node& node) {
+  void value(const std::string& given, const Node& node) {
+    // The keys of an older section are looked up one by one.
+    if (schema_.is_old_section(given)) return section(given, node);
+    const std::string key = schema_.name_now(given);
     if (const Field* field = schema_.find(key)) {
       assign(*field, node);
     } else if (schema_.find_section(key) != nullptr) {
       section(key, node);
     } else if (const Described* ignored = schema_.find_ignored(key)) {
       config_.ignored.push_back({key, written(key, node).text, ignored->doc});
+    } else if (const Described* refused = schema_.find_refused(key)) {
+      if (node.kind == Node::Kind::null) return;
+      throw user_error("{}: {}", key, refused->doc).at(at(node)).advise("leave the section out, or set it to null");
     } else if (is_open(key)) {
       hub_field(key, node);
     } else if (const std::string inside = ignored_around(key); !inside.empty()) {
       config_.ignored.push_back({key, written(key, node).text, schema_.find_ignored(inside)->doc});
     } else {
-      throw unknown_key(schema_, key).at(at(node));
+      throw unknown_key(schema_, key, given).at(at(node));
+    }
+  }
+
+  // What a whole file says without words, as NeMo reads it.
+  void conclude() {
+    const auto follows = [&](const std::string& key, const std::string& text, const char* why) {
+      Node node;
+      node.kind = Node::Kind::scalar;
+      node.text = text;
+      schema_.find(key)->assign(node);
+      config_.origins[key] = Origin::rule(why);
+    };
+    const bool timed =
+        std::ranges::any_of(config_.origins, [](const auto& origin) { return origin.first.starts_with("benchmark."); });
+    // NeMo's older files are named on the command line of the benchmark's own program.
+    const bool nemo = !config_.is_set("recipe") || recipe_is_nemo_;
+    if (!config_.is_set("recipe") && timed) follows("recipe", "benchmark", "the file has a benchmark section");
+    // A benchmark's weights are bf16 there, and torch keeps moments like weights.
+    if (nemo && timed && optimizer_is_torch_ && !config_.is_set("optimizer.state_dtype")) {
+      follows("optimizer.state_dtype", "bf16", "torch.optim of bf16 weights");
     }
   }
 
@@ -62,10 +89,19 @@ class Loader {
   }
 
   void assign(const Field& field, const Node& node) {
+    if (const auto [first, fresh] = assigned_.emplace(field.key, at(node)); !fresh) {
+      throw user_error("{} is given twice", field.key).at(at(node)).advise("the other is at " + first->second);
+    }
     // NeMo also writes a choice as a section that holds nothing but its target.
     const bool wrapped = node.kind == Node::Kind::map && node.items.size() == 1 && node.items[0].key == "_target_";
-    naming(field.key, node, [&] { field.assign(expanded(wrapped ? node.items[0] : node)); });
+    Node read;
+    naming(field.key, node, [&] {
+      read = expanded(wrapped ? node.items[0] : node);
+      field.assign(read);
+    });
     config_.origins[field.key] = written(field.key, node);
+    if (field.key == "recipe") recipe_is_nemo_ = read.text.ends_with("BenchmarkingRecipeForNextTokenPrediction");
+    if (field.key == "optimizer._target_") optimizer_is_torch_ = read.text.starts_with("torch.optim.");
   }
 
   void section(const std::string& key, const Node& node) {
@@ -128,6 +164,9 @@ class Loader {
   Schema schema_;
   std::string name_;
   Origin origin_;
+  std::map<std::string, std::string, std::less<>> assigned_;  // where each key was given
+  bool recipe_is_nemo_ = false;
+  bool optimizer_is_torch_ = false;
 };
 
 // Text of the command line: a flow list, flow map or quoted text where it begins as one, otherwise a plain scalar.
@@ -167,7 +206,9 @@ Config parse(std::string_view yaml, std::string_view name) {
         .at(place(name, root.line));
   }
   Config config;
-  Loader(config, name).entries("", root);
+  Loader loader(config, name);
+  loader.entries("", root);
+  loader.conclude();
   return config;
 }
 

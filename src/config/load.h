@@ -25,6 +25,15 @@ void apply_overrides(Config& config, std::span<const std::string> arguments);
 // The rules between values that need neither a model nor the number of ranks.
 void validate(const Config& config);
 
+// What a configuration asks for that sluice does not have, and what happens in its place: a run goes on, and says so.
+struct Unavailable {
+  std::string key;
+  std::string value;
+  std::string where;
+  std::string instead;
+};
+std::vector<Unavailable> unavailable(const Config& config);
+
 // The values that differ, as they would be written.
 struct Change {
   std::string key;
@@ -40,11 +49,12 @@ std::string to_yaml(const Config& config, Show show = Show::all);
 
 // Keys of a section (all when empty) with what they take.
 struct KeyInfo {
+  enum class Kind { value, ignored, refused, renamed };
   std::string key;
-  std::string type;    // empty for an ignored key
-  std::string preset;  // empty for an ignored key
-  std::string doc;     // for an ignored key: why it has no effect
-  bool ignored = false;
+  std::string type;    // of a value; empty otherwise
+  std::string preset;  // likewise
+  std::string doc;     // of an ignored or refused key: the reason; of an older name: the key it is now
+  Kind kind = Kind::value;
 };
 std::vector<KeyInfo> keys(std::string_view section = {});
 // The listing a person reads.

@@ -52,6 +52,14 @@ class Binder {
     schema_.ignored.push_back({join(section_, name), std::string(reason)});
   }
 
+  void refuse(std::string_view name, std::string_view reason) {
+    schema_.refused.push_back({join(section_, name), std::string(reason)});
+  }
+
+  void renamed(std::string_view old, std::string_view now) {
+    schema_.renamed.push_back({std::string(old), std::string(now)});
+  }
+
   void open(HubFields& fields, std::string_view doc) {
     schema_.open = &fields;
     schema_.open_section = {section_, std::string(doc)};
@@ -80,6 +88,7 @@ std::string suggestion(const Schema& schema, std::string_view key) {
   for (const Field& field : schema.fields) all.push_back(field.key);
   for (const Described& section : schema.sections) all.push_back(section.key);
   for (const Described& ignored : schema.ignored) all.push_back(ignored.key);
+  for (const Renamed& renamed : schema.renamed) all.push_back(renamed.old);
 
   const std::string_view section = parent(key);
   std::vector<std::string> names;
@@ -103,6 +112,24 @@ const Described* Schema::find_section(std::string_view key) const {
 const Described* Schema::find_ignored(std::string_view key) const {
   return find_key(ignored, key);
 }
+const Described* Schema::find_refused(std::string_view key) const {
+  return find_key(refused, key);
+}
+
+bool Schema::is_old_section(std::string_view key) const {
+  return std::ranges::any_of(renamed, [&](const Renamed& r) { return r.old == key && find_section(r.now) != nullptr; });
+}
+
+std::string Schema::name_now(std::string_view key) const {
+  const auto named = [&](std::string_view old) { return std::ranges::find(renamed, old, &Renamed::old); };
+  if (const auto found = named(key); found != renamed.end()) return found->now;
+  for (std::string_view outer = parent(key); !outer.empty(); outer = parent(outer)) {
+    if (const auto found = named(outer); found != renamed.end()) {
+      return found->now + std::string(key.substr(outer.size()));
+    }
+  }
+  return std::string(key);
+}
 
 Schema bind(Config& config) {
   Schema schema;
@@ -111,12 +138,12 @@ Schema bind(Config& config) {
   return schema;
 }
 
-Error unknown_key(const Schema& schema, std::string_view key) {
+Error unknown_key(const Schema& schema, std::string_view key, std::string_view written) {
   const std::string meant = suggestion(schema, key);
   const std::string_view section = enclosing_section(schema, meant.empty() ? key : std::string_view(meant));
   const std::string listing = section.empty() ? "all keys: sluice config --keys"
                                               : fmt::format("keys of this section: sluice config --keys {}", section);
-  Error error = user_error("{} is not a key", key);
+  Error error = user_error("{} is not a key", written.empty() ? key : written);
   return std::move(error).advise(meant.empty() ? listing : fmt::format("did you mean {}?   ({})", meant, listing));
 }
 

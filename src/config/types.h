@@ -23,7 +23,8 @@ inline constexpr Range positive{.low = 0, .above = true};
 inline constexpr Range non_negative{.low = 0};
 
 // A choice and the words it goes by: the first word of a value is the one sluice writes, the others are NeMo's or
-// customary. A dotted path matches by its tail ("torch.optim.AdamW" is "AdamW"). Case does not matter.
+// customary. A class also matches as the tail of a dotted path ("torch.optim.AdamW" is "AdamW"); a word that begins
+// in lower case does not, for "Classifier.from_config" is not every "from_config". Case does not matter.
 template <class Enum>
 struct Spelling {
   std::string_view word;
@@ -40,7 +41,7 @@ constexpr auto spellings(Recipe) {
 
 enum class Strategy { fsdp2 };
 constexpr auto spellings(Strategy) {
-  return std::to_array<Spelling<Strategy>>({{"fsdp2", Strategy::fsdp2}});
+  return std::to_array<Spelling<Strategy>>({{"fsdp2", Strategy::fsdp2}, {"FSDP2Manager", Strategy::fsdp2}});
 }
 
 enum class Schedule { one_f_one_b, interleaved, zb_h1 };
@@ -66,12 +67,19 @@ constexpr auto spellings(ActivationCheckpointing) {
 
 enum class ModelSource { from_config };
 constexpr auto spellings(ModelSource) {
-  return std::to_array<Spelling<ModelSource>>({{"from_config", ModelSource::from_config}});
+  // NeMo's models of one family stand for the same: model.config says which.
+  return std::to_array<Spelling<ModelSource>>({{"from_config", ModelSource::from_config},
+                                               {"NeMoAutoModelForCausalLM.from_config", ModelSource::from_config},
+                                               {"DeepseekV3ForCausalLM.from_config", ModelSource::from_config},
+                                               {"Qwen3MoeForCausalLM.from_config", ModelSource::from_config},
+                                               {"GptOssForCausalLM.from_config", ModelSource::from_config}});
 }
 
 enum class ConfigSource { from_pretrained };
 constexpr auto spellings(ConfigSource) {
-  return std::to_array<Spelling<ConfigSource>>({{"from_pretrained", ConfigSource::from_pretrained}});
+  return std::to_array<Spelling<ConfigSource>>({{"from_pretrained", ConfigSource::from_pretrained},
+                                                {"AutoConfig.from_pretrained", ConfigSource::from_pretrained},
+                                                {"NeMoAutoConfig.from_pretrained", ConfigSource::from_pretrained}});
 }
 
 enum class OptimizerKind { adamw, adam };
@@ -98,6 +106,7 @@ constexpr auto spellings(DecayStyle) {
 enum class Loss { cross_entropy };
 constexpr auto spellings(Loss) {
   return std::to_array<Spelling<Loss>>({{"cross_entropy", Loss::cross_entropy},
+                                        {"torch.nn.functional.cross_entropy", Loss::cross_entropy},
                                         {"MaskedCrossEntropy", Loss::cross_entropy},
                                         {"FusedLinearCrossEntropy", Loss::cross_entropy},
                                         {"ChunkedCrossEntropy", Loss::cross_entropy},
@@ -109,6 +118,7 @@ constexpr auto spellings(DatasetKind) {
   return std::to_array<Spelling<DatasetKind>>({{"none", DatasetKind::none},
                                                {"mock", DatasetKind::mock},
                                                {"MockIterableDataset", DatasetKind::mock},
+                                               {"MockBenchmarkDataset", DatasetKind::mock},
                                                {"bytes", DatasetKind::bytes}});
 }
 
@@ -116,6 +126,17 @@ enum class Split { all, train, validation };
 constexpr auto spellings(Split) {
   return std::to_array<Spelling<Split>>(
       {{"all", Split::all}, {"train", Split::train}, {"validation", Split::validation}});
+}
+
+// How NeMo would scale 8-bit products.
+enum class Fp8Recipe { current, block, mxfp8 };
+constexpr auto spellings(Fp8Recipe) {
+  return std::to_array<Spelling<Fp8Recipe>>({{"current", Fp8Recipe::current},
+                                             {"Float8CurrentScaling", Fp8Recipe::current},
+                                             {"block", Fp8Recipe::block},
+                                             {"Float8BlockScaling", Fp8Recipe::block},
+                                             {"mxfp8", Fp8Recipe::mxfp8},
+                                             {"MXFP8BlockScaling", Fp8Recipe::mxfp8}});
 }
 
 enum class Balance { published, spread, skewed, router };

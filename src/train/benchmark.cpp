@@ -152,6 +152,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.layers = spec.model.num_layers;
   row.features = describe_features(spec.stage());
   row.local_shard = spec.local_shard;
+  row.unavailable = config::unavailable(config);
 
   std::vector<uint64_t> planned(static_cast<size_t>(spec.mesh.world));
   options.planned = [&](const RankPlan& plan) { planned[static_cast<size_t>(plan.rank)] = plan.ledger.peak(); };

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "config/load.h"
 #include "train/forecast.h"
 #include "train/layout.h"
 #include "train/op_profile.h"
@@ -45,6 +46,7 @@ struct BenchmarkRow {
   int64_t layers = 0;
   std::string features;     // see describe_features
   int64_t local_shard = 1;  // N: as one of N expert-parallel ranks computes, without the others
+  std::vector<config::Unavailable> unavailable;
   std::optional<PublishedRow> published;
   std::optional<OpProfile> ops;  // of rank 0, one step
 

@@ -56,6 +56,14 @@ Json published_json(const PublishedRow& published) {
   return json;
 }
 
+Json unavailable_json(const std::vector<config::Unavailable>& unavailable) {
+  Json list = Json::array();
+  for (const config::Unavailable& each : unavailable) {
+    list.push_back({{"key", each.key}, {"value", each.value}, {"instead", each.instead}});
+  }
+  return list;
+}
+
 Json ops_json(const OpProfile& profile) {
   Json ops = Json::array();
   for (const OpTotals& op : profile.ops) {
@@ -100,6 +108,7 @@ Json row_json(const BenchmarkRow& row) {
   json["load_factor"] = row.load_factor;
   json["optimizer_state_dtype"] = row.optimizer_state_dtype;
   json["recompute"] = row.recompute;
+  json["not_available"] = unavailable_json(row.unavailable);
   json["max_memory_bytes"] = row.max_memory_bytes;
   json["planned_memory_bytes"] = row.planned_memory_bytes;
   json["grown"] = row.grown;

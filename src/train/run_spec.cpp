@@ -62,22 +62,6 @@ DecayShape decay_shape(config::DecayStyle style) {
   return DecayShape::constant;
 }
 
-// Virtual stages per rank: stated, or from layers_per_stage rounded as the configuration says.
-int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp) {
-  if (pp == 1) return 1;
-  if (pipeline.virtual_stages) return static_cast<int>(*pipeline.virtual_stages);
-  if (!pipeline.layers_per_stage) return 1;
-  const int64_t stages = (layers + *pipeline.layers_per_stage - 1) / *pipeline.layers_per_stage;
-  if (stages % pp != 0 && !pipeline.round_virtual_stages_to_pp_multiple) {
-    throw user_error("{} layers in stages of {} are {} stages, not a multiple of pp_size {}", layers,
-                     *pipeline.layers_per_stage, stages, pp)
-        .advise("set distributed.pipeline.round_virtual_stages_to_pp_multiple: up or down, or virtual_stages");
-  }
-  const bool up = pipeline.round_virtual_stages_to_pp_multiple == config::Rounding::up;
-  const int64_t rounded = up ? (stages + pp - 1) / pp : stages / pp;
-  return static_cast<int>(rounded > 0 ? rounded : 1);
-}
-
 void check_batch(const RunSpec& spec, bool pipelined) {
   const int64_t local = spec.local_batch * spec.mesh.dp();
   if (spec.sampling.global_batch % local != 0) {
@@ -142,6 +126,21 @@ void add_mtp(const Config& config, RunSpec& spec) {
 }
 
 }  // namespace
+
+int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp) {
+  if (pp == 1) return 1;
+  if (pipeline.virtual_stages) return static_cast<int>(*pipeline.virtual_stages);
+  if (!pipeline.layers_per_stage) return 1;
+  const int64_t stages = (layers + *pipeline.layers_per_stage - 1) / *pipeline.layers_per_stage;
+  if (stages % pp != 0 && !pipeline.round_virtual_stages_to_pp_multiple) {
+    throw user_error("{} layers in stages of {} are {} stages, not a multiple of pp_size {}", layers,
+                     *pipeline.layers_per_stage, stages, pp)
+        .advise("set distributed.pipeline.round_virtual_stages_to_pp_multiple: up or down, or virtual_stages");
+  }
+  const bool up = pipeline.round_virtual_stages_to_pp_multiple == config::Rounding::up;
+  const int64_t rounded = up ? (stages + pp - 1) / pp : stages / pp;
+  return static_cast<int>(rounded > 0 ? rounded : 1);
+}
 
 std::vector<HfOverride> model_overrides(const Config& config) {
   std::vector<HfOverride> overrides;

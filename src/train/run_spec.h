@@ -52,6 +52,8 @@ struct RunSpec {
 std::vector<HfOverride> model_overrides(const Config& config);
 // The model a configuration names, with its overrides.
 ModelConfig model_of(const Config& config);
+// Virtual stages per rank: stated, or from layers_per_stage rounded as the configuration says.
+int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp);
 // What is resolved: a run on this machine, whose kernels are for f32 and f64, or a plan for any machine.
 enum class Purpose : uint8_t { run, plan };
 // Throws user errors for what cannot run on `ranks` ranks.

@@ -72,6 +72,19 @@ void fit_chunks(Rule& rule, int64_t layers) {
   }
 }
 
+// A row that states layers_per_stage keeps as many stages on a rank as it has with all its layers.
+void keep_stages(Rule& rule, const Config& row) {
+  const config::Pipeline& pipeline = row.distributed.pipeline;
+  const std::string layers_per_stage = "distributed.pipeline.layers_per_stage";
+  if (rule.config().distributed.pp_size == 1 || pipeline.virtual_stages || !pipeline.layers_per_stage ||
+      rule.by_hand(layers_per_stage)) {
+    return;
+  }
+  const int chunks = chunks_per_rank(pipeline, model_of(row).num_layers, row.distributed.pp_size);
+  rule.set(layers_per_stage, std::to_string(*pipeline.layers_per_stage), "null");
+  rule.set("distributed.pipeline.virtual_stages", "null", std::to_string(chunks));
+}
+
 // Writes the scaled model and sequence down as overrides of the configuration.
 void scale_sizes(Rule& rule, Scale scale, int64_t row_ep) {
   const Config& config = rule.config();
@@ -124,6 +137,7 @@ ScaledConfig scale_config(const Config& row, std::optional<Scale> scale, int ran
   fit_stages(of_ranks, ranks);
   if (scale) {
     Rule of_scale(result, fmt::format("scale {}", name_of(*scale)));
+    keep_stages(of_scale, row);
     scale_sizes(of_scale, *scale, row_ep);
     scale_batch(of_scale, ranks, micro_batch);
     scale_steps(of_scale);

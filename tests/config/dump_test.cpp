@@ -86,7 +86,7 @@ TEST(Keys, OfASection) {
 TEST(Keys, EachIsExplained) {
   for (const KeyInfo& info : keys()) {
     EXPECT_FALSE(info.doc.empty()) << info.key;
-    EXPECT_EQ(info.ignored, info.type.empty()) << info.key;
+    EXPECT_EQ(info.kind != KeyInfo::Kind::value, info.type.empty()) << info.key;
     EXPECT_LE(info.doc.size(), 100U) << info.key;
   }
 }
@@ -98,7 +98,20 @@ TEST(Keys, AreFrozen) {
   frozen << file.rdbuf();
   std::string now;
   for (const KeyInfo& info : keys()) {
-    now += info.ignored ? info.key + " | ignored\n" : info.key + " | " + info.type + " | " + info.preset + "\n";
+    switch (info.kind) {
+      case KeyInfo::Kind::value:
+        now += info.key + " | " + info.type + " | " + info.preset + "\n";
+        break;
+      case KeyInfo::Kind::ignored:
+        now += info.key + " | ignored\n";
+        break;
+      case KeyInfo::Kind::refused:
+        now += info.key + " | refused\n";
+        break;
+      case KeyInfo::Kind::renamed:
+        now += info.key + " | now " + info.doc + "\n";
+        break;
+    }
   }
   EXPECT_EQ(now, frozen.str()) << "update tests/config/keys.txt if the change is meant";
 }

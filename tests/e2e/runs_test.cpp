@@ -100,6 +100,52 @@ TEST(Bench, AnOwnFileRunsAsWritten) {
   EXPECT_TRUE(row.at("published").is_null());
 }
 
+// As NeMo's files were when the rows were measured, with products it has and sluice does not.
+TEST(Bench, NemosFilesRunAndSayWhatIsNotThere) {
+  const Folder folder;
+  const std::string file = folder.file("qwen3_moe_30b_te_fp8.yaml", R"(
+benchmark: {warmup_steps: 10, peak_tflops: 989, nsys_start: -1}
+step_scheduler: {global_batch_size: 128, local_batch_size: 4, max_steps: 30}
+distributed:
+  _target_: nemo_automodel.components.distributed.fsdp2.FSDP2Manager
+  ep_size: 8
+autopipeline: {_target_: nemo_automodel.components.distributed.pipelining.AutoPipeline, pp_microbatch_size: 2}
+parallelizer:
+  _target_: nemo_automodel.components.moe.parallelizer.parallelize_model
+  activation_checkpointing: true
+model:
+  _target_: nemo_automodel.components.models.qwen3_moe.model.Qwen3MoeForCausalLM.from_config
+  config:
+    _target_: transformers.AutoConfig.from_pretrained
+    pretrained_model_name_or_path: Qwen/Qwen3-30B-A3B
+  backend:
+    enable_deepep: true
+    fake_balanced_gate: true
+    te_fp8:
+      recipe: block
+dataset:
+  _target_: nemo_automodel.components.datasets.llm.mock_iterable_dataset.MockIterableDataset
+optimizer: {_target_: torch.optim.Adam, lr: 0.0001}
+)");
+  const std::vector<std::string> bench{"bench", file, "--scale", "tiny", "--json", folder.path("r.json")};
+  const Outcome outcome = sluice(bench);
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const std::string instead = "8-bit products are not available, all have runtime.dtype";
+  EXPECT_NE(outcome.err.find(file + ":20: model.backend.te_fp8.recipe block: " + instead), std::string::npos)
+      << outcome.err;
+  EXPECT_NE(outcome.out.find("Qwen3-30B-A3B asks for model.backend.te_fp8.recipe block: "), std::string::npos)
+      << outcome.out;
+  EXPECT_NE(outcome.out.find("optimizer state bf16, no master"), std::string::npos);
+  EXPECT_EQ(read_json(folder.path("r.json")).at("rows").at(0).at("recompute"), "full");
+  EXPECT_EQ(read_json(folder.path("r.json")).at("rows").at(0).at("not_available").at(0).at("value"), "block");
+  std::vector<std::string> without = bench;
+  without.insert(without.end(), {"--model.backend.te_fp8.recipe", "null"});
+  const Outcome silent = sluice(without);
+  EXPECT_EQ(silent.code, 0);
+  EXPECT_EQ(silent.err.find("8-bit"), std::string::npos);
+  EXPECT_EQ(silent.out.find("asks for"), std::string::npos);
+}
+
 TEST(Bench, WhatDoesNotFitIsRefusedBeforeItStarts) {
   const Outcome outcome =
       sluice({"bench", SLUICE_SOURCE_DIR "/examples/benchmark/configs/qwen3_moe_30b_8.yaml", "--scale", "full",

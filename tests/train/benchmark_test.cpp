@@ -109,6 +109,7 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
   row.step_seconds = {1.0, 4.0, 2.0};
   row.losses = {3, 2};
   row.published = PublishedRow{.figures = {.tflops_per_s_per_gpu = 299, .printed_tflops = 279}};
+  row.unavailable = {{"fp8.enabled", "true", "my.yaml:1", "8-bit products are not available"}};
   const auto json = nlohmann::json::parse(benchmark_json(slow_machine(), "abc", {row}));
   EXPECT_EQ(json.at("commit"), "abc");
   EXPECT_EQ(json.at("machine").at("peak_gflops"), 1.0);
@@ -142,6 +143,7 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
                           "load_factor",
                           "optimizer_state_dtype",
                           "recompute",
+                          "not_available",
                           "max_memory_bytes",
                           "published"}) {
     EXPECT_TRUE(first.contains(key)) << key;
@@ -152,9 +154,9 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
   EXPECT_EQ(first.at("step_time_s").at("all").size(), 3U);
   EXPECT_EQ(first.at("loss"), (std::vector<double>{3, 2}));
   EXPECT_TRUE(first.at("vp").is_null());
-}
   EXPECT_EQ(first.at("published").at("tflops_per_s_per_gpu"), 299);
   EXPECT_EQ(first.at("published").at("printed_tflops"), 279);
+  EXPECT_EQ(first.at("not_available").at(0).at("key"), "fp8.enabled");
 }
 
 // The table's figures are its tokens times the FLOPs of the model as it is; where the table counted otherwise, the file
@@ -182,6 +184,7 @@ TEST(Benchmark, PublishedFiguresAreThoseOfTheModel) {
     ++corrected;
   }
   EXPECT_EQ(corrected, 2);
+}
 
 TEST(Forecast, RefusesWhatDoesNotFit) {
   const RunForecast forecast{.total_bytes = uint64_t{3} << 30};

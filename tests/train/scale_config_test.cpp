@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <map>
 
 #include "model/family.h"
 #include "train/layout.h"
@@ -91,9 +92,33 @@ TEST(ScaleConfig, DegreesAreTheLargestDivisors) {
   EXPECT_EQ(degrees(48), (std::vector<int64_t>{4, 4, 12, 4}));
 }
 
+// As NeMo's files say it: 48 layers in stages of 3 are 16, 4 on each of 4 ranks.
+Config row_of_layers_per_stage() {
+  Config config = pipelined_row();
+  for (const auto& [key, value] : std::map<std::string, const char*>{
+           {"virtual_stages", "null"}, {"layers_per_stage", "3"}, {"round_virtual_stages_to_pp_multiple", "down"}}) {
+    config::set(config, "distributed.pipeline." + key, value, {config::Origin::Kind::file, "row.yaml:1"});
+  }
+  return config;
+}
+
+TEST(ScaleConfig, StagesOnARankStayWhereLayersPerStageGivesThem) {
+  for (const int ranks : {1, 2, 4, 8}) {
+    const Layout stated = layout(scale_config(pipelined_row(), Scale::tiny, ranks), ranks);
+    const Layout derived = layout(scale_config(row_of_layers_per_stage(), Scale::tiny, ranks), ranks);
+    EXPECT_EQ(derived.pp, stated.pp) << ranks;
+    EXPECT_EQ(derived.vp, stated.vp) << ranks;
+  }
+  const auto changes = scale_config(row_of_layers_per_stage(), Scale::tiny, 4).changes;
+  EXPECT_TRUE(std::ranges::any_of(changes, [](const config::Change& c) {
+    return c.key == "distributed.pipeline.virtual_stages" && c.before == "null" && c.after == "4";
+  }));
+  EXPECT_EQ(scale_config(row_of_layers_per_stage(), std::nullopt, 4).config.distributed.pipeline.layers_per_stage, 3);
+}
+
 TEST(ScaleConfig, EveryNumberOfRanksRuns) {
   int cases = 0;
-  for (const Config& config : {row(), pipelined_row()}) {
+  for (const Config& config : {row(), pipelined_row(), row_of_layers_per_stage()}) {
     for (const auto scale : {Scale::laptop, Scale::tiny}) {
       for (int ranks = 1; ranks <= 32; ++ranks) {
         const ScaledConfig scaled = scale_config(config, scale, ranks);
@@ -105,7 +130,7 @@ TEST(ScaleConfig, EveryNumberOfRanksRuns) {
       }
     }
   }
-  EXPECT_EQ(cases, 128);
+  EXPECT_EQ(cases, 192);
 }
 
 TEST(ScaleConfig, AShardOfARowScalesAsTheRowDoes) {

@@ -45,6 +45,24 @@ const std::map<std::string, std::string>& family_fields() {
     rope_theta: 100.0
     rope_scaling: {type: yarn, factor: 4, original_max_position_embeddings: 64, mscale: 1.0, mscale_all_dim: 1.0}
 )"},
+                                                            {"kimi_k2", R"(
+    num_attention_heads: 2
+    num_key_value_heads: 2
+    q_lora_rank: 8
+    kv_lora_rank: 12
+    qk_nope_head_dim: 8
+    qk_rope_head_dim: 4
+    v_head_dim: 6
+    intermediate_size: 40
+    moe_intermediate_size: 16
+    n_routed_experts: 8
+    n_shared_experts: 1
+    first_k_dense_replace: 1
+    routed_scaling_factor: 2.827
+    rope_theta: 500.0
+    rope_scaling: {type: yarn, factor: 4, original_max_position_embeddings: 64, mscale: 1.0, mscale_all_dim: 1.0,
+                   beta_fast: 1.0, beta_slow: 1.0}
+)"},
                                                             {"gpt_oss", R"(
     num_attention_heads: 4
     num_key_value_heads: 2

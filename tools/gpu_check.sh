@@ -28,7 +28,7 @@ stages() {
   stage compare 150 gpu,torch
   stage memcheck 60 gpu,compute-sanitizer
   stage racecheck 60 gpu,compute-sanitizer
-  stage proxies 200 gpu
+  stage proxies 240 gpu
 }
 
 # --- what is here -----------------------------------------------------------------------------------------------
@@ -157,24 +157,29 @@ compare() {
   [[ $dry == yes || (-s $work/bench_compare_8_a.json && -s $work/peer_8.json) ]]
 }
 
-# ours_steps NAME FILE ARGUMENT...: three steps of a configuration after one.
+# [steps=N] ours_steps NAME FILE ARGUMENT...: three steps of a configuration, or N, after one.
 ours_steps() {
   local name=$1 file=examples/benchmark/configs/$2
-  local -a settings=(bench "$file" --device cuda --scale full --steps 3 --benchmark.warmup_steps 1 "${@:3}")
+  local -a settings=(bench "$file" --device cuda --scale full --steps "${steps:-3}" --benchmark.warmup_steps 1 "${@:3}")
   printf 'sluice %s\n' "${settings[*]}" >"$work/command_$name"
   ours "$programs/sluice" "${settings[@]}" --json "$work/bench_$name.json"
 }
 
-# All the layers that fit.
+# What one rank of each row computes: all the layers that fit.
 proxies() {
-  local -a few=() fewer=()
+  local -a few=() fewer=() deepseek=()
   local mib
   mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n1)
   if ((${mib:-0} < 120000)); then
     few=(--model.config.num_hidden_layers 26)
     fewer=(--model.config.num_hidden_layers 8)
+    deepseek=(--model.config.num_hidden_layers 14)
   fi
   ours_steps local_shard qwen3_moe_30b_1gpu.yaml "${few[@]}"
+  ours_steps gpt_oss_120b gpt_oss_120b_1gpu.yaml
+  steps=2 ours_steps kimi_k2 kimi_k2_1gpu.yaml
+  steps=2 ours_steps deepseek_v3 deepseek_v3_1gpu.yaml "${deepseek[@]}"
+  steps=2 ours_steps gpt_oss_20b gpt_oss_20b_1gpu.yaml
   ours_steps all_experts qwen3_moe_30b_1gpu_all_experts.yaml "${fewer[@]}"
   ours_steps all_experts_no_optimizer qwen3_moe_30b_1gpu_all_experts.yaml "${fewer[@]}" --benchmark.optimizer false
   ours_steps local_shard_no_optimizer qwen3_moe_30b_1gpu.yaml "${few[@]}" --benchmark.optimizer false

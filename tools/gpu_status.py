@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENT = ROOT / "docs" / "gpu_status.md"
-PUBLISHED = ROOT / "examples" / "benchmark" / "configs" / "qwen3_moe_30b_8.yaml"
+CONFIGS = ROOT / "examples" / "benchmark" / "configs"
 NEVER = "never run"
 MET = 1.0
 
@@ -148,10 +148,16 @@ def sanitizer_lines(all_runs):
             yield f"| {tool} | {name} | {one['tests']} | {one['summary'] if one['clean'] else '**' + one['summary'] + '**'} |"
 
 
-def published():
-    text = PUBLISHED.read_text()
-    number = lambda key: float(re.search(rf"^\s*{key}: ([\d.]+)", text, re.M)[1])
-    return number("tokens_per_s_per_gpu"), number("tflops_per_s_per_gpu")
+def published_lines():
+    """The published figures of each row, in their order."""
+    texts = [path.read_text() for path in CONFIGS.glob("*.yaml")]
+    value = lambda text, key: re.search(rf"^\s*{key}: (\S+)", text, re.M)[1]
+    for text in sorted((text for text in texts if "  published:" in text), key=lambda text: value(text, "row")):
+        model = value(text, "pretrained_model_name_or_path").split("/")[1]
+        recompute = "full" if value(text, "activation_checkpointing") == "true" else "none"
+        yield (f"| published {value(text, 'row')}: {model} on {value(text, 'gpus')} x {value(text, 'machine')} | - | all "
+               f"| published | {recompute} | bf16 | {float(value(text, 'step_time_s')):.3f} "
+               f"| {float(value(text, 'tokens_per_s_per_gpu')):,.0f} | {value(text, 'tflops_per_s_per_gpu')} |")
 
 
 def step_line(title, run, layers, row):
@@ -166,10 +172,9 @@ def layers_of(command):
 
 
 def step_lines(all_runs):
-    tokens, tflops = published()
     yield "| steps | run | layers | balance | recompute | optimizer state | s/step | tok/s | model TFLOP/s |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    yield f"| published: Qwen3 30B on 8 x H100 | - | 48 | published | full | bf16 | | {tokens:,.0f} | {tflops:.0f} |"
+    yield from published_lines()
     name, run = newest(all_runs, lambda run: run["bench"] or run["peers"])
     for key, result in sorted(run["bench"].items()) if run else []:
         for row in result.get("rows", []):

@@ -31,7 +31,10 @@ std::vector<Case> mutated_cases() {
 std::vector<Case> cases() {
   std::vector<Case> all = mutated_cases();
   all.push_back({"skewed", {"--benchmark.balance=skewed", "--benchmark.skew=2"}});
-  all.push_back({"local_shard", {"--benchmark.balance=router", "--benchmark.local_shard=2"}});
+  const std::vector<std::string> shard = {"--benchmark.balance=router", "--benchmark.local_shard=2"};
+  all.push_back({"local_shard", shard});
+  all.push_back({"deepseek_v3_local_shard", shard, "deepseek_v3"});
+  all.push_back({"gpt_oss_local_shard", {shard[0], shard[1], "--model.config.num_local_experts=4"}, "gpt_oss"});
   return all;
 }
 

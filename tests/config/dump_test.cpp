@@ -17,7 +17,7 @@ std::string changes_of(const Config& before, const Config& after) {
 
 TEST(Dump, ReadsBackAsTheSameValues) {
   Config config = parse(valid_yaml, "my.yaml");
-  override_with(config, {"--logging.jsonl", "a: \"b\" #c \\ d", "--benchmark.row", "12", "--checkpoint.checkpoint_dir",
+  override_with(config, {"--logging.jsonl", R"(a: "b" #c \ d)", "--benchmark.row", "12", "--checkpoint.checkpoint_dir",
                          "true", "--benchmark.json_output_path", "-", "--benchmark.published.machine", "two\nlines",
                          "--model.config.note", "a 'quoted': one", "--optimizer.eps", "1.5e-30"});
   const Config again = parse(to_yaml(config), "dump.yaml");

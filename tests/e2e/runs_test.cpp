@@ -148,8 +148,8 @@ optimizer: {_target_: torch.optim.Adam, lr: 0.0001}
 
 TEST(Bench, WhatDoesNotFitIsRefusedBeforeItStarts) {
   const Outcome outcome =
-      sluice({"bench", SLUICE_SOURCE_DIR "/examples/benchmark/configs/qwen3_moe_30b_8.yaml", "--scale", "full",
-              "--dataset.seq_len", "65536", "--step_scheduler.global_batch_size", "4"});
+      sluice({"bench", std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/qwen3_moe_30b_8.yaml", "--scale",
+              "full", "--dataset.seq_len", "65536", "--step_scheduler.global_batch_size", "4"});
   EXPECT_EQ(outcome.code, 2);
   EXPECT_NE(outcome.err.find("error: this run needs "), std::string::npos) << outcome.err;
   EXPECT_EQ(outcome.err.find("step 1/"), std::string::npos);

@@ -25,11 +25,8 @@ struct Proxy {
   double without_optimizer_gib;
   int64_t h100_layers;  // as many as it holds
   bool recomputes_like_the_row = true;
+  friend std::ostream& operator<<(std::ostream& out, const Proxy& proxy) { return out << proxy.file; }
 };
-
-void PrintTo(const Proxy& proxy, std::ostream* out) {
-  *out << proxy.file;
-}
 
 Config load_example(const std::string& name, const std::vector<std::string>& overrides = {}) {
   Config config = config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/" + name + ".yaml");

@@ -208,8 +208,12 @@ void routing(GpuBench& b, const Model& m) {
   const Tensor load = b.random({m.E}, 1, DType::f32), grad_scale = b.random({1}, 1, DType::f64);
   b.time(m.name, ExpertLoad{.load = load, .experts = experts}, copy_floor(kMoved));
   b.time(m.name,
-         BalanceLossBackward{
-             .dlogits = dlogits, .probs = probs, .load = load, .grad_scale = grad_scale, .top_k = m.K, .coef = 1e-3},
+         BalanceLossBackward{.dlogits = dlogits,
+                             .probs = probs,
+                             .load = load.view({1, m.E}),
+                             .grad_scale = grad_scale,
+                             .top_k = m.K,
+                             .coef = 1e-3},
          copy_floor(kMoved));
   b.time(m.name, BalanceBias{.bias = bias, .load = load, .mean = 1, .rate = 1e-3}, {});
 }

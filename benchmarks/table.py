@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Prints the tables of docs/performance.md from benchmarks/results/*.json (as `sluice bench --json FILE --ops` writes
-them). `benchmarks/table.py --write` puts them into the document, between its two marker lines."""
+"""Prints the tables of docs/performance.md from benchmarks/results/*.json (as `sluice bench --json FILE --ops` and
+benchmarks/peers/compare_cpu.py write them). `benchmarks/table.py --write` puts them into the document, between its two
+marker lines."""
 import json
 import pathlib
 import sys
@@ -9,12 +10,30 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: made by benchmarks/table.py -->", "<!-- end of results -->"
 
 
-def row_lines(name, result):
+def title_lines(name, result):
     machine = result["machine"]
     yield (f"**{name}**: {machine['cpu']}, {machine['cores']} cores, {machine['isa']}, {machine['os'].split(',')[0]}, "
            f"{machine['compiler']}; peak {machine['peak_gflops']:.0f} GFLOP/s, {machine['bandwidth_gbs']:.1f} GB/s "
            f"(measured in the run); commit {result['commit']}")
     yield ""
+
+
+def peer_lines(name, result):
+    yield from title_lines(name, result)
+    yield "| program | s/step | of the peak | sluice is faster by |"
+    yield "|---|---|---|---|"
+    ours = next(run["seconds_per_step"] for run in result["runs"] if run["kind"] == "sluice")
+    share = result["share_of_peak"]["sluice"]
+    for run in sorted(result["runs"], key=lambda run: run["seconds_per_step"]):
+        seconds = run["seconds_per_step"]
+        ratio = "" if run["kind"] == "sluice" else f"{seconds / ours:.2f} x"
+        note = "" if run["finalist"] else ", first round only"
+        yield f"| {run['name']}{note} | {seconds:.2f} | {100 * share * ours / seconds:.1f} % | {ratio} |"
+    yield ""
+
+
+def row_lines(name, result):
+    yield from title_lines(name, result)
     yield "| row | threads | batch x seq | s/step (min-max) | tok/s | GFLOP/s | MFU | loss first, last | memory |"
     yield "|---|---|---|---|---|---|---|---|---|"
     for row in result["rows"]:
@@ -49,7 +68,8 @@ def operation_lines(row):
 def main():
     lines = [BEGIN, ""]
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        lines += row_lines(path.stem, json.loads(path.read_text()))
+        result = json.loads(path.read_text())
+        lines += (peer_lines if "ratios" in result else row_lines)(path.stem, result)
     text = "\n".join(lines + [END])
     if sys.argv[1:] == ["--write"]:
         document = ROOT / "docs" / "performance.md"

@@ -214,7 +214,8 @@ struct Model {
     v("_target_", target, "how weights begin: from_config draws them at random, unless load_weights says otherwise");
     v("load_weights", load_weights,
       "[sluice] begin with the directory's safetensors; null: if there are any and the recipe is train");
-    v("aux_loss_coef", aux_loss_coef, "[sluice] weight of the balance loss; null: the model family's", non_negative);
+    v("aux_loss_coef", aux_loss_coef,
+      "[sluice] weight of the balance loss (sigmoid router: of each sequence); null: the family's", non_negative);
     v("mtp_loss_weight", mtp_loss_weight,
       "[sluice] weight of the loss of DeepSeek V3's extra layer; 0: the layer is left out", non_negative);
     v.section("config", config, "which model");

@@ -36,11 +36,11 @@ constexpr auto read_fields = std::to_array<std::string_view>({
 });
 
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
-    {"aux_loss_alpha", "the selection bias keeps experts balanced"},
+    {"aux_loss_alpha", "the selection bias keeps experts balanced; model.aux_loss_coef adds the loss of a sequence"},
     {"ep_size", "distributed.ep_size decides"},
     {"head_dim", "qk_rope_head_dim says it"},
     {"qk_head_dim", "qk_nope_head_dim and qk_rope_head_dim say it"},
-    {"seq_aux", "the selection bias keeps experts balanced"},
+    {"seq_aux", "the balance loss is of each sequence"},
 });
 
 void refuse_unsupported(const HfConfig& config) {

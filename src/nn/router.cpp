@@ -4,7 +4,6 @@ namespace sluice {
 
 Router::Router(const std::string& name, const MoeConfig& config, double init_std) : config_(config) {
   const bool sigmoid = config.router == RouterKind::sigmoid_topk;
-  require(!sigmoid || config.aux_loss_coef == 0, "{}: the balance loss is for softmax routers", name);
   if (config.router == RouterKind::forced) return;
   linear_.emplace(name, config.hidden, config.num_experts, init_std, config.router_bias);
   if (!sigmoid) return;
@@ -55,16 +54,31 @@ void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, Ro
 
 void Router::add_balance_loss(Context& ctx, const RoutingRecord& record, const RouterSaved& saved,
                               const Tensor& grad_scale) const {
-  const ArenaScope scope(ctx.scratch());
-  const Tensor load = ctx.scratch().empty({config_.num_experts}, ctx.accumulator());
+  Arena& scratch = ctx.scratch();
+  const ArenaScope scope(scratch);
+  const bool sigmoid = selection_bias_.has_value();
+  const int64_t t = saved.probs.dim(0), runs = sigmoid ? t / config_.seq_len : 1, run_tokens = t / runs;
+  Tensor experts = record.experts;
+  if (sigmoid) {
+    // What would be chosen without groups and bias: the largest scores are those of the largest softmax of scores.
+    experts = scratch.empty(record.experts.shape(), DType::i32);
+    const Tensor weights = scratch.empty(experts.shape(), ctx.accumulator());
+    const Tensor probs = scratch.empty_like(saved.probs);
+    ctx.run(SoftmaxTopKForward{.experts = experts, .weights = weights, .probs = probs, .logits = saved.probs});
+  }
+  const Tensor load = scratch.empty({runs, config_.num_experts}, ctx.accumulator());
   ctx.run(Fill{.x = load, .value = 0});
-  ctx.run(ExpertLoad{.load = load, .experts = record.experts});
+  for (int64_t run = 0; run < runs; ++run) {
+    ctx.run(ExpertLoad{.load = load.rows(run, 1).view({config_.num_experts}),
+                       .experts = experts.rows(run * run_tokens, run_tokens)});
+  }
   ctx.run(BalanceLossBackward{.dlogits = saved.dlogits,
                               .probs = saved.probs,
                               .load = load,
                               .grad_scale = grad_scale,
                               .top_k = config_.top_k,
-                              .coef = config_.aux_loss_coef});
+                              .coef = config_.aux_loss_coef,
+                              .sigmoid = sigmoid});
 }
 
 void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record,
@@ -86,8 +100,8 @@ void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, co
                                 .experts = record.experts,
                                 .weights = record.weights,
                                 .probs = saved.probs});
-    if (config_.aux_loss_coef > 0) add_balance_loss(ctx, record, saved, grad_scale);
   }
+  if (config_.aux_loss_coef > 0) add_balance_loss(ctx, record, saved, grad_scale);
   linear_->input_grad(ctx, dx, saved.dlogits, /*accumulate=*/true);
 }
 

@@ -20,7 +20,10 @@ void ExpertLoad::check() const {
 void BalanceLossBackward::check() const {
   expect_accumulator(name, "dlogits", dlogits, 2);
   expect(name, "probs", probs, dlogits.shape(), dlogits.dtype());
-  expect_dense(name, "load", load, {dlogits.dim(1)}, dlogits.dtype());
+  expect_accumulator(name, "load", load, 2);
+  expect_dense(name, "load", load, {load.dim(0), dlogits.dim(1)}, dlogits.dtype());
+  require(load.dim(0) >= 1 && dlogits.dim(0) % load.dim(0) == 0, "{}: {} runs of {} tokens", name, load.dim(0),
+          dlogits.dim(0));
   expect_dense(name, "grad_scale", grad_scale, {1}, DType::f64);
   require(top_k >= 1 && top_k <= dlogits.dim(1), "{}: top {} of {} experts", name, top_k, dlogits.dim(1));
 }

@@ -19,16 +19,22 @@ struct ExpertLoad {
   }
 };
 
-// The gradient of  coef E / (K T) sum_e load_e mean_t p_te  weighted by the T tokens' share of a batch, T grad_scale:
-//   g_e = coef grad_scale E / (K T) load_e;   dlogits += p (g - sum p g)      [Fedus et al. 2021; p = softmax(logits)]
+// The gradient of  coef E / (K S) sum_e load_e mean_t p_te  for each of G runs of S = T / G tokens, weighted by the
+// run's share of a batch, S grad_scale:
+//   g_e = coef grad_scale E / (K S) load_e
+//   p = softmax(logits): dlogits += p (g - sum p g)                            [Fedus et al. 2021]
+//   p = s / sum s, s = sigmoid(logits): dlogits += p (1 - s) (g - sum p g)     [DeepSeek-V3 2024, eq. 17-20]
 struct BalanceLossBackward {
   static constexpr std::string_view name = "balance_loss_backward";
   Tensor dlogits;     // += [T, E], accumulator type
-  Tensor probs;       //   [T, E], accumulator type
-  Tensor load;        //   [E], accumulator type
+  Tensor probs;       //   [T, E], accumulator type: p, or s
+  Tensor load;        //   [G, E], accumulator type
   Tensor grad_scale;  //   f64 [1]
   int64_t top_k = 0;
   double coef = 0;
+  bool sigmoid = false;
+
+  int64_t run_tokens() const { return dlogits.dim(0) / load.dim(0); }  // S
 
   void check() const;
   double flops() const;

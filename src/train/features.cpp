@@ -57,7 +57,9 @@ std::string router(const MoeConfig& moe) {
       break;
   }
   add_if(parts, moe.router_bias, "bias");
-  add_if(parts, moe.aux_loss_coef > 0, fmt::format("balance loss x{:g}", moe.aux_loss_coef));
+  add_if(parts, moe.aux_loss_coef > 0,
+         fmt::format("balance loss{} x{:g}", moe.router == RouterKind::sigmoid_topk ? " of each sequence" : "",
+                     moe.aux_loss_coef));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

@@ -102,10 +102,8 @@ RouterKind learned_router(const ModelConfig& model) {
 
 void check_balance_loss(const Config& config, const RunSpec& spec) {
   if (config.model.aux_loss_coef.value_or(0) == 0) return;
-  const bool dense = spec.model.num_experts == 0;
-  if (!dense && learned_router(spec.model) == RouterKind::softmax_topk) return;
-  throw user_error("model.aux_loss_coef {}: {} {}", *config.model.aux_loss_coef, spec.model.name,
-                   dense ? "has no experts" : "is balanced by its selection bias, not by a loss")
+  if (spec.model.num_experts > 0) return;
+  throw user_error("model.aux_loss_coef {}: {} has no experts", *config.model.aux_loss_coef, spec.model.name)
       .at(config.origin("model.aux_loss_coef").place())
       .advise("leave it out or set it to 0");
 }

@@ -24,7 +24,7 @@ struct RunSpec {
   RecomputePolicy recompute;
   RouterKind router = RouterKind::softmax_topk;
   GateSpec gate;                       // of a forced router; else what a forecast assumes
-  double aux_loss_coef = 0;            // weight of the balance loss of a softmax router
+  double aux_loss_coef = 0;            // weight of the router's balance loss
   double mtp_loss_weight = 0;          // of the extra layer's loss, with ModelConfig::mtp
   int64_t local_shard = 1;             // see MoeConfig
   bool reshard_after_forward = false;  // dense parameters

@@ -137,6 +137,75 @@ TEST(RouterModule, SigmoidGradientsAndLoads) {
   EXPECT_EQ(values_of(bias->grad), expected);
 }
 
+// coef sum over sequences of S / T sum_e f_e P_e: f_e counts the top K scores without groups and bias, P_e is the mean
+// of the scores over their token's sum. [DeepSeek-V3, arXiv:2412.19437, equations 17 to 20]
+double sequence_balance_loss(const std::vector<double>& scores, int64_t num_experts, int64_t seq_len) {
+  const auto width = static_cast<size_t>(num_experts), length = static_cast<size_t>(seq_len);
+  const size_t tokens = scores.size() / width;
+  double sum = 0;
+  for (size_t first = 0; first < tokens; first += length) {
+    std::vector<double> counts(width), shares(width);
+    for (size_t t = first; t < first + length; ++t) {
+      const std::vector<double> s(scores.begin() + static_cast<int64_t>(t * width),
+                                  scores.begin() + static_cast<int64_t>((t + 1) * width));
+      double all = 0;
+      for (const double each : s) all += each;
+      for (size_t e = 0; e < width; ++e) {
+        shares[e] += s[e] / all;
+        if (std::ranges::count_if(s, [&](double other) { return other > s[e]; }) < kTopK) ++counts[e];
+      }
+    }
+    const auto n = static_cast<double>(length);
+    for (size_t e = 0; e < width; ++e) sum += counts[e] * static_cast<double>(width) / (kTopK * n) * shares[e] / n * n;
+  }
+  return sum / static_cast<double>(tokens);
+}
+
+TEST(RouterModule, SigmoidGradientsWithTheLossOfEachSequence) {
+  TestContext tc(DType::f64);
+  MoeConfig config = config_of(RouterKind::sigmoid_topk);
+  config.num_experts = 6;
+  config.sigmoid = {.groups = 3, .top_groups = 2, .scale = 2.5};
+  config.aux_loss_coef = 0.3;
+  Router router("router", config, 0.02);
+  Program program{.variables = bind_parameters(tc, router)};
+  Param* bias = nullptr;
+  router.visit([&](Param& param) { bias = &param; });
+  const Tensor x = tc.empty({kTokens, kHidden}), dx = tc.empty({kTokens, kHidden});
+  program.variables.push_back({"x", x, dx});
+  RouterSaved saved;
+  RoutingRecord record;
+  program.forward = [&](Context& ctx) {
+    saved = {};
+    record = {};
+    router.forward(ctx, x, Tensor(), record, saved);
+    const Tensor balance = ctx.activations().empty({1}, DType::f64);
+    assign(balance,
+           {config.aux_loss_coef * sequence_balance_loss(values_of(saved.probs), config.num_experts, config.seq_len)});
+    return std::vector{record.weights, balance};
+  };
+  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
+    const Tensor grad_scale = ctx.scratch().empty({1}, DType::f64);
+    assign(grad_scale, {values_of(dout[1]).front() / kTokens});
+    router.backward(ctx, dx, dout[0], record, saved, grad_scale);
+    router.weight_grad(ctx, saved);
+    return std::vector<Tensor>{};
+  };
+  // Neither choice may change under the step of a difference.
+  draw_routed(tc, x, kTopK, [&] {
+    program.forward(*tc);
+    const double plain = routing_margin(saved.probs, kTopK),
+                 steered = routing_margin(choices_of(tc, saved.probs, bias->value), kTopK);
+    return plain < steered ? saved.probs : choices_of(tc, saved.probs, bias->value);
+  });
+  const MutationReport report = check_gradients(tc, program);
+  std::vector<Unused> known = unused_load();
+  const char* reason = "only the choice is used";
+  known.push_back({"softmax_topk_forward.weights", reason});
+  known.push_back({"softmax_topk_forward.probs", reason});
+  expect_known(report, known);
+}
+
 TEST(RouterModule, ChoosesTheLargestLogits) {
   TestContext tc(DType::f64);
   Router router("router", config_of(RouterKind::softmax_topk), 0.02);

@@ -47,17 +47,21 @@ TEST_P(BalanceOps, BiasesMoveTowardsTheMean) {
 
 TEST_P(BalanceOps, LossGradientAgreesWithRef) {
   for (const DType dtype : {DType::f64, DType::f32}) {
-    for (const auto& [tokens, num_experts] : {std::pair{0, 3}, {1, 1}, {70, 33}, {9, 384}}) {
-      compare(dtype, num_experts, [&](TestContext& tc) {
-        const Tensor dlogits = tc.random({tokens, num_experts}, 1), probs = tc.random(dlogits.shape(), 2);
-        tc->run(BalanceLossBackward{.dlogits = dlogits,
-                                    .probs = probs,
-                                    .load = tc.random({num_experts}, 3),
-                                    .grad_scale = tc.of({1}, DType::f64, {0.7}),
-                                    .top_k = 1,
-                                    .coef = 0.3});
-        return std::vector{dlogits};
-      });
+    for (const bool sigmoid : {false, true}) {
+      for (const auto& [tokens, runs, num_experts] :
+           {std::tuple{0, 1, 3}, {1, 1, 1}, {70, 1, 33}, {70, 7, 33}, {9, 3, 384}}) {
+        compare(dtype, num_experts, [&](TestContext& tc) {
+          const Tensor dlogits = tc.random({tokens, num_experts}, 1), probs = tc.random(dlogits.shape(), 2, 0.1, 0.5);
+          tc->run(BalanceLossBackward{.dlogits = dlogits,
+                                      .probs = probs,
+                                      .load = tc.random({runs, num_experts}, 3),
+                                      .grad_scale = tc.of({1}, DType::f64, {0.7}),
+                                      .top_k = 1,
+                                      .coef = 0.3,
+                                      .sigmoid = sigmoid});
+          return std::vector{dlogits};
+        });
+      }
     }
   }
 }
@@ -95,12 +99,13 @@ TEST(BalanceLossGradient, OfTheLogits) {
       .backward =
           [&](Context& ctx, const std::vector<Tensor>& dout) {
             Arena& arena = ctx.scratch();
-            const Tensor load = arena.empty({kExperts}, DType::f64), dlogits = arena.empty(logits.shape(), DType::f64);
+            const Tensor load = arena.empty({1, kExperts}, DType::f64),
+                         dlogits = arena.empty(logits.shape(), DType::f64);
             const Tensor scale = arena.empty({1}, DType::f64);
             assign(scale, {values_of(dout[0]).front() / kTokens});
             ctx.run(Fill{.x = load, .value = 0});
             ctx.run(Fill{.x = dlogits, .value = 0});
-            ctx.run(ExpertLoad{.load = load, .experts = experts});
+            ctx.run(ExpertLoad{.load = load.view({kExperts}), .experts = experts});
             ctx.run(BalanceLossBackward{
                 .dlogits = dlogits, .probs = probs, .load = load, .grad_scale = scale, .top_k = kTopK, .coef = kCoef});
             return std::vector{dlogits};
@@ -113,12 +118,15 @@ TEST(BalanceLossGradient, OfTheLogits) {
 TEST(BalanceOpsChecks, SayWhatIsWrong) {
   TestContext tc(DType::f32);
   const Tensor two = tc.empty({2}), three = tc.empty({3}), matrix = tc.empty({4, 3});
+  const Tensor narrow = tc.empty({1, 2}), whole = tc.empty({1, 3}), uneven = tc.empty({3, 3});
   EXPECT_REJECTED((BalanceBias{.bias = two, .load = three}), "balance_bias: load is f32[3]");
   EXPECT_REJECTED((ExpertLoad{.load = tc.empty({2}, DType::bf16), .experts = tc.empty({1, 2}, DType::i32)}), "bf16");
   const Tensor scale = tc.empty({1}, DType::f64);
-  EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = two, .grad_scale = scale}),
-                  "balance_loss_backward: load is f32[2]");
-  EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = three, .grad_scale = scale}),
+  EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = narrow, .grad_scale = scale}),
+                  "balance_loss_backward: load is f32[1, 2]");
+  EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = uneven, .grad_scale = scale}),
+                  "3 runs of 4 tokens");
+  EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = whole, .grad_scale = scale}),
                   "top 0 of 3");
 }
 

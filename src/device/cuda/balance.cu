@@ -29,17 +29,25 @@ __global__ void __launch_bounds__(kThreads)
 template <class A>
 __global__ void __launch_bounds__(kRouterThreads)
     balance_loss_backward(A* dlogits, int64_t dlogits_stride, const A* probs, int64_t probs_stride, const A* load,
-                          const double* grad_scale, double factor, int64_t num_tokens, int64_t num_experts) {
+                          const double* grad_scale, double factor, int64_t num_tokens, int64_t run_tokens,
+                          int64_t num_experts, bool sigmoid) {
   const int64_t token = token_of_warp();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   if (token >= num_tokens) return;
   dlogits += token * dlogits_stride;
   probs += token * probs_stride;
-  const A scale = static_cast<A>(factor * grad_scale[0]);
-  A inner = 0;
-  for (int64_t e = lane; e < num_experts; e += kWarp) inner += probs[e] * load[e];
-  inner = warp_sum(inner);
-  for (int64_t e = lane; e < num_experts; e += kWarp) dlogits[e] += scale * probs[e] * (load[e] - inner);
+  load += token / run_tokens * num_experts;
+  A sum = 0, inner = 0;
+  for (int64_t e = lane; e < num_experts; e += kWarp) {
+    sum += probs[e];
+    inner += probs[e] * load[e];
+  }
+  sum = sigmoid ? warp_sum(sum) : A{1};
+  inner = warp_sum(inner) / sum;
+  const A scale = static_cast<A>(factor * grad_scale[0]) / sum;
+  for (int64_t e = lane; e < num_experts; e += kWarp) {
+    dlogits[e] += scale * probs[e] * (sigmoid ? 1 - probs[e] : A{1}) * (load[e] - inner);
+  }
 }
 
 template <class A>
@@ -66,12 +74,12 @@ void CudaBackend::execute(const ExpertLoad& op, const Tensor& /*scratch*/) {
 void CudaBackend::execute(const BalanceLossBackward& op, const Tensor& /*scratch*/) {
   const int64_t num_tokens = op.dlogits.dim(0), num_experts = op.dlogits.dim(1);
   if (num_tokens == 0) return;
-  const double factor = op.coef * static_cast<double>(num_experts) / static_cast<double>(op.top_k * num_tokens);
+  const double factor = op.coef * static_cast<double>(num_experts) / static_cast<double>(op.top_k * op.run_tokens());
   dispatch_accumulator(op.dlogits.dtype(), [&]<class A>(A) {
     const WarpPerToken shape(num_tokens, 0);
     launch(BalanceLossBackward::name, balance_loss_backward<A>, shape.grid, shape.threads, 0, device_.stream(),
            op.dlogits.data<A>(), op.dlogits.stride(), op.probs.data<A>(), op.probs.stride(), op.load.data<A>(),
-           op.grad_scale.data<double>(), factor, num_tokens, num_experts);
+           op.grad_scale.data<double>(), factor, num_tokens, op.run_tokens(), num_experts, op.sigmoid);
   });
 }
 

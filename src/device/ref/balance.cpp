@@ -1,5 +1,3 @@
-#include <vector>
-
 #include "device/ref/loops.h"
 #include "device/ref/ref_backend.h"
 
@@ -18,21 +16,26 @@ void RefBackend::execute(const ExpertLoad& op, const Tensor& /*scratch*/) {
   });
 }
 
-// g_e = coef grad_scale E / (K T) load_e;   dlogits += p (g - sum p g)
+// g_e = coef grad_scale E / (K S) load_e;   dlogits += p (g - sum p g) [(1 - s), p = s / sum s]
 void RefBackend::execute(const BalanceLossBackward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.dlogits.dtype(), [&]<class T>(T) {
     const int64_t num_tokens = op.dlogits.dim(0), num_experts = op.dlogits.dim(1);
     const double factor = op.coef * op.grad_scale.data<double>()[0] * static_cast<double>(num_experts) /
-                          static_cast<double>(op.top_k * num_tokens);
-    std::vector<double> g(static_cast<size_t>(num_experts));
-    for (int64_t e = 0; e < num_experts; ++e) g[static_cast<size_t>(e)] = factor * load(op.load.data<T>()[e]);
+                          static_cast<double>(op.top_k * op.run_tokens());
     for (int64_t t = 0; t < num_tokens; ++t) {
       const T* probs = row<T>(op.probs, t);
+      const T* loads = op.load.data<T>() + t / op.run_tokens() * num_experts;
       T* dlogits = row<T>(op.dlogits, t);
-      double inner = 0;
-      for (int64_t e = 0; e < num_experts; ++e) inner += load(probs[e]) * g[static_cast<size_t>(e)];
+      double sum = 0, inner = 0;
       for (int64_t e = 0; e < num_experts; ++e) {
-        store(dlogits[e], load(dlogits[e]) + load(probs[e]) * (g[static_cast<size_t>(e)] - inner));
+        sum += load(probs[e]);
+        inner += load(probs[e]) * factor * load(loads[e]);
+      }
+      if (!op.sigmoid) sum = 1;
+      inner /= sum;
+      for (int64_t e = 0; e < num_experts; ++e) {
+        const double slope = load(probs[e]) / sum * (op.sigmoid ? 1 - load(probs[e]) : 1);
+        store(dlogits[e], load(dlogits[e]) + slope * (factor * load(loads[e]) - inner));
       }
     }
   });

@@ -1,13 +1,14 @@
-// The fast path against ref, in f32, at sizes that reach every edge of its tiles; and the same bits at any number of
-// threads.
+// The fast path against ref, in f32, at sizes that reach every edge of its tiles and on every instruction set it is
+// compiled for; and the same bits at any number of threads.
 #include <gtest/gtest.h>
+#include <hwy/targets.h>
 
-#include <functional>
 #include <string>
 #include <vector>
 
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/peak.h"
+#include "device/cpu_cases.h"
 #include "support/compare.h"
 #include "support/test_context.h"
 
@@ -16,18 +17,7 @@ namespace {
 
 using namespace test;
 
-struct Case {
-  std::string name;
-  int64_t reduction;  // terms of the longest sum
-  std::function<std::vector<Tensor>(TestContext&)> run;
-  friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
-};
-
-Tensor strided_random(TestContext& tc, Shape shape, uint64_t seed, double scale = 1) {
-  const Tensor t = tc.strided(shape, tc.dtype());
-  randomize(t, seed, scale);
-  return t;
-}
+using Case = CpuCase;
 
 Tensor indices(TestContext& tc, Shape shape, uint64_t seed, int64_t bound, double share_of_holes = 0) {
   const Tensor t = tc.empty(shape, DType::i32);
@@ -142,16 +132,17 @@ Case rope(int64_t dim) {
           }};
 }
 
-Case swiglu(int64_t dim, bool weighted) {
-  return {fmt::format("swiglu_{}{}", dim, weighted ? "_weighted" : ""), dim, [=](TestContext& tc) {
+Case swiglu(int64_t dim, bool weighted, const SwigluForm& form = {}) {
+  const auto name = fmt::format("swiglu_{}{}{}", dim, weighted ? "_weighted" : "", form.limit != 0 ? "_clamped" : "");
+  return {name, dim, [=](TestContext& tc) {
             const int64_t rows = 150;
             const Tensor gate_up = strided_random(tc, {rows, 2 * dim}, 1, 4);
             const Tensor weight = weighted ? tc.random_as(tc.accumulator(), {rows}, 2) : Tensor();
             const Tensor h = tc.strided({rows, dim}, tc.dtype()), dh = strided_random(tc, {rows, dim}, 3);
             const Tensor dweight = weighted ? tc.empty({rows}, tc.accumulator()) : Tensor();
-            tc->run(SwigluForward{.h = h, .gate_up = gate_up, .weight = weight});
+            tc->run(SwigluForward{.h = h, .gate_up = gate_up, .weight = weight, .form = form});
             tc->run(SwigluBackward{
-                .dgate_up = gate_up, .dweight = dweight, .dh = dh, .gate_up = gate_up, .weight = weight});
+                .dgate_up = gate_up, .dweight = dweight, .dh = dh, .gate_up = gate_up, .weight = weight, .form = form});
             return weighted ? std::vector{h, gate_up, dweight} : std::vector{h, gate_up};
           }};
 }
@@ -287,11 +278,15 @@ std::vector<Case> cases() {
   all.push_back(attention(300, 0, 2, 1, 64, 64));
   all.push_back(attention(150, 9, 2, 2, 16, 40));
   all.push_back(attention(410, 270, 2, 1, 8, 8));
+  all.push_back(attention(700, 128, 3, 1, 16, 24));  // keys before a block's window, whole and in part
   all.push_back(norm(600, 100));
   all.push_back(norm(3, 7));
   all.push_back(norm_per_head());
   for (const int64_t dim : {6, 16, 64}) all.push_back(rope(dim));
-  for (const int64_t dim : {5, 64, 100}) all.push_back(swiglu(dim, dim != 64));
+  for (const int64_t dim : {5, 64, 100}) {
+    all.push_back(swiglu(dim, dim != 64));
+    all.push_back(swiglu(dim, dim != 64, {.limit = 3, .alpha = 1.702}));
+  }
   all.push_back(router(16, 4));
   all.push_back(router(5, 5));
   all.push_back(router(60, 8));
@@ -305,6 +300,7 @@ std::vector<Case> cases() {
   all.push_back(adamw(DType::f32));
   all.push_back(adamw(DType::bf16));
   all.push_back(small_change());
+  for (const Case& c : bias_and_head_cases()) all.push_back(c);
   return all;
 }
 
@@ -312,10 +308,27 @@ class CpuOps : public testing::TestWithParam<Case> {};
 INSTANTIATE_TEST_SUITE_P(Cases, CpuOps, testing::ValuesIn(cases()),
                          [](const auto& tested) { return tested.param.name; });
 
-TEST_P(CpuOps, AgreesWithRef) {
+// Holds the kernels to one instruction set while it lives.
+class OnlyTarget {
+ public:
+  explicit OnlyTarget(int64_t target) { use(target); }
+  ~OnlyTarget() { use(0); }
+  OnlyTarget(const OnlyTarget&) = delete;
+  OnlyTarget& operator=(const OnlyTarget&) = delete;
+  OnlyTarget(OnlyTarget&&) = delete;
+  OnlyTarget& operator=(OnlyTarget&&) = delete;
+
+ private:
+  static void use(int64_t target) {
+    hwy::SetSupportedTargetsForTest(target);
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
+  }
+};
+
+void expect_agreement(const Case& tested) {
   TestContext expected_context(DType::f32), context(DType::f32, cpu_backend(2));
-  const auto expected = GetParam().run(expected_context);
-  const auto got = GetParam().run(context);
+  const auto expected = tested.run(expected_context);
+  const auto got = tested.run(context);
   ASSERT_EQ(got.size(), expected.size());
   for (size_t i = 0; i < got.size(); ++i) {
     SCOPED_TRACE("result " + std::to_string(i) + ", " + got[i].str());
@@ -324,8 +337,22 @@ TEST_P(CpuOps, AgreesWithRef) {
     } else {
       // Even f64 sums are of f32 numbers that differ a little here.
       const DType dtype = got[i].dtype() == DType::f64 ? DType::f32 : got[i].dtype();
-      EXPECT_TRUE(close(got[i], expected[i], tolerance(dtype, GetParam().reduction)));
+      EXPECT_TRUE(close(got[i], expected[i], tolerance(dtype, tested.reduction)));
     }
+  }
+}
+
+TEST_P(CpuOps, AgreesWithRef) {
+  expect_agreement(GetParam());
+}
+
+// AVX2 on a machine that has better, and the fallback that has no vectors.
+TEST_P(CpuOps, AgreesWithRefOnOlderProcessors) {
+  for (const int64_t target : {int64_t{HWY_AVX2}, int64_t{HWY_SCALAR}}) {
+    if (target != HWY_SCALAR && (hwy::SupportedTargets() & target) == 0) continue;
+    SCOPED_TRACE(hwy::TargetName(target));
+    const OnlyTarget only(target);
+    expect_agreement(GetParam());
   }
 }
 

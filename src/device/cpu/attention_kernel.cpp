@@ -220,14 +220,16 @@ HWY_ATTR void backward_block(const AttentionHeadBackward& head, const BackwardPi
     const int64_t cols = std::min(kAttentionKeys, i0 + rows - j0);
     for (int64_t r = 0; r < rows; r += kRows) {
       const int64_t panel_rows = std::min(kRows, rows - r);
-      const int64_t seen = std::clamp<int64_t>(i0 + r + panel_rows - j0, 0, cols);  // by any row of the panel
+      // Keys [unseen, seen) of the block are those that any row of the panel sees.
+      const int64_t seen = std::clamp<int64_t>(i0 + r + panel_rows - j0, 0, cols);
+      const int64_t unseen = std::clamp<int64_t>(first_key(head, i0 + r) / kCols * kCols - j0, 0, seen);
       float* p = w.p + r * kScoreStride;
       float* ds = w.ds + r * kScoreStride;
-      if (seen > 0) {
-        strided_rows(dim, q + r * head.q.stride, head.q.stride, panel_rows, w.keys + j0 * dim, kCols * dim, seen, p,
-                     kScoreStride, w.packed);
-        strided_rows(v_dim, d_o + r * head.d_o.stride, head.d_o.stride, panel_rows, w.values + j0 * v_dim,
-                     kCols * v_dim, seen, ds, kScoreStride, w.packed);
+      if (seen > unseen) {
+        strided_rows(dim, q + r * head.q.stride, head.q.stride, panel_rows, w.keys + (j0 + unseen) * dim, kCols * dim,
+                     seen - unseen, p + unseen, kScoreStride, w.packed);
+        strided_rows(v_dim, d_o + r * head.d_o.stride, head.d_o.stride, panel_rows, w.values + (j0 + unseen) * v_dim,
+                     kCols * v_dim, seen - unseen, ds + unseen, kScoreStride, w.packed);
       }
       for (int64_t i = 0; i < panel_rows; ++i) {
         const int64_t t = i0 + r + i;
@@ -236,9 +238,9 @@ HWY_ATTR void backward_block(const AttentionHeadBackward& head, const BackwardPi
         score_gradient(p + i * kScoreStride, ds + i * kScoreStride, first, last, kScoreStride, factor,
                        head.lse.data[t * head.lse.stride + h], w.delta[r + i]);
       }
-      if (seen > 0) {
-        row_panel<Along::rows>(seen, ds, kScoreStride, w.key_cols + j0 * kCols, seq * kCols, kRows, k_stride,
-                               w.dq + r * k_stride, k_stride, j0 > begin);
+      if (seen > unseen) {
+        row_panel<Along::rows>(seen - unseen, ds + unseen, kScoreStride, w.key_cols + (j0 + unseen) * kCols,
+                               seq * kCols, kRows, k_stride, w.dq + r * k_stride, k_stride, j0 > begin);
       }
     }
     // Keys [j, j + kRows) are seen by queries from j on, up to the window's end.

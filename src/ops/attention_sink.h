@@ -35,7 +35,7 @@ struct AttentionSinkBackward {
 
   void check() const;
   double flops() const;
-  // cuda: a partial sum for each row and head.
+  // cuda: a partial sum for each row and head; cpu: fewer.
   size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& f) const {

@@ -27,6 +27,10 @@ class CpuBackend final : public RefBackend {
   void execute(const Rope& op, const Tensor& scratch) override;
   void execute(const AttentionForward& op, const Tensor& scratch) override;
   void execute(const AttentionBackward& op, const Tensor& scratch) override;
+  void execute(const AttentionSink& op, const Tensor& scratch) override;
+  void execute(const AttentionSinkBackward& op, const Tensor& scratch) override;
+  void execute(const AddBias& op, const Tensor& scratch) override;
+  void execute(const BiasBackward& op, const Tensor& scratch) override;
   void execute(const SwigluForward& op, const Tensor& scratch) override;
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;

@@ -109,27 +109,50 @@ HWY_ATTR void rope_simd(const RopeRows& op, int64_t begin, int64_t end) {
 
 // ---- SwiGLU
 
-HWY_ATTR void swiglu_forward_simd(const SwigluRows& op, int64_t begin, int64_t end) {
+// Gates, up values and sigmoids, clamped and shifted if the form says so (ops/swiglu.h).
+struct GatedV {
+  V g;
+  V u;
+  V s;
+};
+template <bool kClamped>
+HWY_INLINE HWY_ATTR GatedV gated(V gate, V up, V limit, V alpha) {
+  if constexpr (kClamped) {
+    const F f;
+    const V g = hn::Min(limit, gate);
+    const V u = hn::Max(hn::Neg(limit), hn::Min(limit, up));
+    return {g, hn::Add(u, hn::Set(f, 1.0F)), sigmoid(hn::Mul(alpha, g))};
+  } else {
+    return {gate, up, sigmoid(gate)};
+  }
+}
+
+template <bool kClamped>
+HWY_ATTR void swiglu_forward_rows(const SwigluRows& op, int64_t begin, int64_t end) {
   const F f;
   const int64_t dim = op.dim;
+  const V limit = hn::Set(f, op.limit);
+  const V alpha = hn::Set(f, op.alpha);
   for (int64_t r = begin; r < end; ++r) {
     const float* gate = op.gate_up + r * op.gate_up_stride;
     const float* up = gate + dim;
     float* h = op.h + r * op.h_stride;
     const V weight = hn::Set(f, op.weight != nullptr ? op.weight[r] : 1.0F);
     for (int64_t i = 0; i < dim; i += kWidth) {
-      const V g = load(gate + i, dim - i);
-      const V silu = hn::Mul(g, sigmoid(g));
-      store(hn::Mul(hn::Mul(silu, load(up + i, dim - i)), weight), h + i, dim - i);
+      const GatedV x = gated<kClamped>(load(gate + i, dim - i), load(up + i, dim - i), limit, alpha);
+      store(hn::Mul(hn::Mul(hn::Mul(x.g, x.s), x.u), weight), h + i, dim - i);
     }
   }
 }
 
-// silu' = s (1 + g (1 - s)) with s = sigmoid(g)
-HWY_ATTR void swiglu_backward_simd(const SwigluRows& op, int64_t begin, int64_t end) {
+// With y = g s u:  dy/dg = u s (1 + alpha g (1 - s)),  dy/du = g s;  none where g or u was clamped.
+template <bool kClamped>
+HWY_ATTR void swiglu_backward_rows(const SwigluRows& op, int64_t begin, int64_t end) {
   const F f;
   const int64_t dim = op.dim;
   const V one = hn::Set(f, 1.0F);
+  const V limit = hn::Set(f, op.limit);
+  const V alpha = hn::Set(f, op.alpha);
   for (int64_t r = begin; r < end; ++r) {
     const float* gate = op.gate_up + r * op.gate_up_stride;
     const float* up = gate + dim;
@@ -139,19 +162,32 @@ HWY_ATTR void swiglu_backward_simd(const SwigluRows& op, int64_t begin, int64_t 
     const V weight = hn::Set(f, op.weight != nullptr ? op.weight[r] : 1.0F);
     V dweight = hn::Zero(f);
     for (int64_t i = 0; i < dim; i += kWidth) {
-      const V g = load(gate + i, dim - i);
-      const V u = load(up + i, dim - i);
+      const V from_gate = load(gate + i, dim - i);
+      const V from_up = load(up + i, dim - i);
+      const auto [g, u, s] = gated<kClamped>(from_gate, from_up, limit, alpha);
       const V dy = load(dh + i, dim - i);
-      const V s = sigmoid(g);
       const V silu = hn::Mul(g, s);
       dweight = hn::MulAdd(dy, hn::Mul(silu, u), dweight);
       const V dyw = hn::Mul(dy, weight);
-      const V slope = hn::Mul(s, hn::MulAdd(g, hn::Sub(one, s), one));
-      store(hn::Mul(hn::Mul(dyw, u), slope), dgate + i, dim - i);
-      store(hn::Mul(dyw, silu), dup + i, dim - i);
+      const V slope = hn::Mul(s, hn::MulAdd(kClamped ? hn::Mul(alpha, g) : g, hn::Sub(one, s), one));
+      V dg = hn::Mul(hn::Mul(dyw, u), slope);
+      V du = hn::Mul(dyw, silu);
+      if constexpr (kClamped) {
+        dg = hn::IfThenZeroElse(hn::Gt(from_gate, limit), dg);
+        du = hn::IfThenZeroElse(hn::Gt(hn::Abs(from_up), limit), du);
+      }
+      store(dg, dgate + i, dim - i);
+      store(du, dup + i, dim - i);
     }
     if (op.dweight != nullptr) op.dweight[r] = sum_of(dweight);
   }
+}
+
+HWY_ATTR void swiglu_forward_simd(const SwigluRows& op, int64_t begin, int64_t end) {
+  op.clamped ? swiglu_forward_rows<true>(op, begin, end) : swiglu_forward_rows<false>(op, begin, end);
+}
+HWY_ATTR void swiglu_backward_simd(const SwigluRows& op, int64_t begin, int64_t end) {
+  op.clamped ? swiglu_backward_rows<true>(op, begin, end) : swiglu_backward_rows<false>(op, begin, end);
 }
 
 // ---- Softmax

@@ -50,6 +50,9 @@ void rope(const RopeRows& op, int64_t begin, int64_t end);
 
 struct SwigluRows {
   int64_t dim = 0;
+  bool clamped = false;  // the form with a limit
+  float limit = 0;
+  float alpha = 1;
   float* h = nullptr;  // forward
   int64_t h_stride = 0;
   const float* gate_up = nullptr;

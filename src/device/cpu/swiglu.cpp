@@ -9,14 +9,22 @@ constexpr int64_t kRows = 64;
 const float* data_or_null(const Tensor& t) {
   return t ? t.data<float>() : nullptr;
 }
+
+cpu::SwigluRows rows_of(const SwigluForm& form) {
+  cpu::SwigluRows rows;
+  rows.clamped = form.limit != 0;
+  rows.limit = static_cast<float>(form.limit);
+  rows.alpha = static_cast<float>(form.alpha);
+  return rows;
+}
 }  // namespace
 
 void CpuBackend::execute(const SwigluForward& op, const Tensor& scratch) {
-  if (op.h.dtype() != DType::f32 || op.form != SwigluForm{}) {
+  if (op.h.dtype() != DType::f32) {
     RefBackend::execute(op, scratch);
     return;
   }
-  cpu::SwigluRows rows;
+  cpu::SwigluRows rows = rows_of(op.form);
   rows.dim = op.h.dim(1);
   rows.h = op.h.data<float>();
   rows.h_stride = op.h.stride();
@@ -27,11 +35,11 @@ void CpuBackend::execute(const SwigluForward& op, const Tensor& scratch) {
 }
 
 void CpuBackend::execute(const SwigluBackward& op, const Tensor& scratch) {
-  if (op.dh.dtype() != DType::f32 || op.form != SwigluForm{}) {
+  if (op.dh.dtype() != DType::f32) {
     RefBackend::execute(op, scratch);
     return;
   }
-  cpu::SwigluRows rows;
+  cpu::SwigluRows rows = rows_of(op.form);
   rows.dim = op.dh.dim(1);
   rows.gate_up = op.gate_up.data<float>();
   rows.gate_up_stride = op.gate_up.stride();

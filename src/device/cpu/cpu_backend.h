@@ -25,6 +25,8 @@ class CpuBackend final : public RefBackend {
   void execute(const RmsNormBackward& op, const Tensor& scratch) override;
   void execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
   void execute(const Rope& op, const Tensor& scratch) override;
+  void execute(const MlaHeads& op, const Tensor& scratch) override;
+  void execute(const MlaHeadsBackward& op, const Tensor& scratch) override;
   void execute(const AttentionForward& op, const Tensor& scratch) override;
   void execute(const AttentionBackward& op, const Tensor& scratch) override;
   void execute(const AttentionSink& op, const Tensor& scratch) override;
@@ -35,6 +37,8 @@ class CpuBackend final : public RefBackend {
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKBackward& op, const Tensor& scratch) override;
+  void execute(const SigmoidTopKForward& op, const Tensor& scratch) override;
+  void execute(const SigmoidTopKBackward& op, const Tensor& scratch) override;
   void execute(const ExpertSort& op, const Tensor& scratch) override;
   void execute(const GatherRows& op, const Tensor& scratch) override;
   void execute(const SumRows& op, const Tensor& scratch) override;

@@ -50,6 +50,88 @@ HWY_ATTR void attention_sink_backward_simd(const SinkRows& op, int64_t begin, in
   }
 }
 
+// ---- Multi-head latent attention
+
+// The angles of a token, once for each number of a pair: (x, y) turns to (x, y) cos + (y, x) (-sin, sin).
+struct Turn {
+  HWY_ALIGN float cos[kMostRotary];
+  HWY_ALIGN float sin[kMostRotary];
+};
+
+HWY_ATTR void set_turn(const MlaSizes& op, int64_t t, bool inverse, Turn& turn) {
+  const int64_t half = op.rotary / 2;
+  const float* cos = op.cos_sin + t % op.positions * op.rotary;
+  const float* sin = cos + half;
+  for (int64_t i = 0; i < half; ++i) {
+    turn.cos[2 * i] = turn.cos[2 * i + 1] = cos[i];
+    turn.sin[2 * i] = inverse ? sin[i] : -sin[i];
+    turn.sin[2 * i + 1] = inverse ? -sin[i] : sin[i];
+  }
+}
+
+// to = the pairs of `from` turned; may be the same.
+HWY_ATTR void rotate_pairs(const Turn& turn, const float* from, float* to, int64_t n) {
+  if constexpr (kWidth == 1) {
+    for (int64_t i = 0; i < n; i += 2) {
+      const float x = from[i];
+      const float y = from[i + 1];
+      to[i] = x * turn.cos[i] + y * turn.sin[i];
+      to[i + 1] = y * turn.cos[i + 1] + x * turn.sin[i + 1];
+    }
+  } else {
+    const F f;
+    for (int64_t i = 0; i < n; i += kWidth) {
+      const V x = load(from + i, n - i);
+      const V along = hn::Mul(x, load(turn.cos + i, n - i));
+      store(hn::MulAdd(hn::Reverse2(f, x), load(turn.sin + i, n - i), along), to + i, n - i);
+    }
+  }
+}
+
+HWY_ATTR void mla_heads_simd(const MlaRows& op, int64_t begin, int64_t end) {
+  Turn turn;
+  const int64_t dim = op.nope + op.rotary;
+  const int64_t kv_dim = op.nope + op.value;
+  for (int64_t t = begin; t < end; ++t) {
+    set_turn(op, t, false, turn);
+    const float* shared = op.k[t] + op.nope;  // the first head's rotary part
+    rotate_pairs(turn, op.k_pe[t], op.k[t] + op.nope, op.rotary);
+    for (int64_t h = 0; h < op.heads; ++h) {
+      float* q = op.q[t] + h * dim + op.nope;
+      rotate_pairs(turn, q, q, op.rotary);
+      float* k = op.k[t] + h * dim;
+      const float* kv = op.kv[t] + h * kv_dim;
+      std::copy_n(kv, op.nope, k);
+      if (h > 0) std::copy_n(shared, op.rotary, k + op.nope);
+      std::copy_n(kv + op.nope, op.value, op.v[t] + h * op.value);
+    }
+  }
+}
+
+HWY_ATTR void mla_heads_backward_simd(const MlaRowsBackward& op, int64_t begin, int64_t end) {
+  Turn turn;
+  HWY_ALIGN float sum[kMostRotary];
+  const int64_t dim = op.nope + op.rotary;
+  const int64_t kv_dim = op.nope + op.value;
+  for (int64_t t = begin; t < end; ++t) {
+    set_turn(op, t, true, turn);
+    std::fill_n(sum, op.rotary, 0.0F);
+    for (int64_t h = 0; h < op.heads; ++h) {
+      float* dq = op.dq[t] + h * dim + op.nope;
+      rotate_pairs(turn, dq, dq, op.rotary);
+      const float* dk = op.dk[t] + h * dim;
+      float* dkv = op.dkv[t] + h * kv_dim;
+      std::copy_n(dk, op.nope, dkv);
+      std::copy_n(op.dv[t] + h * op.value, op.value, dkv + op.nope);
+      for (int64_t i = 0; i < op.rotary; i += kWidth) {
+        const int64_t left = op.rotary - i;
+        store(hn::Add(load(sum + i, left), load(dk + op.nope + i, left)), sum + i, left);
+      }
+    }
+    rotate_pairs(turn, sum, op.dk_pe[t], op.rotary);
+  }
+}
+
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -58,12 +140,20 @@ namespace sluice::cpu {
 
 HWY_EXPORT(attention_sink_simd);
 HWY_EXPORT(attention_sink_backward_simd);
+HWY_EXPORT(mla_heads_simd);
+HWY_EXPORT(mla_heads_backward_simd);
 
 void attention_sink(const SinkRows& op, int64_t begin, int64_t end) {
   HWY_DYNAMIC_DISPATCH(attention_sink_simd)(op, begin, end);
 }
 void attention_sink_backward(const SinkRows& op, int64_t begin, int64_t end, float* dsinks) {
   HWY_DYNAMIC_DISPATCH(attention_sink_backward_simd)(op, begin, end, dsinks);
+}
+void mla_heads(const MlaRows& op, int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(mla_heads_simd)(op, begin, end);
+}
+void mla_heads_backward(const MlaRowsBackward& op, int64_t begin, int64_t end) {
+  HWY_DYNAMIC_DISPATCH(mla_heads_backward_simd)(op, begin, end);
 }
 
 }  // namespace sluice::cpu

@@ -1,31 +1,12 @@
-#include <algorithm>
-
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/row_kernels.h"
+#include "device/cpu/top_k.h"
 
 namespace sluice {
 
 namespace {
 
 constexpr int64_t kTokens = 256;
-
-// True if expert e comes before expert f: the larger logit, then the lower number.
-bool before(const float* logits, int32_t e, int32_t f) {
-  return logits[e] > logits[f] || (logits[e] == logits[f] && e < f);
-}
-
-// The K best experts in order, by insertion.
-void best_experts(const float* logits, int64_t num_experts, int64_t top_k, int32_t* experts) {
-  int64_t found = 0;
-  for (int32_t e = 0; e < num_experts; ++e) {
-    int64_t place = found;
-    while (place > 0 && before(logits, e, experts[place - 1])) --place;
-    if (place >= top_k) continue;
-    found = std::min(found + 1, top_k);
-    for (int64_t j = found - 1; j > place; --j) experts[j] = experts[j - 1];
-    experts[place] = e;
-  }
-}
 
 }  // namespace
 
@@ -42,7 +23,7 @@ void CpuBackend::execute(const SoftmaxTopKForward& op, const Tensor& scratch) {
       float* probs = op.probs.data<float>() + t * op.probs.stride();
       float* weights = op.weights.data<float>() + t * op.weights.stride();
       int32_t* experts = op.experts.data<int32_t>() + t * top_k;
-      best_experts(logits, num_experts, top_k, experts);
+      cpu::best_experts(logits, num_experts, top_k, experts);
       cpu::softmax(logits, probs, num_experts);
       float chosen = 0;
       for (int64_t j = 0; j < top_k; ++j) chosen += probs[experts[j]];

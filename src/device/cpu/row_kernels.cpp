@@ -190,6 +190,16 @@ HWY_ATTR void swiglu_backward_simd(const SwigluRows& op, int64_t begin, int64_t 
   op.clamped ? swiglu_backward_rows<true>(op, begin, end) : swiglu_backward_rows<false>(op, begin, end);
 }
 
+// ---- Sigmoid router
+
+HWY_ATTR void sigmoid_scores_simd(const float* logits, const float* bias, float* scores, float* choice, int64_t n) {
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const V s = sigmoid(load(logits + i, n - i));
+    store(s, scores + i, n - i);
+    store(hn::Add(s, load(bias + i, n - i)), choice + i, n - i);
+  }
+}
+
 // ---- Softmax
 
 HWY_ATTR float max_of(const float* x, int64_t n) {
@@ -338,6 +348,7 @@ HWY_EXPORT(norm_backward_simd);
 HWY_EXPORT(rope_simd);
 HWY_EXPORT(swiglu_forward_simd);
 HWY_EXPORT(swiglu_backward_simd);
+HWY_EXPORT(sigmoid_scores_simd);
 HWY_EXPORT(softmax_simd);
 HWY_EXPORT(cross_entropy_simd);
 HWY_EXPORT(adamw_simd);
@@ -359,6 +370,9 @@ void swiglu_forward(const SwigluRows& op, int64_t begin, int64_t end) {
 }
 void swiglu_backward(const SwigluRows& op, int64_t begin, int64_t end) {
   HWY_DYNAMIC_DISPATCH(swiglu_backward_simd)(op, begin, end);
+}
+void sigmoid_scores(const float* logits, const float* bias, float* scores, float* choice, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(sigmoid_scores_simd)(logits, bias, scores, choice, n);
 }
 void softmax(const float* x, float* p, int64_t n) {
   HWY_DYNAMIC_DISPATCH(softmax_simd)(x, p, n);

@@ -67,6 +67,9 @@ struct SwigluRows {
 void swiglu_forward(const SwigluRows& op, int64_t begin, int64_t end);
 void swiglu_backward(const SwigluRows& op, int64_t begin, int64_t end);
 
+// scores = sigmoid(logits), choice = scores + bias
+void sigmoid_scores(const float* logits, const float* bias, float* scores, float* choice, int64_t n);
+
 // p = softmax(x)
 void softmax(const float* x, float* p, int64_t n);
 // Returns logsumexp(x) - x[label]. With `grad`, x becomes (softmax(x) - onehot(label)) scale.

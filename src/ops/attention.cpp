@@ -10,12 +10,14 @@ void check_inputs(std::string_view op, const Tensor& q, const Tensor& k, const T
   expect_float(op, "q", q, 3);
   expect_float(op, "k", k, 3);
   expect_float(op, "v", v, 3);
-  expect(op, "k", k, {q.dim(0), k.dim(1), q.dim(2)}, q.dtype());
-  expect(op, "v", v, {q.dim(0), k.dim(1), v.dim(2)}, q.dtype());
-  require(k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0, "{}: {} key/value heads do not divide {} query heads", op, k.dim(1),
-          q.dim(1));
   require(spec.seq_len > 0 && q.dim(0) % spec.seq_len == 0, "{}: {} rows are not sequences of {}", op, q.dim(0),
           spec.seq_len);
+  require(spec.past >= 0, "{}: {} past keys", op, spec.past);
+  const int64_t keys = q.dim(0) / spec.seq_len * spec.keys();
+  expect(op, "k", k, {keys, k.dim(1), q.dim(2)}, q.dtype());
+  expect(op, "v", v, {keys, k.dim(1), v.dim(2)}, q.dtype());
+  require(k.dim(1) > 0 && q.dim(1) % k.dim(1) == 0, "{}: {} key/value heads do not divide {} query heads", op, k.dim(1),
+          q.dim(1));
   require(spec.window >= 0, "{}: the window is {}", op, spec.window);
 }
 
@@ -48,10 +50,14 @@ size_t plan_scratch(const Tensor& lse) {
 }  // namespace
 
 double AttentionSpec::pairs() const {
-  const auto s = static_cast<double>(seq_len);
-  if (window <= 0 || window >= seq_len) return s * (s + 1) / 2;
-  const auto w = static_cast<double>(window);
-  return w * (w + 1) / 2 + (s - w) * w;
+  // Of the first `count` positions.
+  const auto pairs_of = [this](int64_t count) {
+    const auto s = static_cast<double>(count);
+    if (window <= 0 || window >= count) return s * (s + 1) / 2;
+    const auto w = static_cast<double>(window);
+    return w * (w + 1) / 2 + (s - w) * w;
+  };
+  return pairs_of(keys()) - pairs_of(past);
 }
 
 void AttentionForward::check() const {
@@ -66,7 +72,7 @@ double AttentionForward::flops() const {
 
 size_t AttentionForward::workspace() const {
   if (q.dtype() != DType::f32) return 0;
-  const int64_t keys = padded(spec.seq_len);
+  const int64_t keys = padded(spec.keys());
   const int64_t row = padded(q.dim(2)) + padded(v.dim(2));
   return bytes_of(keys * row + kMostRows * (row + kScoreRow));
 }
@@ -78,6 +84,7 @@ size_t AttentionForward::scratch(const Target& target) const {
 
 void AttentionBackward::check() const {
   check_inputs(name, q, k, v, spec);
+  require(spec.past == 0, "{}: {} past keys, which have no gradient", name, spec.past);
   const Shape o_shape{q.dim(0), q.dim(1), v.dim(2)};
   expect(name, "o", o, o_shape, q.dtype());
   expect(name, "d_o", d_o, o_shape, q.dtype());

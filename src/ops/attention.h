@@ -1,7 +1,8 @@
 // Causal attention with grouped key/value heads over sequences of equal length laid end to end:
 //   o = softmax(scale q k^T + mask) v,   lse = log sum exp of the scaled, masked scores.
 // T = B S rows; query head h reads key/value head h / (n / kv). A window W > 0 lets a query see the last W keys, itself
-// included. Scores are never materialised (online softmax).
+// included. Scores are never materialised (online softmax). With P past keys the queries are the last S of P + S
+// positions: k and v have B (P + S) rows, and query i of a sequence sees its keys up to P + i. Forward only.
 #pragma once
 
 #include "ops/op.h"
@@ -19,7 +20,10 @@ struct AttentionSpec {
   int64_t seq_len = 0;  // S, divides T
   int64_t window = 0;   // 0: all earlier keys
   double scale = 1;
+  int64_t past = 0;  // P
 
+  // Of a sequence.
+  int64_t keys() const { return past + seq_len; }
   // Query-key pairs that count in one sequence.
   double pairs() const;
 };
@@ -29,13 +33,13 @@ struct AttentionForward {
   Tensor o;    // = [T, n, dv]
   Tensor lse;  // = [T, n], accumulator type, kept for backward
   Tensor q;    //   [T, n, d], may be strided, as k and v
-  Tensor k;    //   [T, kv, d]
-  Tensor v;    //   [T, kv, dv]
+  Tensor k;    //   [B (P + S), kv, d]
+  Tensor v;    //   [B (P + S), kv, dv]
   AttentionSpec spec;
 
   void check() const;
   double flops() const;
-  // Bytes of scratch for each worker: packed keys and values of one key/value head, linear in S.
+  // Bytes of scratch for each worker: packed keys and values of one key/value head, linear in P + S.
   size_t workspace() const;
   size_t scratch(const Target& target) const;
   template <class V>

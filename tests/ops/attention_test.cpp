@@ -70,6 +70,52 @@ TEST_P(AttentionOps, IsMaskedSoftmaxTimesValues) {
   }
 }
 
+// The last queries of each sequence alone, the keys before them being past, are what they are among all.
+TEST_P(AttentionOps, QueriesMayComeBehindPastKeys) {
+  for (const DType dtype : kStorage) {
+    for (const Sizes& s : kSizes) {
+      for (const int64_t past : {int64_t{1}, s.seq_len / 2, s.seq_len - 1}) {
+        if (past < 1 || past >= s.seq_len) continue;
+        SCOPED_TRACE(fmt::format("{} of {} keys past, window {}", past, s.seq_len, s.window));
+        const auto run = [&](TestContext& tc, bool all) {
+          const Tensor q = tc.random({s.rows(), s.heads, s.dim}, 1), k = tc.random({s.rows(), s.kv_heads, s.dim}, 2);
+          const Tensor v = tc.random({s.rows(), s.kv_heads, s.v_dim}, 3);
+          const int64_t fresh = s.seq_len - past;
+          // Of tensor [B S, ..] the rows of the last queries.
+          const auto last = [&](const Tensor& t) {
+            const int64_t cols = t.numel() / t.dim(0);
+            const Tensor rows = tc.empty({s.batch * fresh, cols}, t.dtype());
+            for (int64_t b = 0; b < s.batch; ++b) {
+              tc->run(Copy{.y = rows.rows(b * fresh, fresh),
+                           .x = t.view({t.dim(0), cols}).rows(b * s.seq_len + past, fresh)});
+            }
+            return rows;
+          };
+          AttentionSpec spec{.seq_len = s.seq_len, .window = s.window, .scale = 1 / std::sqrt(s.dim)};
+          if (all) {
+            const Tensor o = tc.empty({s.rows(), s.heads, s.v_dim}),
+                         lse = tc.empty({s.rows(), s.heads}, tc.accumulator());
+            tc->run(AttentionForward{.o = o, .lse = lse, .q = q, .k = k, .v = v, .spec = spec});
+            return std::vector{last(o), last(lse)};
+          }
+          spec.seq_len = fresh;
+          spec.past = past;
+          const Tensor o = tc.empty({s.batch * fresh, s.heads, s.v_dim});
+          const Tensor lse = tc.empty({s.batch * fresh, s.heads}, tc.accumulator());
+          tc->run(AttentionForward{
+              .o = o, .lse = lse, .q = last(q).view({s.batch * fresh, s.heads, s.dim}), .k = k, .v = v, .spec = spec});
+          return std::vector{o.view({o.dim(0), s.heads * s.v_dim}), lse};
+        };
+        TestContext expected_context(dtype), context(dtype, GetParam());
+        const std::vector<Tensor> expected = run(expected_context, true), got = run(context, false);
+        for (size_t i = 0; i < got.size(); ++i) {
+          EXPECT_TRUE(close(got[i], expected[i], tolerance(dtype, 4 * s.seq_len * s.dim, 2)));
+        }
+      }
+    }
+  }
+}
+
 TEST_P(AttentionOps, EqualKeysAverageTheValuesSoFar) {
   for (const DType dtype : kStorage) {
     TestContext tc(dtype, GetParam());
@@ -202,6 +248,10 @@ TEST(AttentionSpec, CountsPairs) {
   EXPECT_EQ((AttentionSpec{.seq_len = 4, .window = 1}.pairs()), 4);
   EXPECT_EQ((AttentionSpec{.seq_len = 4, .window = 3}.pairs()), 9);
   EXPECT_EQ((AttentionSpec{.seq_len = 4, .window = 9}.pairs()), 10);
+  EXPECT_EQ((AttentionSpec{.seq_len = 1, .past = 6}.pairs()), 7);
+  EXPECT_EQ((AttentionSpec{.seq_len = 3, .past = 2}.pairs()), 3 + 4 + 5);
+  EXPECT_EQ((AttentionSpec{.seq_len = 3, .window = 4, .past = 2}.pairs()), 3 + 4 + 4);
+  EXPECT_EQ((AttentionSpec{.seq_len = 2, .window = 4, .past = 9}.pairs()), 4 + 4);
 }
 
 TEST(AttentionCheck, RejectsWhatDoesNotFit) {
@@ -223,6 +273,18 @@ TEST(AttentionCheck, RejectsWhatDoesNotFit) {
   op = good;
   op.spec.window = -1;
   EXPECT_REJECTED(op, "the window is -1");
+  op = good;
+  op.spec.past = -1;
+  EXPECT_REJECTED(op, "-1 past keys");
+  op.spec.past = 2;
+  EXPECT_REJECTED(op, "k is f32[8, 2, 6], expected f32[12, 2, 6]");
+  op.k = tc.empty({12, 2, 6});
+  op.v = tc.empty({12, 2, 5});
+  EXPECT_NO_THROW(op.check());
+  EXPECT_EQ(op.flops(), 2 * (3 + 4 + 5 + 6) * 4 * 2.0 * (6 + 5));
+  const Tensor dq = tc.empty({8, 4, 6}), dk = tc.empty({12, 2, 6}), dv = tc.empty({12, 2, 5});
+  EXPECT_REJECTED((AttentionBackward{dq, dk, dv, op.o, op.o, op.lse, op.q, op.k, op.v, op.spec}),
+                  "2 past keys, which have no gradient");
 }
 
 }  // namespace

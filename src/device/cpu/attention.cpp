@@ -8,7 +8,7 @@ using namespace cpu;
 
 namespace {
 
-// Head `head` of the sequence that begins at row `start`.
+// Head `head` of rows from `start` on.
 template <class Rows>
 Rows rows_of(const Tensor& t, int64_t start, int64_t head) {
   return {t.data<float>() + start * t.stride() + head * (t.rank() == 3 ? t.dim(2) : 1), t.stride()};
@@ -16,15 +16,17 @@ Rows rows_of(const Tensor& t, int64_t start, int64_t head) {
 
 template <class Op>
 void describe_head(const Op& op, int64_t start, int64_t kv_head, AttentionHead& head) {
+  const int64_t first_key = start / op.spec.seq_len * op.spec.keys();
   head.seq_len = op.spec.seq_len;
+  head.past = op.spec.past;
   head.window = op.spec.window;
   head.group = op.q.dim(1) / op.k.dim(1);
   head.dim = op.q.dim(2);
   head.v_dim = op.v.dim(2);
   head.scale = static_cast<float>(op.spec.scale);
   head.q = rows_of<RowsIn>(op.q, start, kv_head * head.group);
-  head.k = rows_of<RowsIn>(op.k, start, kv_head);
-  head.v = rows_of<RowsIn>(op.v, start, kv_head);
+  head.k = rows_of<RowsIn>(op.k, first_key, kv_head);
+  head.v = rows_of<RowsIn>(op.v, first_key, kv_head);
 }
 
 // Calls f(first row of the sequence, key/value head, worker) for each of them: one chunk each, so that the sums over a

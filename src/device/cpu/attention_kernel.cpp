@@ -48,8 +48,8 @@ HWY_ATTR void pack_keys(RowsIn k, int64_t seq_len, int64_t dim, float* to) {
   pack_panels(k.data, k.stride, true, dim, seq_len, to);
 }
 
-HWY_ATTR int64_t first_key(const AttentionHead& head, int64_t query) {
-  return head.window > 0 ? std::max<int64_t>(0, query - head.window + 1) : 0;
+HWY_ATTR int64_t first_key(const AttentionHead& head, int64_t position) {
+  return head.window > 0 ? std::max<int64_t>(0, position - head.window + 1) : 0;
 }
 
 // c[rows, cols] = a b with a few rows of a strided matrix; a panel of fewer rows than kRows is packed first.
@@ -118,24 +118,26 @@ HWY_ATTR float dot(const float* a, const float* b, int64_t n) {
 
 HWY_ATTR void attention_forward_simd(const AttentionHeadForward& head, float* workspace) {
   const int64_t seq = head.seq_len;
+  const int64_t num_keys = head.past + seq;
   const int64_t dim = head.dim;
   const int64_t v_dim = head.v_dim;
   const int64_t o_stride = up(v_dim, kCols);
   Pieces pieces(workspace);
-  float* keys = pieces.take(up(seq, kCols) * dim);  // panels [dim, kCols] of keys
-  float* values = pieces.take(seq * o_stride);      // panels [seq, kCols] of columns
+  float* keys = pieces.take(up(num_keys, kCols) * dim);  // panels [dim, kCols] of keys
+  float* values = pieces.take(num_keys * o_stride);      // panels [num_keys, kCols] of columns
   float* scores = pieces.take(kRows * kScoreStride);
   float* o = pieces.take(kRows * o_stride);
   float* packed = pieces.take(kRows * dim);
-  pack_keys(head.k, seq, dim, keys);
-  pack_panels(head.v.data, head.v.stride, false, seq, v_dim, values);
+  pack_keys(head.k, num_keys, dim, keys);
+  pack_panels(head.v.data, head.v.stride, false, num_keys, v_dim, values);
   const float factor = head.scale * kLog2e;
 
   for (int64_t h = 0; h < head.group; ++h) {
     for (int64_t i0 = 0; i0 < seq; i0 += kRows) {
       const int64_t rows = std::min(kRows, seq - i0);
-      const int64_t end = i0 + rows;  // keys that any of the rows sees
-      const int64_t begin = first_key(head, i0) / kCols * kCols;
+      const int64_t position = head.past + i0;
+      const int64_t end = position + rows;  // keys that any of the rows sees
+      const int64_t begin = first_key(head, position) / kCols * kCols;
       float most[kRows];
       float sum[kRows];
       std::fill_n(most, kRows, -INFINITY);
@@ -146,15 +148,15 @@ HWY_ATTR void attention_forward_simd(const AttentionHeadForward& head, float* wo
                      cols, scores, kScoreStride, packed);
         for (int64_t i = 0; i < rows; ++i) {
           float* s = scores + i * kScoreStride;
-          const int64_t first = std::clamp<int64_t>(first_key(head, i0 + i) - j0, 0, cols);
-          const int64_t last = std::clamp<int64_t>(i0 + i + 1 - j0, first, cols);
+          const int64_t first = std::clamp<int64_t>(first_key(head, position + i) - j0, 0, cols);
+          const int64_t last = std::clamp<int64_t>(position + i + 1 - j0, first, cols);
           const float largest = std::max(most[i], max_row(s, first, last, factor));
           const float before = most[i] == largest ? 1.0F : std::exp2(most[i] - largest);
           most[i] = largest;
           sum[i] = sum[i] * before + exp_row(s, first, last, up(cols, kCols), factor, largest);
           if (j0 > begin && before != 1.0F) scale_to(o + i * o_stride, before, o + i * o_stride, v_dim);
         }
-        row_panel<Along::rows>(cols, scores, kScoreStride, values + j0 * kCols, seq * kCols, kRows, o_stride, o,
+        row_panel<Along::rows>(cols, scores, kScoreStride, values + j0 * kCols, num_keys * kCols, kRows, o_stride, o,
                                o_stride, j0 > begin);
       }
       for (int64_t i = 0; i < rows; ++i) {

@@ -16,9 +16,10 @@ struct RowsOut {
 };
 
 struct AttentionHead {
-  int64_t seq_len = 0;
-  int64_t window = 0;  // 0: all earlier keys
-  int64_t group = 0;   // query heads, side by side in a row of q, o and lse
+  int64_t seq_len = 0;  // queries
+  int64_t past = 0;     // keys before the first query's; forward only
+  int64_t window = 0;   // 0: all earlier keys
+  int64_t group = 0;    // query heads, side by side in a row of q, o and lse
   int64_t dim = 0;
   int64_t v_dim = 0;
   float scale = 1;

@@ -11,14 +11,15 @@ namespace sluice::cuda {
 template <class A, class Mask>
 struct AttentionShape {
   int64_t seq_len, heads, group;  // `group` query heads share a key/value head
+  int64_t past;                   // keys before the first query's, forward only
   A scale;
   Mask mask;
 };
 
-// Whether a pair counts; tiles go on behind the sequence's end.
+// Whether a pair of positions counts; tiles go on behind the sequence's end.
 template <class Mask>
-__device__ __forceinline__ bool counts(const Mask& mask, int64_t query, int64_t key, int64_t seq_len) {
-  return query < seq_len && key < seq_len && mask.visible(query, key);
+__device__ __forceinline__ bool counts(const Mask& mask, int64_t query, int64_t key, int64_t end) {
+  return query < end && key < end && mask.visible(query, key);
 }
 
 // Where a block works: blocks count tiles fastest, then heads, then sequences. What takes longest should come first,
@@ -58,6 +59,7 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
   const Place at(Tile::kTileRows, s.heads, s.seq_len, true);
   const Mask mask = s.mask.of_sequence(at.start);
   const int64_t kv_head = at.head / s.group;
+  const int64_t num_keys = s.past + s.seq_len, start = at.start / s.seq_len * num_keys;
   A* queries = dynamic_shared<A>();
   A* keys = queries + Tile::kTileRows * pitch_of(q.dim);
   A* values = keys + Tile::kTilePartners * pitch_of(q.dim);
@@ -68,20 +70,20 @@ __global__ void __launch_bounds__(kAttentionThreads, 1)
   A most[Tile::kRows], sum[Tile::kRows] = {};
   Piece<A, kQuad> out[Tile::kRows][kSpans] = {};
   for (A& x : most) x = -INFINITY;
-  const int64_t end = mask.end_key(at.last);
-  for (int64_t first = mask.first_key(at.first); first < end; first += Tile::kTilePartners) {
+  const int64_t end = mask.end_key(s.past + at.last);
+  for (int64_t first = mask.first_key(s.past + at.first); first < end; first += Tile::kTilePartners) {
     __syncthreads();
-    load_tile<Tile::kTilePartners>(keys, k, at.start + first, kv_head, s.seq_len - first);
-    load_tile<Tile::kTilePartners>(values, v, at.start + first, kv_head, s.seq_len - first);
+    load_tile<Tile::kTilePartners>(keys, k, start + first, kv_head, num_keys - first);
+    load_tile<Tile::kTilePartners>(values, v, start + first, kv_head, num_keys - first);
     __syncthreads();
     A x[Tile::kRows][Tile::kPartners];
     multiply_tile(x, queries, keys, q.dim);
     for (int r = 0; r < Tile::kRows; ++r) {
-      const int64_t query = at.first + group() + r * kGroups;
+      const int64_t query = s.past + at.first + group() + r * kGroups;
       A now = most[r];
       for (int p = 0; p < Tile::kPartners; ++p) {
         const int64_t key = first + member() + p * kMembers;
-        const bool visible = counts(mask, query, key, s.seq_len);
+        const bool visible = counts(mask, query, key, num_keys);
         x[r][p] = visible ? mask.score(x[r][p] * s.scale) : -INFINITY;
         now = x[r][p] > now || x[r][p] != x[r][p] ? x[r][p] : now;
       }

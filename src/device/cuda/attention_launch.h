@@ -15,7 +15,7 @@ HeadRows<T> head_rows(const Tensor& t) {
 
 template <class A, class Mask, class Op>
 AttentionShape<A, Mask> shape_of(const Op& op, const Mask& mask) {
-  return {op.spec.seq_len, op.q.dim(1), op.q.dim(1) / op.k.dim(1), static_cast<A>(op.spec.scale), mask};
+  return {op.spec.seq_len, op.q.dim(1), op.q.dim(1) / op.k.dim(1), op.spec.past, static_cast<A>(op.spec.scale), mask};
 }
 
 // Calls f with the number of spans that heads of `dim` columns have, as std::integral_constant<int, N>.

@@ -37,6 +37,7 @@ std::optional<AttentionRequest> common_request(const Op& op) {
   const int64_t rows = op.q.dim(0), heads = op.q.dim(1), dim = op.q.dim(2), v_dim = op.v.dim(2);
   const int64_t seq_len = op.spec.seq_len, window = op.spec.window;
   bool all_fit = op.q.dtype() == DType::bf16 && rows > 0 && seq_len > 1 && fits_head(dim) && fits_head(v_dim);
+  all_fit = all_fit && op.spec.past == 0;
   op.visit([&](std::string_view name, const Tensor& t, Access) { all_fit = all_fit && (name == "lse" || fits(t)); });
   // Within its workspace cuDNN has an f32 for each element of q, then one for each row and head, then more.
   all_fit = all_fit && rows * heads * dim <= INT32_MAX && rows * heads % 4 == 0;

@@ -14,7 +14,7 @@ namespace sluice::cuda {
 class Device;
 
 // What cuDNN is asked for an operation, and the workspace it may take; nothing if the operation is for the plain
-// kernels: other types, heads under 64 columns or over 256, sequences of one token, rows at odd addresses.
+// kernels: other types, heads under 64 columns or over 256, sequences of one token, past keys, rows at odd addresses.
 struct AttentionRequest {
   AttentionProblem problem;
   size_t most_workspace = 0;

@@ -18,9 +18,9 @@ double dot(const T* a, const T* b, int64_t n) {
   return sum;
 }
 
-// First key that the query at position i of its sequence sees; the last is i.
-int64_t first_key(const AttentionSpec& spec, int64_t i) {
-  return spec.window > 0 ? std::max<int64_t>(0, i - spec.window + 1) : 0;
+// First key that the query at this position of its sequence sees; the last is at the position itself.
+int64_t first_key(const AttentionSpec& spec, int64_t position) {
+  return spec.window > 0 ? std::max<int64_t>(0, position - spec.window + 1) : 0;
 }
 
 }  // namespace
@@ -29,9 +29,10 @@ void RefBackend::execute(const AttentionForward& op, const Tensor& /*scratch*/) 
   dispatch_float(op.q.dtype(), [&]<class T>(T) {
     const int64_t dim = op.q.dim(2), v_dim = op.v.dim(2);
     const int64_t num_heads = op.q.dim(1), group = num_heads / op.k.dim(1), seq_len = op.spec.seq_len;
-    std::vector<double> p(static_cast<size_t>(seq_len));
+    std::vector<double> p(static_cast<size_t>(op.spec.keys()));
     for (int64_t t = 0; t < op.q.dim(0); ++t) {
-      const int64_t i = t % seq_len, start = t - i, first = first_key(op.spec, i);
+      const int64_t start = t / seq_len * op.spec.keys();  // row of the sequence's first key
+      const int64_t i = op.spec.past + t % seq_len, first = first_key(op.spec, i);
       for (int64_t h = 0; h < num_heads; ++h) {
         const T* q = row<T>(op.q, t) + h * dim;
         double most = -INFINITY, sum = 0;

@@ -47,7 +47,7 @@ void Attention::norm_and_rotate(Context& ctx, const Tensor& cos_sin, Arena& aren
 }
 
 Tensor Attention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                          AttentionSaved& saved) const {
+                          AttentionSaved& saved, const KvCache* cache) const {
   const NameScope scope(ctx, "attention");
   const int64_t t = x.dim(0);
   Arena& kept = ctx.activations();
@@ -60,12 +60,10 @@ Tensor Attention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, 
   norm_and_rotate(ctx, cos_sin, recompute.qk_rope ? ctx.scratch() : kept, saved);
   saved.o = ctx.deferred().empty({t, n_ * d_}, x.dtype());
   saved.lse = kept.empty({t, n_}, ctx.accumulator());
-  ctx.run(AttentionForward{.o = saved.o.view({t, n_, d_}),
-                           .lse = saved.lse,
-                           .q = saved.q,
-                           .k = saved.k,
-                           .v = v_of(saved.qkv),
-                           .spec = spec_});
+  CachedKeys seen{.k = saved.k, .v = v_of(saved.qkv), .spec = spec_};
+  if (cache != nullptr) seen = append(ctx, *cache, seen.k, seen.v, spec_);
+  ctx.run(AttentionForward{
+      .o = saved.o.view({t, n_, d_}), .lse = saved.lse, .q = saved.q, .k = seen.k, .v = seen.v, .spec = seen.spec});
   if (sinks_) {
     ctx.run(AttentionSink{.o = saved.o.view({t, n_, d_}), .lse = saved.lse, .sinks = sinks_->value});
   }

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "nn/block_config.h"
+#include "nn/kv_cache.h"
 #include "nn/linear.h"
 #include "nn/rmsnorm.h"
 
@@ -31,8 +32,9 @@ class Attention {
   Attention(const std::string& name, const AttentionConfig& config, double norm_eps, double init_std);
 
   // x [T, D], cos_sin [S, d]; returns [T, D] in scratch. x must live as AttentionSaved::x says, or be rebuilt.
+  // With a cache x are the next tokens of its sequence and cos_sin [T, d] is of their positions; no backward then.
   Tensor forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                 AttentionSaved& saved) const;
+                 AttentionSaved& saved, const KvCache* cache = nullptr) const;
   // Makes again what forward did not keep.
   void rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute, AttentionSaved& saved) const;
   // dx = [T, D]; dy must live until weight_grad.

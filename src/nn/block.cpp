@@ -49,8 +49,9 @@ Tensor Block::attend(Context& ctx, const BlockInput& input, const RecomputePolic
   saved.rstd1 = kept.empty({x.dim(0)}, ctx.accumulator());
   Tensor normed1 = norms.empty_like(x);
   norm1_.forward(ctx, normed1, saved.rstd1, x);
-  const Tensor attended = mla_ ? mla_->forward(ctx, normed1, input.cos_sin, recompute, saved.mla)
-                               : attention_->forward(ctx, normed1, input.cos_sin, recompute, saved.attention);
+  const Tensor attended =
+      mla_ ? mla_->forward(ctx, normed1, input.cos_sin, recompute, saved.mla, input.cache)
+           : attention_->forward(ctx, normed1, input.cos_sin, recompute, saved.attention, input.cache);
   saved.mid = kept.empty_like(x);
   saved.rstd2 = kept.empty({x.dim(0)}, ctx.accumulator());
   Tensor normed2 = (needs_normed(recompute) ? norms : ctx.scratch()).empty_like(x);

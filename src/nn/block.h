@@ -31,6 +31,9 @@ struct BlockInput {
   Tensor cos_sin;     // [S, BlockConfig::rope_dim()]
   Tensor sample_ids;  // i64 [T / S]
   Tensor grad_scale;  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
+  // Set where a sequence is continued: see Attention::forward. The router must then be a learned one, which asks for
+  // no sample_ids.
+  const KvCache* cache = nullptr;
 };
 
 class Block {

@@ -78,6 +78,10 @@ struct BlockConfig {
   int64_t hidden() const { return mla ? mla->hidden : attention.hidden; }
   // Columns of a head that carry positions.
   int64_t rope_dim() const { return mla ? mla->rope_dim : attention.head_dim; }
+  // Key/value heads, and columns of a key and of a value.
+  int64_t kv_heads() const { return mla ? mla->heads : attention.kv_heads; }
+  int64_t key_dim() const { return mla ? mla->qk_dim() : attention.head_dim; }
+  int64_t value_dim() const { return mla ? mla->v_dim : attention.head_dim; }
 };
 
 // What is not kept from forward to backward but rebuilt.

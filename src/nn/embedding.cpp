@@ -45,4 +45,13 @@ void Head::norm_backward(Context& ctx, const Tensor& dx, const Tensor& dnormed, 
   norm_.backward(ctx, dx, dnormed, x, rstd, dx);
 }
 
+void Head::logits(Context& ctx, const Tensor& logits, const Tensor& x) const {
+  const NameScope scope(ctx, "head");
+  const ArenaScope arena_scope(ctx.scratch());
+  const Tensor normed = ctx.scratch().empty_like(x);
+  const Tensor rstd = ctx.scratch().empty({x.dim(0)}, ctx.accumulator());
+  norm_.forward(ctx, normed, rstd, x);
+  ctx.run(Gemm{.c = logits, .a = normed, .b = weight_.value, .trans_b = true});
+}
+
 }  // namespace sluice

@@ -34,6 +34,8 @@ class Head {
             const Tensor& grad_scale) const;
   // dx += the gradient of x through the final norm, for who else reads its output
   void norm_backward(Context& ctx, const Tensor& dx, const Tensor& dnormed, const Tensor& x, const Tensor& rstd) const;
+  // logits [T, V], accumulator type = norm(x) w^T
+  void logits(Context& ctx, const Tensor& logits, const Tensor& x) const;
   void visit(const ParamVisitor& visitor) {
     norm_.visit(visitor);
     visitor(weight_);

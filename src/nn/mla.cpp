@@ -54,7 +54,7 @@ void Mla::expand(Context& ctx, const Tensor& cos_sin, Arena& latents, Arena& hea
 }
 
 Tensor Mla::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                    MlaSaved& saved) const {
+                    MlaSaved& saved, const KvCache* cache) const {
   const NameScope scope(ctx, "attention");
   const int64_t t = x.dim(0), n = config_.heads;
   Arena& kept = ctx.activations();
@@ -66,12 +66,14 @@ Tensor Mla::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const 
   saved.lse = kept.empty({t, n}, ctx.accumulator());
   expand(ctx, cos_sin, recompute.mla_up ? ctx.scratch() : ctx.deferred(), recompute.mla_up ? ctx.scratch() : kept,
          saved);
+  CachedKeys seen{.k = saved.k, .v = saved.v, .spec = spec_};
+  if (cache != nullptr) seen = append(ctx, *cache, seen.k, seen.v, spec_);
   ctx.run(AttentionForward{.o = saved.o.view({t, n, config_.v_dim}),
                            .lse = saved.lse,
                            .q = saved.q,
-                           .k = saved.k,
-                           .v = saved.v,
-                           .spec = spec_});
+                           .k = seen.k,
+                           .v = seen.v,
+                           .spec = seen.spec});
   return out_.forward(ctx, saved.o, ctx.scratch());
 }
 

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "nn/block_config.h"
+#include "nn/kv_cache.h"
 #include "nn/linear.h"
 #include "nn/rmsnorm.h"
 
@@ -38,8 +39,9 @@ class Mla {
   Mla(const std::string& name, const MlaConfig& config, double norm_eps, double init_std);
 
   // x [T, D], cos_sin [S, dr]; returns [T, D] in scratch. x must live as MlaSaved::x says, or be rebuilt.
+  // With a cache x are the next tokens of its sequence and cos_sin [T, dr] is of their positions; no backward then.
   Tensor forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                 MlaSaved& saved) const;
+                 MlaSaved& saved, const KvCache* cache = nullptr) const;
   // Makes again what forward did not keep.
   void rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute, MlaSaved& saved) const;
   // dx = [T, D]; dy must live until weight_grad.

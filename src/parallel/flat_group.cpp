@@ -60,6 +60,7 @@ FlatGroup::FlatGroup(std::string name, std::vector<Param*> params, Communicator&
     weights_.reserve(Arena::footprint(static_cast<size_t>(mine) * element));
     shard_ = weights_.empty({mine}, options_.dtype);
   }
+  if (!options_.gradients) return;
   const DType grad_dtype = accumulator_of(options_.dtype);
   gradients_.reserve(Arena::footprint(static_cast<size_t>(total_) * size_of(grad_dtype)));
   gradient_ = gradients_.empty({total_}, grad_dtype);

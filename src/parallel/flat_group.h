@@ -35,6 +35,7 @@ class GatherBuffers {
 struct FlatGroupOptions {
   DType dtype = DType::f32;
   bool reshard_after_use = false;  // gathered weights are given back after each use
+  bool gradients = true;           // false: there is no memory for them, and nothing that asks for them may be called
 };
 
 // A run of elements of the shard that belong to parameters with the same decay.

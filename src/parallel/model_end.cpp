@@ -49,6 +49,12 @@ void ModelEnd::forward(Context& ctx, const Tensor& dx, const Tensor& x, const Lo
   head_unit_.release();
 }
 
+void ModelEnd::logits(Context& ctx, const Tensor& logits, const Tensor& x) const {
+  head_unit_.end_gather(ctx);
+  head_.logits(ctx, logits, x);
+  head_unit_.release();
+}
+
 void ModelEnd::backward(Context& ctx, const Tensor& dx, const BlockInput& input, const RecomputePolicy& recompute,
                         bool full, ModelEndSaved& saved) {
   if (!mtp_) return;

@@ -51,6 +51,8 @@ class ModelEnd {
   void backward(Context& ctx, const Tensor& dx, const BlockInput& input, const RecomputePolicy& recompute, bool full,
                 ModelEndSaved& saved);
   void weight_grad(Context& ctx, const ModelEndSaved& saved) const;
+  // See Head; the extra layer has no part in it.
+  void logits(Context& ctx, const Tensor& logits, const Tensor& x) const;
 
   // After the last contribution of a step.
   void begin_reduce(Context& ctx) const;

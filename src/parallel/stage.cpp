@@ -29,7 +29,8 @@ Unit Stage::make_unit(const std::string& name, const std::function<void(const Pa
   }
   if (!balanced.empty()) {
     // A few numbers, whose steps are too small for bf16.
-    const FlatGroupOptions options{.dtype = accumulator_of(config_.dense_groups.dtype)};
+    const FlatGroupOptions options{.dtype = accumulator_of(config_.dense_groups.dtype),
+                                   .gradients = config_.dense_groups.gradients};
     unit.groups.push_back(std::make_unique<FlatGroup>(name + ".balance", std::move(balanced), *mesh_.fsdp,
                                                       mesh_.replicate.get(), options, memory_, nullptr));
   }

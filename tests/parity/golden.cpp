@@ -1,12 +1,16 @@
 #include "golden.h"
 
-#include <nlohmann/json.hpp>
+#include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
-#include <fstream>
+#include <map>
 
 #include "base/error.h"
+#include "config/load.h"
+#include "model/family.h"
+#include "support/host_tensor.h"
 
 namespace sluice::test {
 
@@ -54,6 +58,54 @@ std::vector<int64_t> Golden::routed_layers() const {
 
 int64_t Golden::count(const std::string& prefix) const {
   return std::ranges::count_if(f64_.tensors(), [&](const auto& entry) { return entry.first.starts_with(prefix); });
+}
+
+RunSpec spec_of(const Golden& golden, int64_t steps, DType dtype) {
+  const Config config = config::parse(fmt::format(R"(
+step_scheduler: {{global_batch_size: {}, local_batch_size: {}, max_steps: {}}}
+model: {{config: {{pretrained_model_name_or_path: {}}}, aux_loss_coef: 0, mtp_loss_weight: {}}}
+benchmark: {{balance: router}}
+dataset: {{_target_: mock, seq_len: {}}}
+runtime: {{dtype: {}}}
+optimizer: {{_target_: torch.optim.AdamW, lr: 1.0e-3, betas: [0.9, 0.999], eps: 1.0e-4, weight_decay: 0}}
+)",
+                                                  kBatch, kBatch, steps, golden.directory().string(),
+                                                  golden.has_mtp() ? kMtpWeight : 0, kSeqLen, name_of(dtype)),
+                                      "parity");
+  RunSpec spec = resolve(config, 1);
+  spec.selection_bias_rate = 0;  // transformers leaves it to others
+  return spec;
+}
+
+void import_weights(Context& ctx, Stage& stage, const ModelConfig& model, const Golden& golden) {
+  for (FlatGroup* group : stage.groups()) group->end_gather(ctx);
+  std::map<std::string, std::vector<double>> ours;
+  std::map<std::string, int64_t> covered;
+  for (const HubTensor& tensor : family_of(model).tensors(model)) {
+    if (tensor.repeated) continue;
+    const std::vector<double> stored = golden.weights(tensor.hub_name);
+    ASSERT_EQ(std::ssize(stored), tensor.hub_shape.numel()) << tensor.hub_name;
+    std::vector<double>& values = ours[tensor.parameter];
+    values.resize(static_cast<size_t>(tensor.parameter_shape.numel()));
+    for (int64_t i = 0; i < tensor.hub_shape.numel(); ++i) {
+      values[static_cast<size_t>(tensor.first() + i)] = stored[static_cast<size_t>(tensor.hub_index(i))];
+    }
+  }
+  for (FlatGroup* group : stage.groups()) {
+    for (Param* param : group->params()) assign(param->value, ours.at(param->spec.name));
+    group->invalidate();
+  }
+}
+
+double error_of(const std::vector<double>& got, const std::vector<double>& expected) {
+  if (got.size() != expected.size() || got.empty()) return HUGE_VAL;
+  double error = 0, largest = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    const double difference = std::abs(got[i] - expected[i]);
+    if (!(difference <= error)) error = difference;
+    largest = std::max(largest, std::abs(expected[i]));
+  }
+  return largest == 0 && error == 0 ? 0 : error / largest;
 }
 
 GoldenTokens::GoldenTokens(const Golden& golden, int64_t seq_len, int64_t vocab)

@@ -8,7 +8,8 @@
 
 #include "checkpoint/safetensors.h"
 #include "data/dataset.h"
-#include "parallel/flat_group.h"
+#include "parallel/stage.h"
+#include "train/run_spec.h"
 
 namespace sluice::test {
 
@@ -40,6 +41,19 @@ class Golden {
   safetensors::Model weights_;
   safetensors::Model f64_;
 };
+
+// Of every golden: tokens of a sequence, sequences of a batch.
+inline constexpr int64_t kSeqLen = 32, kBatch = 2;
+// Of the extra layer's loss, where there is one.
+inline constexpr double kMtpWeight = 0.3;
+
+// A run of the golden's model with what it was made with.
+RunSpec spec_of(const Golden& golden, int64_t steps, DType dtype);
+// Gives a stage on one rank the golden's weights.
+void import_weights(Context& ctx, Stage& stage, const ModelConfig& model, const Golden& golden);
+
+// Largest error over the largest value. All zero (an expert that no token chose) must be zero here too.
+double error_of(const std::vector<double>& got, const std::vector<double>& expected);
 
 // The golden's sequences, in the order of its steps.
 class GoldenTokens final : public Dataset {

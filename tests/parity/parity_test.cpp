@@ -11,7 +11,6 @@
 #include "base/file.h"
 #include "base/hash.h"
 #include "comm/inproc/inproc.h"
-#include "config/load.h"
 #include "device/ref/ref_backend.h"
 #include "golden.h"
 #include "model/family.h"
@@ -22,26 +21,6 @@
 
 namespace sluice::test {
 namespace {
-
-constexpr int64_t kSeqLen = 32, kBatch = 2;
-constexpr double kMtpWeight = 0.3;
-
-RunSpec spec_of(const Golden& golden, int64_t steps, DType dtype) {
-  const Config config = config::parse(fmt::format(R"(
-step_scheduler: {{global_batch_size: {}, local_batch_size: {}, max_steps: {}}}
-model: {{config: {{pretrained_model_name_or_path: {}}}, aux_loss_coef: 0, mtp_loss_weight: {}}}
-benchmark: {{balance: router}}
-dataset: {{_target_: mock, seq_len: {}}}
-runtime: {{dtype: {}}}
-optimizer: {{_target_: torch.optim.AdamW, lr: 1.0e-3, betas: [0.9, 0.999], eps: 1.0e-4, weight_decay: 0}}
-)",
-                                                  kBatch, kBatch, steps, golden.directory().string(),
-                                                  golden.has_mtp() ? kMtpWeight : 0, kSeqLen, name_of(dtype)),
-                                      "parity");
-  RunSpec spec = resolve(config, 1);
-  spec.selection_bias_rate = 0;  // transformers leaves it to others
-  return spec;
-}
 
 // The logits and the routing of one forward pass.
 class Probe final : public OpObserver {
@@ -73,18 +52,6 @@ class Probe final : public OpObserver {
   int64_t top_k = 0;
 };
 
-// Largest error over the largest value. All zero (an expert that no token chose) must be zero here too.
-double error_of(const std::vector<double>& got, const std::vector<double>& expected) {
-  if (got.size() != expected.size() || got.empty()) return HUGE_VAL;
-  double error = 0, largest = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    const double difference = std::abs(got[i] - expected[i]);
-    if (!(difference <= error)) error = difference;
-    largest = std::max(largest, std::abs(expected[i]));
-  }
-  return largest == 0 && error == 0 ? 0 : error / largest;
-}
-
 // A parameter's values in the hub's layout, by hub name.
 using HubValues = std::map<std::string, std::vector<double>>;
 
@@ -105,26 +72,6 @@ HubValues hub_values(Trainer& trainer, ValuesOf&& of) {
     }
   }
   return all;
-}
-
-void import_weights(Trainer& trainer, const Golden& golden) {
-  for (FlatGroup* group : trainer.stage().groups()) group->end_gather(trainer.context());
-  std::map<std::string, std::vector<double>> ours;
-  std::map<std::string, int64_t> covered;
-  for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
-    if (tensor.repeated) continue;
-    const std::vector<double> stored = golden.weights(tensor.hub_name);
-    ASSERT_EQ(std::ssize(stored), tensor.hub_shape.numel()) << tensor.hub_name;
-    std::vector<double>& values = ours[tensor.parameter];
-    values.resize(static_cast<size_t>(tensor.parameter_shape.numel()));
-    for (int64_t i = 0; i < tensor.hub_shape.numel(); ++i) {
-      values[static_cast<size_t>(tensor.first() + i)] = stored[static_cast<size_t>(tensor.hub_index(i))];
-    }
-  }
-  for (FlatGroup* group : trainer.stage().groups()) {
-    for (Param* param : group->params()) assign(param->value, ours.at(param->spec.name));
-    group->invalidate();
-  }
 }
 
 void expect_same_routing(const Golden& golden, const Probe& probe, double tolerance) {
@@ -157,7 +104,7 @@ void expect_parity(const std::string& name, DType dtype, Backend& backend, doubl
   InprocWorld world(1);
   const auto communicator = world.communicator(0);
   Trainer trainer(spec, {&backend, &memory, communicator.get()}, &tokens, nullptr);
-  import_weights(trainer, golden);
+  import_weights(trainer.context(), trainer.stage(), trainer.spec().model, golden);
 
   Probe probe;
   trainer.context().add_observer(&probe);

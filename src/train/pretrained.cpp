@@ -10,19 +10,31 @@
 
 namespace sluice {
 
-void Pretrained::load(Trainer& trainer) const {
-  Stream& stream = trainer.context().compute();
-  const bool first = trainer.mesh().world.world_rank() == 0;
+void Pretrained::load_by(Context& ctx, Communicator& world, const std::function<void(const Progress&)>& import) const {
+  const bool first = world.world_rank() == 0;
   const Stopwatch watch;
   double told = 0;
-  trainer.load(match_, [&](int64_t done, int64_t all) {
+  import([&](int64_t done, int64_t all) {
     constexpr double quiet_seconds = 5;
     if (!first || watch.seconds() - told < quiet_seconds) return;
     told = watch.seconds();
     log::info("loading weights: {} %", 100 * done / std::max<int64_t>(all, 1));
   });
-  trainer.mesh().world.barrier(stream, "weights loaded");
+  world.barrier(ctx.compute(), "weights loaded");
   if (first) log::info("loaded {} in {}", describe(match_, hub_), format_duration(watch.seconds()));
+}
+
+void Pretrained::load(Trainer& trainer) const {
+  load_by(trainer.context(), trainer.mesh().world, [&](const Progress& progress) { trainer.load(match_, progress); });
+}
+
+void Pretrained::load(Context& ctx, Communicator& world, Stage& stage, bool host_visible) const {
+  load_by(ctx, world, [&](const Progress& progress) {
+    std::vector<GroupShard> shards;
+    for (FlatGroup* group : stage.groups()) shards.push_back({.group = group});
+    Pool pool(std::max(1, ctx.backend().target().workers / world.size()));
+    import_weights(ctx, match_, shards, {.pool = &pool, .host_visible = host_visible, .progress = progress});
+  });
 }
 
 std::unique_ptr<Pretrained> find_pretrained(const Config& config, const RunSpec& spec, bool by_default) {

@@ -19,8 +19,13 @@ class Pretrained {
 
   // On every rank: its part of them. The first one says what was loaded, and how far it is where that takes long.
   void load(Trainer& trainer) const;
+  // The same for a stage that is not trained.
+  void load(Context& ctx, Communicator& world, Stage& stage, bool host_visible) const;
 
  private:
+  using Progress = std::function<void(int64_t done, int64_t all)>;
+  void load_by(Context& ctx, Communicator& world, const std::function<void(const Progress&)>& import) const;
+
   HubWeights hub_;
   HubMatch match_;
 };

@@ -10,6 +10,7 @@
 #include "checkpoint/hub_match.h"
 #include "device/context.h"
 #include "device/pool.h"
+#include "model/hf_config.h"
 #include "parallel/flat_group.h"
 
 namespace sluice {
@@ -42,5 +43,8 @@ ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const 
 // Copies config.json, without `quantization_config` and with the new `dtype` where there is one, and the files beside
 // the weights that describe tokenizer, generation and licence. Returns how many.
 int copy_hub_files(const std::filesystem::path& from, const std::filesystem::path& to, std::optional<DType> dtype);
+
+// Writes config.json anew from a configuration that may have been laid over another, or have been no file at all.
+void write_hub_config(const HfConfig& config, const std::filesystem::path& directory, DType dtype);
 
 }  // namespace sluice

@@ -6,6 +6,8 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <type_traits>
+#include <variant>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -17,19 +19,35 @@ namespace {
 
 namespace fs = std::filesystem;
 
+using Json = nlohmann::ordered_json;
+
+void set_dtype(Json& json, DType dtype) {
+  const std::string_view name = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f32 ? "float32" : "float64";
+  // Newer files say dtype.
+  json[json.contains("dtype") ? "dtype" : "torch_dtype"] = name;
+}
+
 // config.json, which is one: its bounds were checked when the model was made of it.
 std::string changed_config(const std::string& text, std::optional<DType> dtype) {
-  using Json = nlohmann::ordered_json;
   Json json = Json::parse(text);
   const bool was_quantized = json.erase("quantization_config") > 0;
-  if (dtype || was_quantized) {
-    const std::string_view name = dtype.value_or(DType::bf16) == DType::bf16 ? "bfloat16"
-                                  : *dtype == DType::f32                     ? "float32"
-                                                                             : "float64";
-    // Newer files say dtype.
-    json[json.contains("dtype") ? "dtype" : "torch_dtype"] = name;
-  }
+  if (dtype || was_quantized) set_dtype(json, dtype.value_or(DType::bf16));
   return json.dump(2) + "\n";
+}
+
+// "rope_scaling.mscale_all_dim" as the pointer "/rope_scaling/mscale_all_dim": numbers between dots make lists.
+Json::json_pointer pointer_to(std::string_view key) {
+  std::string pointer = "/";
+  for (const char c : key) {
+    if (c == '.') {
+      pointer += '/';
+    } else if (c == '~' || c == '/') {
+      pointer += c == '~' ? "~0" : "~1";
+    } else {
+      pointer += c;
+    }
+  }
+  return Json::json_pointer(pointer);
 }
 
 bool goes_along(std::string_view name) {
@@ -44,6 +62,25 @@ bool goes_along(std::string_view name) {
 }
 
 }  // namespace
+
+void write_hub_config(const HfConfig& config, const fs::path& directory, DType dtype) {
+  Json json = Json::object();
+  for (const auto& [key, field] : config.fields()) {
+    // Labels by number, which would become lists.
+    if (key.starts_with("id2label") || key.starts_with("quantization_config")) continue;
+    std::visit(
+        [&](const auto& value) {
+          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::monostate>) {
+            json[pointer_to(key)] = nullptr;
+          } else {
+            json[pointer_to(key)] = value;
+          }
+        },
+        field.value);
+  }
+  set_dtype(json, dtype);
+  write_file_atomic(directory / "config.json", json.dump(2) + "\n");
+}
 
 int copy_hub_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
   write_file_atomic(to / "config.json", changed_config(read_file(from / "config.json", HfConfig::kMaxBytes), dtype));

@@ -11,7 +11,7 @@
 namespace sluice::cli {
 
 struct Option {
-  using Target = std::variant<bool*, int*, std::optional<int>*, std::optional<std::string>*, std::string*,
+  using Target = std::variant<bool*, int*, std::optional<int>*, double*, std::optional<std::string>*, std::string*,
                               std::vector<std::string>*>;
 
   std::string name;  // "--ranks"; a word without dashes ("FILE") is an argument by place
@@ -36,6 +36,7 @@ struct Command {
 Command bench_command();
 Command train_command();
 Command eval_command();
+Command generate_command();
 Command convert_command();
 Command config_command();
 Command plan_command();

@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "checkpoint/hub_export.h"
 #include "cli/command.h"
+#include "cli/setup.h"
 #include "cli/terminal.h"
 
 namespace sluice::cli {
@@ -53,15 +54,10 @@ std::optional<DType> parse_dtype(const std::optional<std::string>& word) {
   return *word == "bf16" ? DType::bf16 : DType::f32;
 }
 
-// Made if need be. User error where it has weights already, or is the source itself.
 void prepare_target(const fs::path& source, const fs::path& target) {
-  std::error_code failure;
-  if (fs::equivalent(source, target, failure)) throw user_error("{} cannot be converted into itself", target.string());
-  if (has_weights(target)) {
-    throw user_error("{} has weights already", target.string()).advise("name a new directory, or remove that one");
-  }
-  fs::create_directories(target, failure);
-  if (failure) throw user_error("cannot create directory {}: {}", target.string(), failure.message());
+  std::error_code ignored;
+  if (fs::equivalent(source, target, ignored)) throw user_error("{} cannot be converted into itself", target.string());
+  prepare_hub_directory(target);
 }
 
 int run_convert(const ConvertOptions& options) {

@@ -65,6 +65,8 @@ void declare_all(CLI::App& app, const Command& command) {
     if (!option.placeholder.empty()) declared->option_text(option.placeholder);
     if (!option.words.empty()) declared->check(CLI::IsMember(option.words))->option_text(option.placeholder);
     if (option.required) declared->required();
+    // A list of an option grows with each time it is given.
+    if (option.name.starts_with("-")) declared->allow_extra_args(false);
     declared->type_name("");
   }
   app.allow_extras();
@@ -88,15 +90,18 @@ std::string advice(const Command& command, const std::string& word) {
 }
 
 // Some of the library's messages say less than it knows.
-std::string reworded(const CLI::ParseError& error) {
+std::string reworded(const Command& command, const CLI::ParseError& error) {
   std::string text = error.what();
   if (text.ends_with("missing")) return text.substr(0, text.find(':')) + " needs a value";
   constexpr std::string_view conversion = "Could not convert: ";
   if (!text.starts_with(conversion)) return text;
   const size_t equals = text.find(" = ");
   if (equals == std::string::npos) return text;
-  return fmt::format("{} takes a whole number, not {}", text.substr(conversion.size(), equals - conversion.size()),
-                     text.substr(equals + 3));
+  const std::string name = text.substr(conversion.size(), equals - conversion.size());
+  const bool real = std::ranges::any_of(command.options, [&](const Option& option) {
+    return option.name == name && std::holds_alternative<double*>(option.target);
+  });
+  return fmt::format("{} takes a {}number, not {}", name, real ? "" : "whole ", text.substr(equals + 3));
 }
 
 Command& find_command(std::vector<Command>& commands, const std::string& word) {
@@ -131,7 +136,7 @@ Parsed parse(std::vector<Command>& commands, std::span<const std::string> argume
   } catch (const CLI::CallForHelp&) {
     return {nullptr, app.help()};
   } catch (const CLI::ParseError& error) {
-    throw user_error("{}", reworded(error))
+    throw user_error("{}", reworded(command, error))
         .at("command line")
         .advise(fmt::format("sluice {} --help lists the options", command.name));
   }

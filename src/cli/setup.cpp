@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "checkpoint/hub_weights.h"
 
 namespace sluice::cli {
 namespace {
@@ -44,7 +45,10 @@ void add_shortcuts(Command& command, Shortcuts& shortcuts) {
 }
 
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides, const Shortcuts& shortcuts) {
-  Config config = config::load(file);
+  return apply_settings(config::load(file), overrides, shortcuts);
+}
+
+Config apply_settings(Config config, const std::vector<std::string>& overrides, const Shortcuts& shortcuts) {
   if (shortcuts.device) config::set(config, "runtime.device", *shortcuts.device, option("--device"));
   if (shortcuts.threads)
     config::set(config, "runtime.threads", std::to_string(*shortcuts.threads), option("--threads"));
@@ -64,6 +68,15 @@ std::optional<Scale> scale_named(const std::string& word) {
 int checked_ranks(int ranks) {
   if (ranks < 1) throw user_error("--ranks {}: at least one is needed", ranks).at("command line");
   return ranks;
+}
+
+void prepare_hub_directory(const fs::path& directory) {
+  if (has_weights(directory)) {
+    throw user_error("{} has weights already", directory.string()).advise("name a new directory, or remove that one");
+  }
+  std::error_code failure;
+  fs::create_directories(directory, failure);
+  if (failure) throw user_error("cannot create directory {}: {}", directory.string(), failure.message());
 }
 
 std::vector<std::string> published_rows() {

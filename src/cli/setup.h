@@ -25,11 +25,16 @@ void add_shortcuts(Command& command, Shortcuts& shortcuts);
 // The file with what the command line says laid over it. Warns of what it asks for and sluice does not have.
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides,
                      const Shortcuts& shortcuts = {});
+// The same for a configuration that is at hand.
+Config apply_settings(Config config, const std::vector<std::string>& overrides, const Shortcuts& shortcuts);
 
 // "laptop" and "tiny"; "full" is none.
 std::optional<Scale> scale_named(const std::string& word);
 // User error unless it is at least 1.
 int checked_ranks(int ranks);
+
+// Made if need be: a directory for a model's weights. User error where it has weights already.
+void prepare_hub_directory(const std::filesystem::path& directory);
 
 // The files with published figures, in the order of their rows. They are looked for in examples/benchmark/configs of
 // the working directory, of the directories around the program, and in ../share/sluice beside it. User error when there

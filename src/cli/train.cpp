@@ -1,15 +1,17 @@
 #include "cli/train.h"
 
+#include <filesystem>
 #include <fstream>
 #include <memory>
 
 #include "base/log.h"
 #include "base/text.h"
+#include "checkpoint/hub_export.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
-#include "model/family.h"
+#include "model/cards.h"
 #include "train/make_dataset.h"
 #include "train/scale_config.h"
 #include "train/training.h"
@@ -62,6 +64,41 @@ void check_settings(const Config& config) {
         .advise("give validation_dataset a _target_ (mock, bytes), or leave val_every_steps out");
   }
 }
+
+// Where the trained weights go in the hub's layout: known to be possible before anything is trained.
+class Export {
+ public:
+  Export(const Config& config, const RunSpec& spec, const std::string& directory) : config_(config), to_(directory) {
+    if (spec.mesh.world > 1) {
+      throw user_error("--export {} on {} ranks: one rank must hold all weights", directory, spec.mesh.world)
+          .at("command line")
+          .advise("leave --ranks out, and distributed.* at 1");
+    }
+    if (spec.model.num_experts > 0 && spec.router == RouterKind::forced) {
+      throw user_error("--export {}: a forced gate has no router to write", directory)
+          .at("command line")
+          .advise("add --benchmark.balance router");
+    }
+    prepare_hub_directory(to_);
+  }
+
+  void write(Trainer& trainer) const {
+    const RunSpec& spec = trainer.spec();
+    const std::vector<FlatGroup*> groups = trainer.stage().groups();
+    const ExportCount count = export_weights(trainer.context(), spec.model, groups, to_, spec.dtype, {});
+    const std::string source = config_.model.config.pretrained_model_name_or_path.value_or("");
+    const std::vector<HfOverride> overrides = model_overrides(config_);
+    std::error_code ignored;
+    const bool directory = std::filesystem::is_directory(source, ignored);
+    if (directory) copy_hub_files(source, to_, spec.dtype);
+    if (!directory || !overrides.empty()) write_hub_config(load_hf_config(source, overrides), to_, spec.dtype);
+    log::info("wrote {} ({})", to_.string(), format_bytes(count.bytes));
+  }
+
+ private:
+  const Config& config_;
+  std::filesystem::path to_;
+};
 
 // "nats/byte" where tokens are bytes.
 const char* loss_unit(const Config& config) {
@@ -147,6 +184,9 @@ int run_train(const TrainOptions& options) {
   TrainingJob job = training_job(config, spec, *dataset, validation.get());
   job.weights = weights.get();
 
+  std::optional<Export> exported;
+  if (options.export_directory) exported.emplace(config, spec, *options.export_directory);
+
   const MachineInfo machine = measure_for(spec, session);
   const RunForecast forecast = forecast_run(spec, session, machine);
   require_memory(forecast, memory_for(spec, session));
@@ -164,8 +204,12 @@ int run_train(const TrainOptions& options) {
   Reporter reporter(config, spec, forecast, job.steps);
   const TrainingResult result = run_training(job, spec, session,
                                              {.recorded = [&](const TrainRecord& record) { reporter.record(record); },
-                                              .stop = [&] { return interrupt.requested(); }});
-  reporter.finish();
+                                              .stop = [&] { return interrupt.requested(); },
+                                              .trained =
+                                                  [&](Trainer& trainer) {
+                                                    reporter.finish();
+                                                    if (exported) exported->write(trainer);
+                                                  }});
   print(summary(result, loss_unit(config)));
   return 0;
 }
@@ -177,7 +221,9 @@ Command train_command() {
       .summary = "train a model as a configuration says",
       .details = "Ctrl-C ends the run after the step it is in.",
       .options = {{"FILE", &options->file, "the configuration", "", {}, true},
-                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"}},
+                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
+                  {"--export", &options->export_directory, "write the weights there in the hub's layout at the end",
+                   "DIRECTORY"}},
       .overrides = &options->overrides,
       .run = [options] { return run_train(*options); }};
   add_shortcuts(command, options->shortcuts);

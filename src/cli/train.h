@@ -12,6 +12,7 @@ namespace sluice::cli {
 struct TrainOptions {
   std::string file;
   std::optional<int> ranks;  // default: the fewest the configuration's degrees allow
+  std::optional<std::string> export_directory;
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
 };

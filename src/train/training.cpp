@@ -27,6 +27,7 @@ class RankTraining {
       if (due && !result_.stopped && result_.steps < job_.steps) validate();
     }
     if (!result_.stopped) validate();
+    if (first_ && events_.trained) events_.trained(trainer_);
     result_.loss =
         std::accumulate(recent_.begin(), recent_.end(), 0.0) / static_cast<double>(std::max<size_t>(1, recent_.size()));
     return result_;

@@ -23,6 +23,7 @@ struct TrainingJob {
 struct TrainingEvents {
   std::function<void(const TrainRecord&)> recorded;  // after each step and each validation
   std::function<bool()> stop;                        // asked after each step: end here?
+  std::function<void(Trainer&)> trained = {};        // when all is done
 };
 
 struct TrainingResult {

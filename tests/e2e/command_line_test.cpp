@@ -14,20 +14,21 @@ const std::filesystem::path help_texts = std::filesystem::path(SLUICE_SOURCE_DIR
 
 TEST(CommandLine, HelpIsFrozen) {
   int commands = 0;
-  for (const char* name : {"bench", "train", "eval", "convert", "config", "plan", "doctor"}) {
+  for (const char* name : {"bench", "train", "eval", "generate", "convert", "config", "plan", "doctor"}) {
     const Outcome outcome = sluice({name, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_EQ(outcome.err, "");
     EXPECT_EQ(outcome.out, read_file(help_texts / (std::string(name) + ".txt"), 1 << 16)) << name;
     ++commands;
   }
-  EXPECT_EQ(commands, 7);
+  EXPECT_EQ(commands, 8);
 }
 
 TEST(CommandLine, AloneItSaysWhatOneCanDo) {
   const Outcome outcome = sluice({});
   EXPECT_EQ(outcome.code, 0);
-  for (const char* word : {"sluice bench", "sluice train", "sluice config", "sluice plan", "sluice doctor", "--help"}) {
+  for (const char* word :
+       {"sluice bench", "sluice train", "sluice generate", "sluice config", "sluice plan", "sluice doctor", "--help"}) {
     EXPECT_NE(outcome.out.find(word), std::string::npos) << word;
   }
   EXPECT_EQ(sluice({"--help"}).out, outcome.out);

@@ -51,6 +51,12 @@ int64_t count_segments(const int32_t* offsets, int64_t num_experts) {
 }  // namespace
 
 void cpu::run_gemm(Pool& pool, const GemmTile& whole, const Tensor& scratch, size_t bytes) {
+  if (is_one_row(whole)) {
+    constexpr int64_t kColumns = 64;
+    pool.run_ranges(whole.n, kColumns,
+                    [&](int64_t begin, int64_t end, int) { gemm_one_row(tile_of(whole, 0, 1, begin, end - begin)); });
+    return;
+  }
   // Small results (weight gradients) are cut finer, so that every thread has work. The cut may follow the number of
   // threads, because no result depends on it.
   int64_t most_rows = kTileRows;
@@ -115,8 +121,8 @@ void CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
                          .c = op.y.data<float>() + segment.begin * op.y.stride(),
                          .ldc = op.y.stride()};
     const int64_t col = chunk % cols.parts * cols.part;
-    gemm_tile(tile_of(whole, 0, segment.rows, col, std::min(cols.part, op.n() - col)),
-              workspace(scratch, bytes, worker));
+    const GemmTile tile = tile_of(whole, 0, segment.rows, col, std::min(cols.part, op.n() - col));
+    is_one_row(tile) ? gemm_one_row(tile) : gemm_tile(tile, workspace(scratch, bytes, worker));
   });
 }
 

@@ -95,6 +95,46 @@ HWY_ATTR void gemm_tile_simd(const GemmTile& t, float* workspace) {
   }
 }
 
+// Sums that are begun side by side, whatever the width of vectors.
+constexpr int64_t kChains = 16;
+static_assert(kChains % kLanes == 0);
+
+// c[o] = or += <a, row o of b>
+template <int64_t kOutputs>
+HWY_INLINE HWY_ATTR void dot_rows(const GemmTile& t, const float* b, float* c) {
+  constexpr int64_t kVectors = kChains / kLanes;
+  const Floats d;
+  Vec sum[kOutputs][kVectors];
+  for (auto& row : sum) {
+    for (Vec& v : row) v = hn::Zero(d);
+  }
+  int64_t k = 0;
+  for (; k + kChains <= t.k; k += kChains) {
+    for (int64_t v = 0; v < kVectors; ++v) {
+      const Vec x = hn::LoadU(d, t.a + k + v * kLanes);
+      for (int64_t o = 0; o < kOutputs; ++o) {
+        sum[o][v] = hn::MulAdd(x, hn::LoadU(d, b + o * t.ldb + k + v * kLanes), sum[o][v]);
+      }
+    }
+  }
+  for (int64_t o = 0; o < kOutputs; ++o) {
+    float chains[kChains];
+    for (int64_t v = 0; v < kVectors; ++v) hn::StoreU(sum[o][v], d, chains + v * kLanes);
+    for (int64_t i = k; i < t.k; ++i) chains[i - k] += t.a[i] * b[o * t.ldb + i];
+    for (int64_t half = kChains / 2; half > 0; half /= 2) {
+      for (int64_t i = 0; i < half; ++i) chains[i] += chains[i + half];
+    }
+    c[o] = t.accumulate ? c[o] + chains[0] : chains[0];
+  }
+}
+
+HWY_ATTR void gemm_one_row_simd(const GemmTile& t) {
+  constexpr int64_t kAtOnce = 4;
+  int64_t j = 0;
+  for (; j + kAtOnce <= t.n; j += kAtOnce) dot_rows<kAtOnce>(t, t.b + j * t.ldb, t.c + j);
+  for (; j < t.n; ++j) dot_rows<1>(t, t.b + j * t.ldb, t.c + j);
+}
+
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -102,9 +142,14 @@ HWY_AFTER_NAMESPACE();
 namespace sluice::cpu {
 
 HWY_EXPORT(gemm_tile_simd);
+HWY_EXPORT(gemm_one_row_simd);
 
 void gemm_tile(const GemmTile& tile, float* workspace) {
   HWY_DYNAMIC_DISPATCH(gemm_tile_simd)(tile, workspace);
+}
+
+void gemm_one_row(const GemmTile& tile) {
+  HWY_DYNAMIC_DISPATCH(gemm_one_row_simd)(tile);
 }
 
 }  // namespace sluice::cpu

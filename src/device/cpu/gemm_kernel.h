@@ -25,4 +25,12 @@ struct GemmTile {
 // kGemmDepth, added in order; within a block it is one chain of multiply-adds.
 void gemm_tile(const GemmTile& tile, float* workspace);
 
+// Whether a product is of one row with rows of b: b is then read once, where it lies, and packing it is the larger
+// part.
+inline bool is_one_row(const GemmTile& t) {
+  return t.m == 1 && t.trans_b && !t.trans_a;
+}
+// The product of such a tile. The sum over k is 16 chains of multiply-adds, added up in pairs.
+void gemm_one_row(const GemmTile& tile);
+
 }  // namespace sluice::cpu

@@ -43,9 +43,22 @@ Case gemm(int64_t m, int64_t n, int64_t k, bool trans_a, bool trans_b, bool accu
 Case grouped(bool trans_w) {
   return {trans_w ? "grouped_gemm_tw" : "grouped_gemm", 70, [=](TestContext& tc) {
             const int64_t rows = 1300, n = 45, k = 70;
-            const Tensor offsets = tc.ints({7}, {3, 3, 20, 1200, 1200, 1290, 1291});
+            const Tensor offsets = tc.ints({6}, {3, 3, 20, 1200, 1200, 1290});
             const Tensor x = strided_random(tc, {rows, k}, 1);
-            const Tensor w = tc.random(trans_w ? Shape{6, n, k} : Shape{6, k, n}, 2);
+            const Tensor w = tc.random(trans_w ? Shape{5, n, k} : Shape{5, k, n}, 2);
+            const Tensor y = strided_random(tc, {rows, n}, 3);
+            tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets, .trans_w = trans_w});
+            return std::vector{y};
+          }};
+}
+
+// Experts of a few tokens: with one row, none and two.
+Case grouped_few(bool trans_w) {
+  return {trans_w ? "grouped_gemm_few_tw" : "grouped_gemm_few", 70, [=](TestContext& tc) {
+            const int64_t rows = 5, n = 45, k = 70;
+            const Tensor offsets = tc.ints({6}, {0, 1, 1, 3, 4, 5});
+            const Tensor x = strided_random(tc, {rows, k}, 1);
+            const Tensor w = tc.random(trans_w ? Shape{5, n, k} : Shape{5, k, n}, 2);
             const Tensor y = strided_random(tc, {rows, n}, 3);
             tc->run(GroupedGemm{.y = y, .x = x, .w = w, .offsets = offsets, .trans_w = trans_w});
             return std::vector{y};
@@ -276,7 +289,10 @@ std::vector<Case> cases() {
   all.push_back(gemm(1, 70, 16, false, true, false));
   all.push_back(gemm(1, 259, 517, false, true, true));
   all.push_back(gemm(1, 5, 0, false, true, false));
-  for (const bool trans_w : {false, true}) all.push_back(grouped(trans_w));
+  for (const bool trans_w : {false, true}) {
+    all.push_back(grouped(trans_w));
+    all.push_back(grouped_few(trans_w));
+  }
   all.push_back(grouped_weight());
   all.push_back(attention(1, 0, 1, 1, 8, 8));
   all.push_back(attention(37, 0, 4, 2, 24, 16));

@@ -108,6 +108,9 @@ void CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
   const int64_t num_experts = op.w.dim(0);
   const Cut cols(op.n(), kGemmWidth);
   const size_t bytes = gemm_workspace(op.n(), op.k());
+  // Of few rows in all most experts have one, if any; else the bits of one's result would hang on how many came along.
+  constexpr int64_t kFewRows = 32;
+  const bool few = op.x.dim(0) <= kFewRows;
   pool_.run(count_segments(offsets, num_experts) * cols.parts, [&](int64_t chunk, int worker) {
     const Segment segment = find_segment(offsets, num_experts, chunk / cols.parts);
     const GemmTile whole{.m = segment.rows,
@@ -122,7 +125,7 @@ void CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
                          .ldc = op.y.stride()};
     const int64_t col = chunk % cols.parts * cols.part;
     const GemmTile tile = tile_of(whole, 0, segment.rows, col, std::min(cols.part, op.n() - col));
-    is_one_row(tile) ? gemm_one_row(tile) : gemm_tile(tile, workspace(scratch, bytes, worker));
+    few&& is_one_row(tile) ? gemm_one_row(tile) : gemm_tile(tile, workspace(scratch, bytes, worker));
   });
 }
 

@@ -73,6 +73,9 @@ RunSpec resolve_for_one(const Config& config, const std::string& source) {
         .advise("add --benchmark.balance router");
   }
   spec.optimize = false;
+  // A layer that predicts further tokens has no part in the next one.
+  spec.model.mtp = false;
+  spec.mtp_loss_weight = 0;
   return spec;
 }
 

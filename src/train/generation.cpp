@@ -21,6 +21,7 @@ class Generator {
         memory_(*machine.memory),
         stage_(stage_of(spec), mesh_, nullptr, memory_),
         decoder_(ctx_, stage_, capacity, memory_, sizes) {
+    require(!spec.model.mtp, "a layer that predicts further tokens has no part in the next one");
     require(spec.router != RouterKind::forced || spec.model.num_experts == 0, "a forced gate knows no text");
   }
 

@@ -63,7 +63,7 @@ struct GenerationPlan {
   ArenaSizes sizes;
   size_t bytes = 0;
 };
-// In this and the next, `spec` is of one rank and has no forced gate.
+// In this and the next, `spec` is of one rank and has no forced gate and no layer that predicts further tokens.
 GenerationPlan plan_generation(const RunSpec& spec, const GenerationJob& job, const Target& target);
 
 GenerationResult run_generation(const RunSpec& spec, const SessionOptions& options, const GenerationJob& job,

@@ -186,7 +186,7 @@ TEST(Mtp, WithHalvesSwappedIsNotTheGolden) {
   InprocWorld world(1);
   const auto communicator = world.communicator(0);
   Trainer trainer(spec, {&backend, &memory, communicator.get()}, &tokens, nullptr);
-  import_weights(trainer, golden);
+  import_weights(trainer.context(), trainer.stage(), trainer.spec().model, golden);
   int swapped = 0;
   for (FlatGroup* group : trainer.stage().groups()) {
     for (const FlatGroup::Piece& piece : group->pieces()) {

@@ -56,8 +56,7 @@ struct MoeConfig {
   GateSpec gate;              // of a forced router
   SigmoidRouterSpec sigmoid;  // of a sigmoid router
   bool router_bias = false;   // added to the logits
-  double aux_loss_coef = 0;   // weight of a learned router's balance loss: over the tokens of a micro-batch of a softmax
-                              // router, over each sequence of a sigmoid router
+  double aux_loss_coef = 0;   // weight of the balance loss: of a softmax router's micro-batches, a sigmoid's sequences
   bool expert_bias = false;   // of both products
   SwigluForm gate_form;
   // N > 1: what one of N expert-parallel ranks computes, alone. Only E / N experts exist, and expert e runs as e mod

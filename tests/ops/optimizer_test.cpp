@@ -136,7 +136,7 @@ struct ExactStep {
     for (size_t i = 0; i < signs.size(); ++i) signs[i] = (first + static_cast<int64_t>(i)) % 3 == 0 ? -4 : 0.125;
     assign(g, signs);
     assign(m, std::vector<double>(signs.size(), 0));
-    const Tensor state = tc.of({kStepSlots}, DType::f64, {0x1p-12, 0.5, 0.5, 1, 1, static_cast<double>(step)});
+    const Tensor state = tc.of({kStepSlots}, DType::f64, {0x1p-12, 0.5, 0.5, 1, 1, 1, static_cast<double>(step)});
     tc->run(AdamW{.w = w,
                   .m = m,
                   .v = tc.copy(m),
@@ -199,7 +199,7 @@ TEST_P(OptimizerOps, RoundingIsUnbiased) {
                 .m = m,
                 .v = tc.copy(m),
                 .g = g,
-                .state = tc.of({kStepSlots}, DType::f64, {kRate, 0.5, 0.5, 1, 1, 0}),
+                .state = tc.of({kStepSlots}, DType::f64, {kRate, 0.5, 0.5, 1, 1, 1, 0}),
                 .beta1 = 0.5,
                 .beta2 = 0.5,
                 .eps = 0,
@@ -216,14 +216,14 @@ TEST_P(OptimizerOps, RoundingIsUnbiased) {
 
 TEST_P(OptimizerOps, ClipFactor) {
   TestContext tc(DType::f32, GetParam());
-  const Tensor state = tc.of({kStepSlots}, DType::f64, {1, 2, 3, 4, 5, 6}), squares = tc.of({1}, DType::f64, {16});
+  const Tensor state = tc.of({kStepSlots}, DType::f64, {1, 2, 3, 4, 5, 6, 7}), squares = tc.of({1}, DType::f64, {16});
   tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 1});
-  EXPECT_TRUE(close(state, std::vector{1., 2., 3., 1 / (4 + 1e-6), 5., 6.}, tolerance(DType::f64)));
+  EXPECT_TRUE(close(state, std::vector{1., 2., 3., 1 / (4 + 1e-6), 5., 6., 7.}, tolerance(DType::f64)));
   tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 5});
-  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6}));
+  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6, 7}));
   assign(squares, {0});
   tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 0.5});
-  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6}));
+  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6, 7}));
 }
 
 TEST(OptimizerMutations, EveryTensorMatters) {

@@ -62,11 +62,11 @@ class Loader {
       schema_.find(key)->assign(node);
       config_.origins[key] = Origin::rule(why);
     };
-    const bool timed =
-        std::ranges::any_of(config_.origins, [](const auto& origin) { return origin.first.starts_with("benchmark."); });
+    // Keys of the section that are sluice's alone do not make a file one of NeMo's.
+    const bool timed = config_.is_set("benchmark.warmup_steps") || config_.is_set("benchmark.peak_tflops");
     // NeMo's older files are named on the command line of the benchmark's own program.
     const bool nemo = !config_.is_set("recipe") || recipe_is_nemo_;
-    if (!config_.is_set("recipe") && timed) follows("recipe", "benchmark", "the file has a benchmark section");
+    if (!config_.is_set("recipe") && timed) follows("recipe", "benchmark", "the file times a benchmark");
     // A benchmark's weights are bf16 there, and torch keeps moments like weights.
     if (nemo && timed && optimizer_is_torch_ && !config_.is_set("optimizer.state_dtype")) {
       follows("optimizer.state_dtype", "bf16", "torch.optim of bf16 weights");

@@ -343,6 +343,9 @@ TEST(Nemo, OnlyItsFilesHaveItsPresets) {
   EXPECT_EQ(parse("recipe: benchmark\n" + torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
   EXPECT_EQ(parse(torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
   EXPECT_EQ(parse(torch, "my.yaml").recipe, Recipe::train);
+  const std::string routed = "benchmark: {balance: router}\n";
+  EXPECT_EQ(parse(routed + torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
+  EXPECT_EQ(parse(routed + torch, "my.yaml").recipe, Recipe::train);
   const std::string timed = "benchmark: {warmup_steps: 1}\n";
   EXPECT_EQ(parse(timed + torch, "my.yaml").optimizer.state_dtype, StateDtype::bf16);
   EXPECT_EQ(parse(timed + "optimizer: {_target_: Adam}\n", "my.yaml").optimizer.state_dtype, StateDtype::fp32);

@@ -16,7 +16,7 @@ SLUICE_ON_ALL_BACKENDS(OptimizerOps);
 
 Tensor step_state(TestContext& tc, int step, double rate, double clip) {
   return tc.of({kStepSlots}, DType::f64,
-               {rate, 1 - std::pow(0.9, step), 1 - std::pow(0.95, step), clip, 1, static_cast<double>(step)});
+               {rate, 1 - std::pow(0.9, step), 1 - std::pow(0.95, step), clip, 1, 1, static_cast<double>(step)});
 }
 
 // The first step moves each weight by the rate against its gradient's sign, whatever the gradient's size.
@@ -255,7 +255,7 @@ TEST(OptimizerCheck, RejectsWhatDoesNotFit) {
   EXPECT_REJECTED(op, "adamw: v is bf16[4], expected f32[4]");
   op = good;
   op.state = tc.empty({4}, DType::f64);
-  EXPECT_REJECTED(op, "adamw: state is f64[4], expected f64[6]");
+  EXPECT_REJECTED(op, "adamw: state is f64[4], expected f64[7]");
   op = good;
   op.master = w;
   EXPECT_REJECTED(op, "adamw: master is bf16[4], expected f32[4]");

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cctype>
 #include <iterator>
 #include <optional>
 
@@ -48,6 +49,14 @@ std::vector<std::string_view> split(std::string_view key) {
   return parts;
 }
 
+// A part of a key as YAML reads it back: those of the model's own fields may hold anything.
+std::string key_text(std::string_view part) {
+  const bool plain = !part.empty() && std::ranges::all_of(part, [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_';
+  });
+  return plain ? std::string(part) : json_quote(part);
+}
+
 std::string comment(const Origin& origin) {
   return origin.kind == Origin::Kind::preset ? "preset" : origin.text;
 }
@@ -71,9 +80,9 @@ std::string to_yaml(const Config& config, Show show) {
     parts.pop_back();
     const auto common = static_cast<std::size_t>(std::ranges::mismatch(parts, open).in1 - parts.begin());
     for (std::size_t depth = common; depth < parts.size(); ++depth) {
-      text += fmt::format("{:{}}{}:\n", "", 2 * depth, parts[depth]);
+      text += fmt::format("{:{}}{}:\n", "", 2 * depth, key_text(parts[depth]));
     }
-    const std::string entry = fmt::format("{:{}}{}: {}", "", 2 * parts.size(), name, line.text);
+    const std::string entry = fmt::format("{:{}}{}: {}", "", 2 * parts.size(), key_text(name), line.text);
     const std::size_t width = std::max(entry.size() + 2, comment_column);
     text += fmt::format("{:<{}}# {}\n", entry, width, comment(origin));
     open = std::move(parts);

@@ -33,6 +33,11 @@ def settings(threads):
             "MKL_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **MALLOC}
 
 
+def portable(words, c):
+    """A command without the paths of this machine: from the repository's root, Python from PyPI as PYTHON."""
+    return " ".join("PYTHON" if word == c.python else word.replace(f"{ROOT}/", "") for word in words)
+
+
 class Contestant:
     def __init__(self, kind, name, command, environment=None):
         self.kind, self.name, self.command, self.environment = kind, name, command, environment or {}
@@ -120,10 +125,10 @@ def main():
         print(f"{one.name:48} {one.seconds():7.3f} s/step  {rate:6.1f} GFLOP/s  {100 * rate / peak:5.1f} % of peak{final}")
     result = {
         "machine": ours.details["machine"], "peak_gflops": {"median": peak, "all": peaks}, "commit": ours.details["commit"],
-        "command": " ".join(sys.argv), "environment": settings(c.threads), "python": platform.python_version(),
+        "command": portable(sys.argv, c), "environment": settings(c.threads), "python": platform.python_version(),
         "ratios": {one.kind: one.seconds() / ours.seconds() for one in finalists if one is not ours},
         "share_of_peak": {one.kind: gflop / one.seconds() / peak for one in finalists},
-        "runs": [{"kind": one.kind, "name": one.name, "command": " ".join(one.command), "environment": one.environment,
+        "runs": [{"kind": one.kind, "name": one.name, "command": portable(one.command, c), "environment": one.environment,
                   "finalist": one in finalists, "seconds_per_step": one.seconds(), "all": one.times,
                   "versions": one.details.get("versions")} for one in runs]}
     if c.json:

@@ -165,7 +165,7 @@ GenerationJob make_job(const GenerateOptions& options, const Config& config, con
     if (!ok) throw user_error("{}", message).at("command line");
   };
   check(options.max_tokens.value_or(0) >= 0,
-        fmt::format("--max-tokens {}: not a number of tokens", *options.max_tokens));
+        fmt::format("--max-tokens {}: not a number of tokens", options.max_tokens.value_or(0)));
   check(std::isfinite(options.temperature) && options.temperature >= 0,
         fmt::format("--temperature {}: 0 or more", options.temperature));
   check(options.top_k >= 0, fmt::format("--top-k {}: a number of tokens, or 0 for all", options.top_k));

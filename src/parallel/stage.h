@@ -28,6 +28,13 @@ struct StageConfig {
   int chunks = 1;  // virtual stages per rank
   FlatGroupOptions dense_groups;
   FlatGroupOptions expert_groups;
+
+  // The same for a model that is only run: no memory for gradients.
+  StageConfig without_gradients() const {
+    StageConfig config = *this;
+    config.dense_groups.gradients = config.expert_groups.gradients = false;
+    return config;
+  }
 };
 
 // Layers [first, first + count) of `layers`, cut into `stages` consecutive parts of which the first `layers % stages`

@@ -19,7 +19,7 @@ class Generator {
       : ctx_(*machine.backend, spec.dtype),
         mesh_(spec.mesh, *machine.world),
         memory_(*machine.memory),
-        stage_(stage_of(spec), mesh_, nullptr, memory_),
+        stage_(spec.stage().without_gradients(), mesh_, nullptr, memory_),
         decoder_(ctx_, stage_, capacity, memory_, sizes) {
     require(!spec.model.mtp, "a layer that predicts further tokens has no part in the next one");
     require(spec.router != RouterKind::forced || spec.model.num_experts == 0, "a forced gate knows no text");
@@ -47,12 +47,6 @@ class Generator {
   }
 
  private:
-  static StageConfig stage_of(const RunSpec& spec) {
-    StageConfig config = spec.stage();
-    config.dense_groups.gradients = config.expert_groups.gradients = false;
-    return config;
-  }
-
   Context ctx_;
   Mesh mesh_;
   Memory& memory_;

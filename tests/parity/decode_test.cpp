@@ -24,7 +24,7 @@ class Rig {
         ctx_(backend, dtype),
         communicator_(world_.communicator(0)),
         mesh_(spec_.mesh, *communicator_),
-        stage_(config_of(spec_), mesh_, nullptr, memory_),
+        stage_(spec_.stage().without_gradients(), mesh_, nullptr, memory_),
         decoder_(ctx_, stage_, capacity, memory_),
         inputs_(golden_.integers("input_ids")) {
     import_weights(ctx_, stage_, spec_.model, golden_);
@@ -58,12 +58,6 @@ class Rig {
   std::vector<double> golden_logits() const { return golden_.values("logits"); }
 
  private:
-  static StageConfig config_of(const RunSpec& spec) {
-    StageConfig config = spec.stage();
-    config.dense_groups.gradients = config.expert_groups.gradients = false;
-    return config;
-  }
-
   Golden golden_;
   RunSpec spec_;
   HostMemory memory_;

@@ -15,19 +15,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A golden as a hub directory; returns its path. Its vocabulary has 72 tokens, its positions are 256.
-std::string hub_directory(const Folder& folder, const std::string& golden) {
-  const fs::path from = fs::path(SLUICE_SOURCE_DIR "/tests/parity/goldens") / golden, to = folder.path(golden);
-  fs::create_directories(to);
-  fs::copy_file(from / "config.json", to / "config.json");
-  fs::copy_file(from / "weights.safetensors", to / "model.safetensors");
-  return to.string();
-}
-
-void expect_in(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
-}
-
 std::vector<int> numbers_in(const std::string& text) {
   std::vector<int> numbers;
   std::istringstream stream(text);

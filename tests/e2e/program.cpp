@@ -1,5 +1,6 @@
 #include "e2e/program.h"
 
+#include <gtest/gtest.h>
 #include <pty.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -91,6 +92,20 @@ Folder::~Folder() {
 std::string Folder::file(const std::string& name, const std::string& contents) const {
   write_file_atomic(path_ / name, contents);
   return path(name);
+}
+
+std::string hub_directory(const Folder& folder, const std::string& golden) {
+  namespace fs = std::filesystem;
+  const fs::path from = fs::path(SLUICE_SOURCE_DIR "/tests/parity/goldens") / golden, to = folder.path(golden);
+  fs::create_directories(to);
+  fs::copy_file(from / "config.json", to / "config.json");
+  fs::copy_file(from / "weights.safetensors", to / "model.safetensors");
+  write_file_atomic(to / "tokenizer.json", "{}");
+  return to.string();
+}
+
+void expect_in(const std::string& text, const std::vector<std::string>& parts) {
+  for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
 }
 
 std::string small_config() {

@@ -38,6 +38,12 @@ class Folder {
   std::filesystem::path path_;
 };
 
+// A golden (tests/parity) as a directory of the hub, with a tokenizer file; returns its path. 72 tokens, 256 positions.
+std::string hub_directory(const Folder& folder, const std::string& golden);
+
+// Fails for each part that is not in the text.
+void expect_in(const std::string& text, const std::vector<std::string>& parts);
+
 // A configuration of a model that trains in milliseconds.
 std::string small_config();
 

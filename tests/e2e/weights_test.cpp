@@ -13,16 +13,6 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// A golden as a hub directory; returns its path.
-std::string hub_directory(const Folder& folder, const std::string& golden) {
-  const fs::path from = fs::path(SLUICE_SOURCE_DIR "/tests/parity/goldens") / golden, to = folder.path(golden);
-  fs::create_directories(to);
-  fs::copy_file(from / "config.json", to / "config.json");
-  fs::copy_file(from / "weights.safetensors", to / "model.safetensors");
-  write_file_atomic(to / "tokenizer.json", "{}");
-  return to.string();
-}
-
 std::string config_for(const Folder& folder, const std::string& directory, const std::string& more = "") {
   return folder.file("run.yaml",
                      "step_scheduler: {global_batch_size: 4, local_batch_size: 2, max_steps: 2}\n"
@@ -31,10 +21,6 @@ std::string config_for(const Folder& folder, const std::string& directory, const
                          "}}\n"
                          "dataset: {_target_: mock, seq_len: 16}\n" +
                          more);
-}
-
-void expect_in(const std::string& text, const std::vector<std::string>& parts) {
-  for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
 }
 
 double loss_in(const std::string& text) {

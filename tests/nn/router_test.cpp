@@ -50,6 +50,20 @@ TEST(RouterModule, LearnedGradients) {
   EXPECT_TRUE(report.unused.empty()) << report.str();
 }
 
+// From the gradients of two outputs, the weights and the mean balance loss of the tokens. All outlive the function.
+std::function<std::vector<Tensor>(Context&, const std::vector<Tensor>&)> backward_of_both(const Router& router,
+                                                                                          const Tensor& dx,
+                                                                                          const RoutingRecord& record,
+                                                                                          RouterSaved& saved) {
+  return [&](Context& ctx, const std::vector<Tensor>& dout) {
+    const Tensor grad_scale = ctx.scratch().empty({1}, DType::f64);
+    assign(grad_scale, {values_of(dout[1]).front() / kTokens});
+    router.backward(ctx, dx, dout[0], record, saved, grad_scale);
+    router.weight_grad(ctx, saved);
+    return std::vector<Tensor>{};
+  };
+}
+
 // The weights and the balance loss as two outputs; the latter from its definition.
 TEST(RouterModule, GradientsWithABalanceLossAndABias) {
   TestContext tc(DType::f64);
@@ -77,13 +91,7 @@ TEST(RouterModule, GradientsWithABalanceLossAndABias) {
     assign(balance, {config.aux_loss_coef * loss * kExperts / (kTopK * kTokens * kTokens)});
     return std::vector{record.weights, balance};
   };
-  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
-    const Tensor grad_scale = ctx.scratch().empty({1}, DType::f64);
-    assign(grad_scale, {values_of(dout[1]).front() / kTokens});
-    router.backward(ctx, dx, dout[0], record, saved, grad_scale);
-    router.weight_grad(ctx, saved);
-    return std::vector<Tensor>{};
-  };
+  program.backward = backward_of_both(router, dx, record, saved);
   draw_routed(tc, x, kTopK, [&] {
     program.forward(*tc);
     return saved.probs;
@@ -184,13 +192,7 @@ TEST(RouterModule, SigmoidGradientsWithTheLossOfEachSequence) {
            {config.aux_loss_coef * sequence_balance_loss(values_of(saved.probs), config.num_experts, config.seq_len)});
     return std::vector{record.weights, balance};
   };
-  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
-    const Tensor grad_scale = ctx.scratch().empty({1}, DType::f64);
-    assign(grad_scale, {values_of(dout[1]).front() / kTokens});
-    router.backward(ctx, dx, dout[0], record, saved, grad_scale);
-    router.weight_grad(ctx, saved);
-    return std::vector<Tensor>{};
-  };
+  program.backward = backward_of_both(router, dx, record, saved);
   // Neither choice may change under the step of a difference.
   draw_routed(tc, x, kTopK, [&] {
     program.forward(*tc);

@@ -1,11 +1,15 @@
 // The way in and the only way out: every failure becomes one message on stderr and an exit code, 2 for what the user
 // can put right, 1 for the rest.
+#include <csignal>
+// The way in and out: every failure becomes one message on stderr and an exit code, 2 for what the user can put right,
+// 1 for the rest.
 #include <exception>
 #include <new>
 #include <string>
 #include <vector>
 
 #include "base/error.h"
+#include "cli/lost_file.h"
 #include "cli/parser.h"
 #include "cli/terminal.h"
 
@@ -27,6 +31,9 @@ int run(const std::vector<std::string>& arguments) {
 }  // namespace
 
 int main(int count, char** words) {
+  sluice::cli::keep_standard_descriptors();
+  std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit is an error of its write
+  sluice::cli::explain_lost_files();
   try {
     const int code = run({words + 1, words + count});
     sluice::cli::finish_output();

@@ -1,5 +1,6 @@
 #include "cli/terminal.h"
 
+#include <fcntl.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -21,6 +22,13 @@ size_t watched_width() {
   return size.ws_col;
 }
 
+void keep_standard_descriptors() {
+  // For reading alone: what is printed to a closed stdout or stderr still fails.
+  for (int number = 0; number <= STDERR_FILENO; ++number) {
+    if (::fcntl(number, F_GETFD) < 0) ::open("/dev/null", O_RDONLY);
+  }
+}
+
 void print(std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), stdout);
 }
@@ -28,7 +36,8 @@ void print(std::string_view text) {
 void print_error(std::string_view text) {
   std::fflush(stdout);
   const bool colour = watched_width() > 0 && std::getenv("NO_COLOR") == nullptr;
-  fmt::print(stderr, "{}error:{} {}\n", colour ? "\033[1;31m" : "", colour ? "\033[0m" : "", text);
+  const std::string line = fmt::format("{}error:{} {}\n", colour ? "\033[1;31m" : "", colour ? "\033[0m" : "", text);
+  std::fwrite(line.data(), 1, line.size(), stderr);  // fmt::print would throw where nothing can be written
 }
 
 void finish_output() {

@@ -9,6 +9,9 @@ namespace sluice::cli {
 // Columns of the terminal stderr is; 0 when it is none, or one that understands no control codes.
 size_t watched_width();
 
+// To be called before any file is opened: one that took the number of a closed stdout or stderr would receive what is
+// printed.
+void keep_standard_descriptors();
 // To stdout.
 void print(std::string_view text);
 // To stderr: "error: " and the text.

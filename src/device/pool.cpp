@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -118,6 +119,12 @@ struct Pool::State {
     }
   }
 
+  void end() {
+    stop.store(true);
+    workers_bed.wake();
+    for (auto& thread : threads) thread.join();
+  }
+
   // Throws if this thread is inside a chunk: it would wait for itself.
   void refuse_nested() const {
     const auto self = std::this_thread::get_id();
@@ -132,14 +139,18 @@ Pool::Pool(int threads) : state_(std::make_unique<State>()) {
   // Reserved, and filled before any job can run: workers never look at the vector while it grows.
   state_->threads.reserve(static_cast<size_t>(threads - 1));
   for (int worker = 1; worker < threads; ++worker) {
-    state_->threads.emplace_back([state = state_.get(), worker] { state->worker_loop(worker); });
+    try {
+      state_->threads.emplace_back([state = state_.get(), worker] { state->worker_loop(worker); });
+    } catch (const std::system_error& error) {
+      state_->end();
+      throw runtime_failure("no thread {} of {}: {}", worker + 1, threads, error.what())
+          .advise("fewer --threads, or a higher limit of processes (ulimit -u)");
+    }
   }
 }
 
 Pool::~Pool() {
-  state_->stop.store(true);
-  state_->workers_bed.wake();
-  for (auto& thread : state_->threads) thread.join();
+  state_->end();
 }
 
 int Pool::threads() const {

@@ -8,6 +8,15 @@
 
 namespace sluice {
 
+namespace {
+
+// fmt::print throws where a stream takes nothing (a full disk, a closed one); a run does not end for that.
+void put(std::FILE* out, const std::string& text) {
+  std::fwrite(text.data(), 1, text.size(), out);
+}
+
+}  // namespace
+
 std::string format(const ProgressReport& r) {
   const std::string mtp = r.mtp_loss ? fmt::format(" (mtp {:.3f})", *r.mtp_loss) : "";
   return fmt::format("step {}/{}  loss {:.3f}{}  {} tok/s  MFU {:.1f} %  {:.0f} % of roofline  ETA {}", r.step, r.steps,
@@ -20,26 +29,26 @@ void Progress::show(const ProgressReport& report) {
   if (live()) {
     // A line that went on below could not be written over.
     line.resize(std::min(line.size(), width_ - 1));
-    fmt::print(out_, "\r{}\033[K", line);
+    put(out_, fmt::format("\r{}\033[K", line));
     line_ = line;
   } else {
-    fmt::print(out_, "{}\n", line);
+    put(out_, fmt::format("{}\n", line));
   }
   std::fflush(out_);
 }
 
 void Progress::note(const std::string& text) {
   if (line_.empty()) {
-    fmt::print(out_, "{}\n", text);
+    put(out_, fmt::format("{}\n", text));
   } else {
-    fmt::print(out_, "\r\033[K{}\n{}", text, line_);
+    put(out_, fmt::format("\r\033[K{}\n{}", text, line_));
   }
   std::fflush(out_);
 }
 
 void Progress::finish() {
   if (line_.empty()) return;
-  fmt::print(out_, "\r\033[K");
+  put(out_, fmt::format("\r\033[K"));
   std::fflush(out_);
   line_.clear();
 }

@@ -252,7 +252,8 @@ Violations headers_open_with_contract(const SourceFile& file) {
 Violations no_exit(const SourceFile& file) {
   static const std::set<std::string> enders{"exit", "_exit", "_Exit", "quick_exit"};
   Violations found;
-  if (file.path == "src/cli/main.cpp") return found;
+  // A signal's handler cannot throw.
+  if (file.path == "src/cli/main.cpp" || file.path == "src/cli/lost_file.cpp") return found;
   for (std::size_t i = 0; i + 1 < file.tokens.size(); ++i) {
     if (enders.contains(file.tokens[i].text) && file.tokens[i + 1].text == "(") {
       found.push_back({place(file, file.tokens[i].line), file.tokens[i].text + "() outside of main: throw"});

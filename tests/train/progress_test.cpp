@@ -37,6 +37,18 @@ TEST(Progress, PlainLinesWithoutATerminal) {
   EXPECT_EQ(text, "R4 " + format(report) + "\nvalidation loss 2.0\nR4 " + format(report) + "\n");
 }
 
+// A run goes on where there is nowhere to write.
+TEST(Progress, AFullDiskEndsNothing) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> full(std::fopen("/dev/full", "w"), std::fclose);
+  ASSERT_NE(full, nullptr);
+  Progress progress(full.get(), 0, "R4");
+  EXPECT_NO_THROW({
+    progress.show(report);
+    progress.note("validation loss 2.0");
+    progress.finish();
+  });
+}
+
 TEST(Progress, OneLineWrittenOverOnATerminal) {
   const std::string text = written(100, [](Progress& progress) {
     progress.show(report);

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <array>
 #include <string>
 #include <string_view>
@@ -35,19 +36,32 @@ std::string changed_config(const std::string& text, std::optional<DType> dtype) 
   return json.dump(2) + "\n";
 }
 
-// "rope_scaling.mscale_all_dim" as the pointer "/rope_scaling/mscale_all_dim": numbers between dots make lists.
-Json::json_pointer pointer_to(std::string_view key) {
-  std::string pointer = "/";
-  for (const char c : key) {
-    if (c == '.') {
-      pointer += '/';
-    } else if (c == '~' || c == '/') {
-      pointer += c == '~' ? "~0" : "~1";
-    } else {
-      pointer += c;
-    }
+// Where "rope_scaling.mscale_all_dim" stands; all containers are maps at first.
+Json& at_path(Json& json, std::string_view key) {
+  Json* at = &json;
+  for (size_t dot = key.find('.'); dot != std::string_view::npos; dot = key.find('.')) {
+    at = &(*at)[std::string(key.substr(0, dot))];
+    key.remove_prefix(dot + 1);
   }
-  return Json::json_pointer(pointer);
+  return (*at)[std::string(key)];
+}
+
+// Maps whose keys are 0, 1, ... n - 1 were lists.
+void restore_lists(Json& json) {
+  if (!json.is_object()) return;
+  bool list = !json.empty();
+  for (size_t i = 0; i < json.size() && list; ++i) list = json.contains(std::to_string(i));
+  for (Json& item : json) restore_lists(item);
+  if (!list) return;
+  Json items = Json::array();
+  for (size_t i = 0; i < json.size(); ++i) items.push_back(std::move(json[std::to_string(i)]));
+  json = std::move(items);
+}
+
+// Hugging Face's classes refuse 1 where they want 1.0.
+bool is_real(std::string_view key) {
+  constexpr std::array reals{"initializer_range", "rms_norm_eps", "routed_scaling_factor", "router_aux_loss_coef"};
+  return std::find(reals.begin(), reals.end(), key) != reals.end();
 }
 
 bool goes_along(std::string_view name) {
@@ -68,16 +82,22 @@ void write_hub_config(const HfConfig& config, const fs::path& directory, DType d
   for (const auto& [key, field] : config.fields()) {
     // Labels by number, which would become lists.
     if (key.starts_with("id2label") || key.starts_with("quantization_config")) continue;
+    // As many as there were layers, which may have changed; the only ones a family here has are what it has anyway.
+    if (key.starts_with("layer_types")) continue;
     std::visit(
         [&](const auto& value) {
-          if constexpr (std::is_same_v<std::decay_t<decltype(value)>, std::monostate>) {
-            json[pointer_to(key)] = nullptr;
+          using Value = std::decay_t<decltype(value)>;
+          if constexpr (std::is_same_v<Value, std::monostate>) {
+            at_path(json, key) = nullptr;
+          } else if constexpr (std::is_same_v<Value, int64_t>) {
+            at_path(json, key) = is_real(key) ? Json(static_cast<double>(value)) : Json(value);
           } else {
-            json[pointer_to(key)] = value;
+            at_path(json, key) = value;
           }
         },
         field.value);
   }
+  for (Json& item : json) restore_lists(item);
   set_dtype(json, dtype);
   write_file_atomic(directory / "config.json", json.dump(2) + "\n");
 }
@@ -87,8 +107,8 @@ int copy_hub_files(const fs::path& from, const fs::path& to, std::optional<DType
   int copied = 1;
   for (const fs::directory_entry& entry : fs::directory_iterator(from)) {
     const std::string name = entry.path().filename().string();
-    if (!entry.is_regular_file() || !goes_along(name)) continue;
     std::error_code failure;
+    if (!goes_along(name) || !entry.is_regular_file(failure)) continue;
     fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, failure);
     if (failure)
       throw runtime_failure("cannot copy {} to {}: {}", entry.path().string(), to.string(), failure.message());

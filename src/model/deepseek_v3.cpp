@@ -55,9 +55,11 @@ void refuse_unsupported(const HfConfig& config) {
 ModelConfig parse(const HfConfig& config) {
   namespace bounds = model_bounds;
   refuse_unsupported(config);
-  ModelConfig m = read_decoder(config, {.max_positions = 163840});
+  ModelConfig m = read_decoder(config, {.max_positions = 163840, .derives_kv_heads = false});
   refuse(config, "num_key_value_heads", m.num_kv_heads != m.num_heads, "every query head has its own key here");
-  m.q_lora = config.integer("q_lora_rank", bounds::width, 0);
+  // null: queries come from the hidden state
+  m.q_lora = config.fields().contains("q_lora_rank") ? config.integer("q_lora_rank", bounds::width, 0)
+                                                     : config.integer("q_lora_rank", bounds::width);
   m.kv_lora = config.integer("kv_lora_rank", bounds::width);
   m.nope_dim = config.integer("qk_nope_head_dim", bounds::head_dim);
   m.head_dim = config.integer("qk_rope_head_dim", bounds::head_dim);
@@ -68,16 +70,16 @@ ModelConfig parse(const HfConfig& config) {
   const double growth = rope.mscale_all_dim > 0 ? yarn_mscale(rope.yarn.factor, rope.mscale_all_dim) : 1;
   m.mla_scale = growth * growth;
   m.ffn = config.integer("intermediate_size", bounds::width);
-  m.dense_layers = config.integer("first_k_dense_replace", {0, m.num_layers}, 0);
+  m.dense_layers = config.integer("first_k_dense_replace", {0, m.num_layers});
   m.num_experts = config.integer("n_routed_experts", bounds::experts);
   m.top_k = config.integer("num_experts_per_tok", bounds::experts);
   m.moe_ffn = config.integer("moe_intermediate_size", bounds::width);
-  m.shared_experts = config.integer("n_shared_experts", {0, 64}, 0);
+  m.shared_experts = config.integer("n_shared_experts", {0, 64});
   m.nextn_layers = config.integer("num_nextn_predict_layers", {0, 64}, 0);
-  m.sigmoid = {.groups = config.integer("n_group", bounds::experts, 1),
-               .top_groups = config.integer("topk_group", bounds::experts, 1),
+  m.sigmoid = {.groups = config.integer("n_group", bounds::experts),
+               .top_groups = config.integer("topk_group", bounds::experts),
                .normalize = config.boolean("norm_topk_prob", true),
-               .scale = config.number("routed_scaling_factor", {1e-6, 1e6}, 1.0)};
+               .scale = config.number("routed_scaling_factor", {1e-6, 1e6})};
   return m;
 }
 

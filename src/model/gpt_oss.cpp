@@ -45,9 +45,20 @@ void refuse_other_layers(const HfConfig& config, int64_t layers) {
 ModelConfig parse(const HfConfig& source) {
   namespace bounds = model_bounds;
   HfConfig config = source;
+  // Hugging Face's class reads num_experts_per_tok alone.
+  config.integer("num_experts_per_tok", bounds::experts);
   config.unify("num_experts_per_tok", "experts_per_token");
-  ModelConfig m = read_gqa_decoder(
-      config, {.rope_theta = 1.5e5, .norm_eps = 1e-5, .max_positions = 131072, .attention_bias = true});
+  if (!config.has("rope_scaling") && !config.has("rope_parameters")) {
+    throw user_error("the model configuration lacks rope_scaling")
+        .at(config.source())
+        .advise("Hugging Face's class stretches positions by YaRN then; {rope_type: default} is plain positions");
+  }
+  ModelConfig m = read_gqa_decoder(config, {.rope_theta = 1.5e5,
+                                            .norm_eps = 1e-5,
+                                            .max_positions = 131072,
+                                            .attention_bias = true,
+                                            .derives_head_dim = false,
+                                            .derives_kv_heads = false});
   refuse_other_layers(config, m.num_layers);
   m.num_experts = config.integer("num_local_experts", bounds::experts);
   m.top_k = config.integer("num_experts_per_tok", bounds::experts);

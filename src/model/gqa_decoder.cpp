@@ -23,7 +23,10 @@ ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults
   m.hidden_size = config.integer("hidden_size", bounds::width);
   m.num_layers = config.integer("num_hidden_layers", bounds::layers);
   m.num_heads = config.integer("num_attention_heads", bounds::heads);
-  m.num_kv_heads = config.integer("num_key_value_heads", bounds::heads, m.num_heads);
+  const bool given = config.fields().contains("num_key_value_heads");  // null too
+  m.num_kv_heads = defaults.derives_kv_heads || given
+                       ? config.integer("num_key_value_heads", bounds::heads, m.num_heads)
+                       : config.integer("num_key_value_heads", bounds::heads);
   m.norm_eps = config.number("rms_norm_eps", {1e-30, 1}, defaults.norm_eps);
   m.init_std = config.number("initializer_range", {0, 10}, 0.02);
   m.max_positions = config.integer("max_position_embeddings", bounds::positions, defaults.max_positions);
@@ -32,6 +35,7 @@ ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults
 
 ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defaults) {
   ModelConfig m = read_decoder(config, defaults);
+  if (!defaults.derives_head_dim) config.integer("head_dim", model_bounds::head_dim);
   if (!config.has("head_dim") && m.hidden_size % m.num_heads != 0) {
     throw user_error("num_attention_heads {} does not divide hidden_size {}", m.num_heads, m.hidden_size)
         .at(config.where("num_attention_heads"))

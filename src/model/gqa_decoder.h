@@ -18,6 +18,10 @@ struct DecoderDefaults {
   double norm_eps = 1e-6;
   int64_t max_positions = 0;
   bool attention_bias = false;  // the only value that the family can be
+  // Whether head_dim and num_key_value_heads follow from the others where they are absent, as in Hugging Face's class;
+  // elsewhere its defaults are those of one model.
+  bool derives_head_dim = true;
+  bool derives_kv_heads = true;
 };
 // Sizes and numbers every configuration has: vocabulary, width, layers, heads, norm, initialisation. Refuses what none
 // of the families here can be (dropout, tied heads, other activations).
@@ -25,10 +29,11 @@ ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults
 // The same with grouped heads of one size and rotary positions on all their columns.
 ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defaults);
 // The fields they look at.
-#define SLUICE_DECODER_FIELDS                                                                                          \
-  "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",        \
-      "rms_norm_eps", "initializer_range", "max_position_embeddings", "rope_theta", "rope_scaling", "rope_parameters", \
-      "hidden_act", "attention_bias", "attention_dropout", "tie_word_embeddings"
+#define SLUICE_DECODER_FIELDS                                                                                   \
+  "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", \
+      "rms_norm_eps", "initializer_range", "max_position_embeddings", "original_max_position_embeddings",       \
+      "rope_theta", "rope_scaling", "rope_parameters", "hidden_act", "attention_bias", "attention_dropout",     \
+      "tie_word_embeddings"
 #define SLUICE_GQA_DECODER_FIELDS SLUICE_DECODER_FIELDS, "head_dim"
 
 // A block's attention, norm and initialisation; the caller adds experts or an MLP.

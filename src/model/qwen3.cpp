@@ -23,7 +23,8 @@ constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
 ModelConfig parse(const HfConfig& config) {
   refuse(config, "use_sliding_window", config.boolean("use_sliding_window", false),
          "sliding windows are not supported for this family");
-  ModelConfig m = read_gqa_decoder(config, {.rope_theta = 1e4, .max_positions = 32768});
+  ModelConfig m = read_gqa_decoder(
+      config, {.rope_theta = 1e4, .max_positions = 32768, .derives_head_dim = false, .derives_kv_heads = false});
   m.ffn = config.integer("intermediate_size", model_bounds::width);
   m.qk_norm = true;
   return m;

@@ -30,7 +30,7 @@ constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
 
 // What Hugging Face's class can be and this engine's family cannot.
 void refuse_unsupported(const HfConfig& config) {
-  refuse(config, "norm_topk_prob", !config.boolean("norm_topk_prob", true), "top-k weights are always renormalised");
+  refuse(config, "norm_topk_prob", !config.boolean("norm_topk_prob"), "top-k weights are always renormalised");
   refuse(config, "decoder_sparse_step", config.integer("decoder_sparse_step", {}, 1) != 1,
          "dense layers between the others are not supported");
   refuse(config, "mlp_only_layers", config.has("mlp_only_layers"), "dense layers between the others are not supported");
@@ -43,7 +43,7 @@ ModelConfig parse(const HfConfig& source) {
   HfConfig config = source;
   config.unify("num_experts", "num_local_experts");
   refuse_unsupported(config);
-  ModelConfig m = read_gqa_decoder(config, {.rope_theta = 1e6, .max_positions = 40960});
+  ModelConfig m = read_gqa_decoder(config, {.rope_theta = 1e4, .max_positions = 32768, .derives_kv_heads = false});
   m.num_experts = config.integer("num_experts", bounds::experts);
   m.top_k = config.integer("num_experts_per_tok", bounds::experts);
   m.moe_ffn = config.integer("moe_intermediate_size", bounds::width);

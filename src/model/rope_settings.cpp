@@ -47,8 +47,12 @@ YarnSpec read_yarn(const HfConfig& config, double theta, int64_t dim) {
   yarn.factor = config.number("rope.factor", {1, 1e6});
   const double fast = config.number("rope.beta_fast", {1e-6, 1e6}, 32),
                slow = config.number("rope.beta_slow", {1e-6, 1e6}, 1);
-  const double original = config.number("rope.original_max_position_embeddings", {1, 1e9},
-                                        config.number("max_position_embeddings", {1, 1e9}, 2048));
+  // Beside the scaling it has the last word (Hugging Face's standardize_rope_params).
+  const std::string_view original_key = config.has("original_max_position_embeddings")
+                                            ? "original_max_position_embeddings"
+                                            : "rope.original_max_position_embeddings";
+  const double original =
+      config.number(original_key, {1, 1e9}, config.number("max_position_embeddings", {1, 1e9}, 2048));
   yarn.low = correction_pair(fast, theta, real_dim, original);
   yarn.high = correction_pair(slow, theta, real_dim, original);
   if (config.boolean("rope.truncate", true)) {

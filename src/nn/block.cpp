@@ -7,6 +7,10 @@ namespace {
 // What a block keeps when everything is rebuilt from its input: the arenas say so, the modules need not know.
 constexpr RecomputePolicy kKeepAll{};
 
+// Of the norms of latent attention's latents, whatever rms_norm_eps is: DeepSeek's code and Hugging Face's make them
+// without it.
+constexpr double kLatentEps = 1e-6;
+
 const RecomputePolicy& pieces(const RecomputePolicy& recompute) {
   return recompute.full ? kKeepAll : recompute;
 }
@@ -19,7 +23,7 @@ Block::Block(const std::string& name, const BlockConfig& config, const ExpertGro
       norm2_(name + ".norm2", config.hidden(), config.norm_eps) {
   require(config.moe.num_experts > 0 || config.mlp_ffn > 0, "{} has neither experts nor an MLP", name);
   if (config.mla) {
-    mla_.emplace(name + ".attention", *config.mla, config.norm_eps, config.init_std);
+    mla_.emplace(name + ".attention", *config.mla, kLatentEps, config.init_std);
   } else {
     attention_.emplace(name + ".attention", config.attention, config.norm_eps, config.init_std);
   }

@@ -121,6 +121,7 @@ model:
     head_dim: 8
     num_experts: 4
     num_experts_per_tok: 2
+    norm_topk_prob: true
     moe_intermediate_size: 8
     max_position_embeddings: 32
     rope_theta: 10000.0

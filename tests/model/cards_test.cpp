@@ -65,7 +65,7 @@ TEST(Cards, DirectoryWithConfigJson) {
   std::filesystem::create_directories(directory);
   EXPECT_THROW(load_model(directory.string()), Error);
   std::ofstream(directory / "config.json") << R"({"model_type": "qwen3_moe", "vocab_size": 64, "hidden_size": 32,
-    "num_hidden_layers": 2, "num_attention_heads": 4, "num_local_experts": 4, "num_experts_per_tok": 2,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_local_experts": 4, "num_experts_per_tok": 2, "num_key_value_heads": 4, "norm_topk_prob": true,
     "moe_intermediate_size": 16, "some_new_field": 1,
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000000}, "rope_theta": 10000000})";
   const ModelConfig m = load_model(directory.string() + "/");

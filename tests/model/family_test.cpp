@@ -9,10 +9,17 @@ namespace sluice {
 namespace {
 
 std::vector<HfOverride> tiny_fields() {
-  const std::vector<std::pair<std::string, std::string>> fields = {
-      {"model_type", "qwen3_moe"},  {"vocab_size", "96"},           {"hidden_size", "32"}, {"num_hidden_layers", "2"},
-      {"num_attention_heads", "4"}, {"num_key_value_heads", "2"},   {"head_dim", "8"},     {"num_experts", "6"},
-      {"num_experts_per_tok", "3"}, {"moe_intermediate_size", "12"}};
+  const std::vector<std::pair<std::string, std::string>> fields = {{"model_type", "qwen3_moe"},
+                                                                   {"vocab_size", "96"},
+                                                                   {"hidden_size", "32"},
+                                                                   {"num_hidden_layers", "2"},
+                                                                   {"num_attention_heads", "4"},
+                                                                   {"num_key_value_heads", "2"},
+                                                                   {"head_dim", "8"},
+                                                                   {"num_experts", "6"},
+                                                                   {"num_experts_per_tok", "3"},
+                                                                   {"moe_intermediate_size", "12"},
+                                                                   {"norm_topk_prob", "true"}};
   std::vector<HfOverride> overrides;
   for (const auto& [key, text] : fields)
     overrides.push_back({key, text, "model.yaml:" + std::to_string(overrides.size())});
@@ -44,7 +51,7 @@ TEST(Family, InlineModelNeedsNoCard) {
   EXPECT_EQ(model.name, "qwen3_moe");
   EXPECT_EQ(model.hub_id, "");
   EXPECT_EQ(model.num_kv_heads, 2);
-  EXPECT_EQ(model.rope_theta, 1e6);
+  EXPECT_EQ(model.rope_theta, 1e4);
   EXPECT_EQ(model.aux_loss_coef, 0.001);
   EXPECT_TRUE(model.qk_norm);
 }

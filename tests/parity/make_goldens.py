@@ -107,7 +107,7 @@ CASES = {
             original_max_position_embeddings=256))),
     "deepseek_v3_plain_q": (DeepseekV3Config, DeepseekV3ForCausalLM, 32, None, dict(
         **COMMON, **MLA, **EXPERTS, q_lora_rank=None, intermediate_size=20, moe_intermediate_size=8,
-        n_routed_experts=12, n_shared_experts=2, num_experts_per_tok=3, n_group=3, topk_group=2,
+        n_routed_experts=12, n_shared_experts=2, num_experts_per_tok=3, n_group=3, topk_group=2, rms_norm_eps=1e-5,
         first_k_dense_replace=2, routed_scaling_factor=1.5, rope_parameters=dict(
             rope_type="yarn", rope_theta=100.0, factor=8.0, beta_fast=32, beta_slow=1, mscale=1.0, mscale_all_dim=0.7,
             original_max_position_embeddings=256))),

@@ -19,6 +19,7 @@ namespace {
 // Fields beside those that all have.
 const std::map<std::string, std::string>& family_fields() {
   static const std::map<std::string, std::string> fields = {{"qwen3_moe", R"(
+    norm_topk_prob: true
     num_attention_heads: 4
     num_key_value_heads: 2
     head_dim: 8
@@ -57,6 +58,8 @@ const std::map<std::string, std::string>& family_fields() {
     moe_intermediate_size: 16
     n_routed_experts: 8
     n_shared_experts: 1
+    n_group: 1
+    topk_group: 1
     first_k_dense_replace: 1
     routed_scaling_factor: 2.827
     rope_theta: 500.0

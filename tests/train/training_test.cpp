@@ -15,7 +15,7 @@ Config small(const std::vector<std::string>& overrides = {}) {
 step_scheduler: {global_batch_size: 4, local_batch_size: 1, max_steps: 4, val_every_steps: 2}
 model:
   config: {model_type: qwen3_moe, vocab_size: 32, hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 2,
-           num_key_value_heads: 1, head_dim: 8, num_experts: 4, num_experts_per_tok: 2, moe_intermediate_size: 8,
+           num_key_value_heads: 1, head_dim: 8, num_experts: 4, num_experts_per_tok: 2, norm_topk_prob: true, moe_intermediate_size: 8,
            max_position_embeddings: 16, rope_theta: 10000.0, rms_norm_eps: 1.0e-6}
 dataset: {_target_: mock, seq_len: 8}
 validation_dataset: {_target_: mock, num_samples: 9}

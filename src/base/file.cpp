@@ -147,7 +147,8 @@ void write_file_atomic(const fs::path& path, std::string_view contents) {
 }
 
 MappedFile::MappedFile(const fs::path& path) {
-  const Descriptor file(path, O_RDONLY, "open");
+  // A FIFO without a writer would let open wait.
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, "open");
   const struct stat status = status_of(file, path);
   if (!S_ISREG(status.st_mode)) throw user_error("cannot map {}: it is not a regular file", path.string());
   size_ = static_cast<std::size_t>(status.st_size);

@@ -194,14 +194,21 @@ std::optional<HubWeights::Seen> HubWeights::seen_as(const std::string& name, con
     return Seen{name.substr(0, name.size() - kBlocks.size()), mxfp4_weight(tensor, *scales)};
   }
   // Read with their weights.
-  if (partner(kScaleInv, "") != nullptr || partner(kScales, kBlocks) != nullptr) return {};
+  const StoredTensor* scaled = partner(kScaleInv, "");
+  if ((scaled != nullptr && scaled->spec.type == Type::f8_e4m3) || partner(kScales, kBlocks) != nullptr) return {};
   return Seen{name, {HubCoding::plain, tensor.spec.shape, tensor, {}}};
 }
 
 bool has_weights(const std::filesystem::path& directory) {
+  // By name, whatever is behind it: a link that leads nowhere or a shard without its index is weights that cannot be
+  // read, not a model without any.
   std::error_code ignored;
-  return std::filesystem::exists(directory / safetensors::kSingleFile, ignored) ||
-         std::filesystem::exists(directory / safetensors::kIndexFile, ignored);
+  for (std::filesystem::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
+       entry.increment(ignored)) {
+    const std::string name = entry->path().filename().string();
+    if (name == safetensors::kIndexFile || (name.starts_with("model") && name.ends_with(".safetensors"))) return true;
+  }
+  return false;
 }
 
 }  // namespace sluice

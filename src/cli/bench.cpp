@@ -91,7 +91,9 @@ int run_bench(const BenchOptions& options) {
   std::optional<OutputFile> json;
   const std::string path =
       options.json.empty() ? prepared.front().job.settings.benchmark.json_output_path.value_or("") : options.json;
-  if (!path.empty()) json.emplace(path);
+  for (const PreparedRow& row : prepared) {
+    if (!path.empty()) json.emplace(path, row.job.config);
+  }
 
   if (const double load = busy_cores(); load > 0.5 * usable_cores()) {
     log::warn("other processes keep about {:.1f} of {} cores busy: figures will be low", load, usable_cores());

@@ -45,6 +45,10 @@ int run_eval(const EvalOptions& options) {
   std::fflush(stdout);
 
   const Evaluation result = run_evaluation(spec, session, *dataset, batches, weights.get());
+  if (!std::isfinite(result.loss)) {
+    throw runtime_failure("the loss is {}", result.loss)
+        .advise("weights that are not finite, or too large for runtime.dtype, make it so");
+  }
   const bool bytes = data.target == config::DatasetKind::bytes;
   print(fmt::format("loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)\n", result.loss, bytes ? "byte" : "token",
                     bytes ? fmt::format("{:.4f} bits/byte", result.loss / std::log(2.0))

@@ -98,7 +98,15 @@ class Codec {
           .advise("give token ids: --tokens 1,2,3 (or --dataset._target_ bytes, where a token is a byte)");
     }
     std::vector<int32_t> tokens;
-    for (const char c : text) tokens.push_back(static_cast<unsigned char>(c));
+    for (const char c : text) {
+      const auto byte = static_cast<unsigned char>(c);
+      if (byte >= vocab_) {
+        throw user_error("{} has the byte {}, and the model's tokens are the numbers 0 to {}", option, byte, vocab_ - 1)
+            .at("command line")
+            .advise("the model was not made for bytes of text: give token ids, --tokens 1,2,3");
+      }
+      tokens.push_back(byte);
+    }
     return tokens;
   }
   // "1,2 3"
@@ -199,7 +207,8 @@ GenerationJob make_job(const GenerateOptions& options, const Config& config, con
 // Logits [positions, V] and the tokens they follow, as safetensors.
 class LogitsFile {
  public:
-  LogitsFile(const std::string& path, DType dtype) : file_(path), path_(path), dtype_(accumulator_of(dtype)) {}
+  LogitsFile(const std::string& path, const std::string& source, DType dtype)
+      : file_(path, source), path_(path), dtype_(accumulator_of(dtype)) {}
 
   void add(int32_t token, std::span<const double> logits) {
     tokens_.push_back(token);
@@ -236,7 +245,7 @@ int run_generate(const GenerateOptions& options) {
   const Codec codec(config, spec.model);
   GenerationJob job = make_job(options, config, spec, codec);
   std::optional<LogitsFile> logits;
-  if (options.logits) logits.emplace(*options.logits, spec.dtype);
+  if (options.logits) logits.emplace(*options.logits, options.source, spec.dtype);
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
   job.weights = weights.get();
   const uint64_t needed = plan_generation(spec, job, target_of(session.device, session.threads)).bytes;

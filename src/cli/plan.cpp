@@ -42,7 +42,7 @@ std::string published_text(const Config& config, const PlanOptions& options) {
 
 int run_plan(const PlanOptions& options) {
   std::optional<cli::OutputFile> json;
-  if (!options.json.empty()) json.emplace(options.json);
+  if (!options.json.empty()) json.emplace(options.json, options.file);
   const Config config = cli::load_settings(options.file, options.overrides);
   const int ranks = cli::checked_ranks(options.ranks.value_or(options.profile == "cpu" ? 1 : ranks_of(config)));
   const std::optional<Scale> scale = options.scale ? cli::scale_named(*options.scale) : std::nullopt;
@@ -53,7 +53,7 @@ int run_plan(const PlanOptions& options) {
 
   const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
   Pool pool(usable_cores());
-  const Advice advice = advise(plan, pool);
+  const Advice advice = advise(scaled.config, plan, pool);
   cli::print(list_changes(scaled.changes) + render(plan, advice) + published_text(scaled.config, options));
   if (json) json->write(to_json(plan, advice));
   return plan.fits() ? 0 : 1;

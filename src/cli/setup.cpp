@@ -77,6 +77,13 @@ void prepare_hub_directory(const fs::path& directory) {
   std::error_code failure;
   fs::create_directories(directory, failure);
   if (failure) throw user_error("cannot create directory {}: {}", directory.string(), failure.message());
+  if (const fs::directory_iterator first(directory, failure); !failure && first != fs::directory_iterator()) {
+    throw user_error("{} is not empty: {} is there", directory.string(), first->path().filename().string())
+        .advise("name a new directory, or empty that one: files of the same name would be replaced");
+  }
+  if (::access(directory.c_str(), W_OK | X_OK) != 0) {
+    throw user_error("cannot write to {}: {}", directory.string(), std::generic_category().message(errno));
+  }
 }
 
 std::vector<std::string> published_rows() {
@@ -98,7 +105,7 @@ std::vector<std::string> published_rows() {
       .advise("name a file, sluice bench my.yaml, or call it from the repository");
 }
 
-OutputFile::OutputFile(fs::path path) : path_(std::move(path)) {
+OutputFile::OutputFile(fs::path path, const fs::path& input) : path_(std::move(path)) {
   std::error_code failed;
   const fs::file_status there = fs::status(path_, failed);
   const fs::path directory = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
@@ -111,6 +118,8 @@ OutputFile::OutputFile(fs::path path) : path_(std::move(path)) {
     reason = fmt::format("there is no directory {}", directory.string());
   } else if (::access(directory.c_str(), W_OK) != 0) {
     reason = fmt::format("{}: {}", directory.string(), std::generic_category().message(errno));
+  } else if (fs::equivalent(path_, input, failed) || (fs::exists(there) && fs::equivalent(directory, input, failed))) {
+    reason = "it is read from";
   }
   if (!reason.empty()) throw user_error("cannot write {}: {}", path_.string(), reason);
 }

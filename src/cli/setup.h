@@ -41,11 +41,11 @@ void prepare_hub_directory(const std::filesystem::path& directory);
 // are none.
 std::vector<std::string> published_rows();
 
-// A file that results go to when the run has ended. That it can be written is known before: the constructor throws a
-// user error otherwise.
+// A file that results go to when the run has ended. That it can be written, and is neither `input` nor a file
+// of that directory, is known before: the constructor throws a user error otherwise.
 class OutputFile {
  public:
-  explicit OutputFile(std::filesystem::path path);
+  explicit OutputFile(std::filesystem::path path, const std::filesystem::path& input = {});
   void write(const std::string& contents) const;
 
  private:

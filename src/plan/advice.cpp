@@ -4,6 +4,7 @@
 #include <functional>
 
 #include "base/text.h"
+#include "config/load.h"
 
 namespace sluice {
 
@@ -23,53 +24,81 @@ std::vector<Plan> plan_all(const std::vector<Candidate>& candidates, const Profi
   return plans;
 }
 
-// Whether a spec with changed degrees and batches is one `resolve` would accept.
-bool possible(const RunSpec& spec) {
-  try {
-    spec.mesh.validate(spec.model.num_experts);
-    spec.sampling.check();
-    make_schedule(spec.schedule, spec.mesh.pp, spec.chunks, static_cast<int>(spec.sampling.micro_batches()));
-  } catch (const Error&) {
-    return false;
-  }
-  if (spec.local_shard > 1 && spec.mesh.ep > 1) return false;
-  return spec.model.num_layers >= static_cast<int64_t>(spec.mesh.pp) * spec.chunks;
-}
+struct Setting {
+  std::string key;
+  std::string value;
+};
+using Settings = std::vector<Setting>;
 
-RunSpec with_mesh(RunSpec spec, int pp, int ep, int ranks) {
-  if (pp != spec.mesh.pp) {
-    // Virtual stages belong to a pipeline of a certain depth.
-    spec.chunks = 1;
-    if (pp == 1 || spec.schedule.starts_with("inter")) spec.schedule = "1f1b";
-  }
-  spec.mesh.pp = pp;
-  spec.mesh.ep = ep;
-  spec.mesh.world = ranks;
-  spec.sampling.dp = spec.mesh.world % (spec.mesh.pp * spec.mesh.cp * spec.mesh.tp) == 0 ? spec.mesh.dp() : 0;
-  if (pp == 1) spec.local_batch = spec.sampling.micro_batch;
-  return spec;
-}
-
+// Other runs of a configuration. Each is resolved from its settings as the program would, so that whoever writes them
+// into the file gets what was planned.
 class Candidates {
  public:
-  explicit Candidates(const RunSpec& now) : now_(now) {}
+  Candidates(const Config& config, const RunSpec& now) : config_(config), now_(now) {}
 
-  void add(const std::string& change, const std::function<void(RunSpec&)>& apply) {
-    RunSpec spec = now_;
-    apply(spec);
-    if (possible(spec)) list_.push_back({change, spec});
+  // The run with `settings` changed; none where it is not one that can be.
+  std::optional<Candidate> with(Settings settings, int ranks) const {
+    Candidate candidate;
+    if (ranks != now_.mesh.world) candidate.change = fmt::format("--ranks {}", ranks);
+    Config config = config_;
+    try {
+      apply(config, settings);
+      // Follows from the others, and may stand there too.
+      const config::Distributed& d = config.distributed;
+      const int64_t dp = ranks / (d.pp_size * d.tp_size * d.cp_size);
+      if (d.dp_size && *d.dp_size != dp) {
+        settings.push_back({"distributed.dp_size", std::to_string(dp)});
+        apply(config, {settings.back()});
+      }
+      candidate.spec = resolve(config, ranks, Purpose::plan);
+      (void)candidate.spec.make_schedule();
+    } catch (const Error&) {
+      return std::nullopt;
+    }
+    candidate.spec.dtype = now_.dtype;
+    for (const Setting& setting : settings) {
+      candidate.change += fmt::format("{}{}: {}", candidate.change.empty() ? "" : " + ", setting.key, setting.value);
+    }
+    return candidate;
   }
-  void add(const std::string& change, const RunSpec& spec) {
-    if (spec.sampling.dp > 0 && possible(spec)) list_.push_back({change, spec});
-  }
+
+  void add(const Settings& settings) { keep(with(settings, now_.mesh.world)); }
   void add_recompute(const RecomputePolicy& pieces) {
     const RecomputePolicy policy = pieces.applied_to(now_.model.kv_lora > 0);
-    if (policy == now_.recompute) return;
-    add("memory.recompute: " + describe(policy), [&](RunSpec& spec) { spec.recompute = policy; });
+    if (policy != now_.recompute) add({{"memory.recompute", describe(policy)}});
+  }
+  // Other degrees, with the virtual stages that the file gives them and without any; with as many tokens in a
+  // micro-batch as now.
+  void add_mesh(int pp, int ep, int ranks) {
+    Settings settings;
+    if (pp != now_.mesh.pp) settings.push_back({"distributed.pp_size", std::to_string(pp)});
+    if (ep != now_.mesh.ep) settings.push_back({"distributed.ep_size", std::to_string(ep)});
+    if (pp == 1 && now_.local_batch != now_.sampling.micro_batch) {
+      settings.push_back({"step_scheduler.local_batch_size", std::to_string(now_.sampling.micro_batch)});
+    }
+    if (pp > 1 && now_.mesh.pp == 1 && config_.distributed.pipeline.pp_microbatch_size != now_.sampling.micro_batch) {
+      settings.push_back({"distributed.pipeline.pp_microbatch_size", std::to_string(now_.sampling.micro_batch)});
+    }
+    const std::optional<Candidate> as_it_stands = with(settings, ranks);
+    keep(as_it_stands);
+    if (pp == 1 || pp == now_.mesh.pp || (as_it_stands && as_it_stands->spec.chunks == 1)) return;
+    settings.push_back({"distributed.pipeline.virtual_stages", "1"});
+    settings.push_back({"distributed.pipeline.pp_schedule", "1f1b"});
+    keep(with(settings, ranks));
   }
   const std::vector<Candidate>& list() const { return list_; }
 
  private:
+  static void apply(Config& config, const Settings& settings) {
+    std::vector<std::string> arguments;
+    for (const Setting& setting : settings) arguments.push_back("--" + setting.key + "=" + setting.value);
+    config::apply_overrides(config, arguments);
+  }
+  void keep(std::optional<Candidate> candidate) {
+    if (candidate) list_.push_back(std::move(*candidate));
+  }
+
+  const Config& config_;
   const RunSpec& now_;
   std::vector<Candidate> list_;
 };
@@ -94,30 +123,31 @@ void add_recomputation(Candidates& candidates, const RecomputePolicy& now) {
   candidates.add_recompute({.full = true});
 }
 
+// Parameters gathered for each use, where they are kept now; empty if that changes nothing.
+Settings resharding(const Config& config, const RunSpec& now) {
+  Settings settings;
+  if (now.mesh.stage_ranks() == 1) return settings;
+  if (!now.reshard_after_forward) settings.push_back({"distributed.moe.reshard_after_forward", "true"});
+  if (!now.reshard_experts && config.distributed.moe.experts_reshard_after_forward) {
+    settings.push_back({"distributed.moe.experts_reshard_after_forward", "true"});
+  }
+  return settings;
+}
+
+Setting micro_batch(const RunSpec& now, int64_t size) {
+  return {now.mesh.pp > 1 ? "distributed.pipeline.pp_microbatch_size" : "step_scheduler.local_batch_size",
+          std::to_string(size)};
+}
+
 // Memory that more ranks, or other ways to cut the model, would share.
-void add_sharing(Candidates& candidates, const RunSpec& now) {
+void add_sharing(Candidates& candidates, const Config& config, const RunSpec& now) {
   const MeshSpec& mesh = now.mesh;
-  if (!now.reshard_after_forward && mesh.stage_ranks() > 1) {
-    candidates.add("distributed.moe.reshard_after_forward: true",
-                   [](RunSpec& spec) { spec.reshard_after_forward = true; });
-  }
-  if (now.optimize && now.optimizer.state_dtype == DType::f32) {
-    candidates.add("optimizer.state_dtype: bf16", [](RunSpec& spec) { spec.optimizer.state_dtype = DType::bf16; });
-  }
-  if (now.sampling.micro_batch % 2 == 0) {
-    const int64_t half = now.sampling.micro_batch / 2;
-    candidates.add(
-        fmt::format("{}: {}",
-                    mesh.pp > 1 ? "distributed.pipeline.pp_microbatch_size" : "step_scheduler.local_batch_size", half),
-        [&](RunSpec& spec) {
-          spec.sampling.micro_batch = half;
-          if (mesh.pp == 1) spec.local_batch = half;
-        });
-  }
-  candidates.add(fmt::format("distributed.ep_size: {}", mesh.ep * 2), with_mesh(now, mesh.pp, mesh.ep * 2, mesh.world));
-  candidates.add(fmt::format("distributed.pp_size: {}", mesh.pp * 2),
-                 with_mesh(now, mesh.pp * 2, std::min(mesh.ep, mesh.stage_ranks() / 2), mesh.world));
-  candidates.add(fmt::format("--ranks {}", mesh.world * 2), with_mesh(now, mesh.pp, mesh.ep, mesh.world * 2));
+  if (const Settings settings = resharding(config, now); !settings.empty()) candidates.add(settings);
+  if (now.optimize && now.optimizer.state_dtype == DType::f32) candidates.add({{"optimizer.state_dtype", "bf16"}});
+  if (now.sampling.micro_batch % 2 == 0) candidates.add({micro_batch(now, now.sampling.micro_batch / 2)});
+  candidates.add_mesh(mesh.pp, mesh.ep * 2, mesh.world);
+  candidates.add_mesh(mesh.pp * 2, std::min(mesh.ep, std::max(1, mesh.stage_ranks() / 2)), mesh.world);
+  candidates.add_mesh(mesh.pp, mesh.ep, mesh.world * 2);
 }
 
 double seconds_per_token(const Plan& plan) {
@@ -133,40 +163,21 @@ WayOut compare(const std::string& change, const Plan& now, const Plan& other) {
 }
 
 // Everything that needs no other machine, strongest first, one more change at a time until it fits.
-WayOut together(const Plan& plan) {
-  RunSpec spec = plan.spec;
-  std::string changes;
-  const auto add = [&](const std::string& change) { changes += (changes.empty() ? "" : " + ") + change; };
-  const std::vector<std::function<bool()>> steps = {
-      [&] {
-        if (spec.recompute.full) return false;
-        spec.recompute = {.full = true};
-        add("memory.recompute: full");
-        return true;
-      },
-      [&] {
-        if (spec.reshard_after_forward || spec.mesh.stage_ranks() == 1) return false;
-        spec.reshard_after_forward = true;
-        add("distributed.moe.reshard_after_forward: true");
-        return true;
-      },
-      [&] {
-        if (spec.sampling.micro_batch == 1) return false;
-        spec.sampling.micro_batch = 1;
-        if (spec.mesh.pp == 1) spec.local_batch = 1;
-        add(spec.mesh.pp > 1 ? "distributed.pipeline.pp_microbatch_size: 1" : "step_scheduler.local_batch_size: 1");
-        return true;
-      },
-      [&] {
-        if (spec.optimizer.state_dtype != DType::f32) return false;
-        spec.optimizer.state_dtype = DType::bf16;
-        add("optimizer.state_dtype: bf16");
-        return true;
-      }};
+WayOut together(const Config& config, const Plan& plan) {
+  const RunSpec& now = plan.spec;
+  const Candidates candidates(config, now);
+  std::vector<Settings> steps;
+  if (!now.recompute.full) steps.push_back({{"memory.recompute", "full"}});
+  if (Settings settings = resharding(config, now); !settings.empty()) steps.push_back(std::move(settings));
+  if (now.sampling.micro_batch > 1) steps.push_back({micro_batch(now, 1)});
+  if (now.optimize && now.optimizer.state_dtype == DType::f32) steps.push_back({{"optimizer.state_dtype", "bf16"}});
   WayOut best;
-  for (const auto& step : steps) {
-    if (!step() || !possible(spec)) continue;
-    best = compare(changes, plan, make_plan(spec, plan.profile));
+  Settings settings;
+  for (const Settings& step : steps) {
+    settings.insert(settings.end(), step.begin(), step.end());
+    const std::optional<Candidate> candidate = candidates.with(settings, now.mesh.world);
+    if (!candidate) continue;
+    best = compare(candidate->change, plan, make_plan(candidate->spec, plan.profile));
     if (best.fits) break;
   }
   return best;
@@ -201,10 +212,10 @@ std::string describe(const RecomputePolicy& policy) {
   return pieces.empty() ? "none" : "[" + pieces + "]";
 }
 
-std::vector<WayOut> ways_out(const Plan& plan, Pool& pool) {
-  Candidates candidates(plan.spec);
+std::vector<WayOut> ways_out(const Config& config, const Plan& plan, Pool& pool) {
+  Candidates candidates(config, plan.spec);
   add_recomputation(candidates, plan.spec.recompute);
-  add_sharing(candidates, plan.spec);
+  add_sharing(candidates, config, plan.spec);
   const std::vector<Plan> plans = plan_all(candidates.list(), plan.profile, pool);
   std::vector<WayOut> ways;
   for (size_t i = 0; i < plans.size(); ++i) {
@@ -216,23 +227,25 @@ std::vector<WayOut> ways_out(const Plan& plan, Pool& pool) {
     return a.fits ? a.time_ratio < b.time_ratio : a.freed_bytes > b.freed_bytes;
   });
   if (ways.empty() || !ways.front().fits) {
-    WayOut all = together(plan);
-    if (all.freed_bytes > 0) ways.push_back(std::move(all));
+    WayOut all = together(config, plan);
+    const bool known =
+        std::any_of(ways.begin(), ways.end(), [&](const WayOut& way) { return way.change == all.change; });
+    if (all.freed_bytes > 0 && !known) ways.push_back(std::move(all));
   }
   return ways;
 }
 
-std::optional<OtherLayout> next_best_layout(const Plan& plan, Pool& pool) {
+std::optional<OtherLayout> next_best_layout(const Config& config, const Plan& plan, Pool& pool) {
   // Near layouts are the likely ones, and few enough to plan in a moment.
   constexpr size_t kMost = 10;
   const MeshSpec& mesh = plan.spec.mesh;
-  Candidates candidates(plan.spec);
+  Candidates candidates(config, plan.spec);
   for (int pp = 1; pp <= mesh.world && pp <= 4 * mesh.pp; pp *= 2) {
     if (mesh.world % pp != 0 || 4 * pp < mesh.pp) continue;
     const int stage_ranks = mesh.world / pp;
     for (int ep = stage_ranks; ep >= 1 && 4 * ep >= std::min(mesh.ep, stage_ranks); ep /= 2) {
-      if (candidates.list().size() == kMost || (pp == mesh.pp && ep == mesh.ep) || stage_ranks % ep != 0) continue;
-      candidates.add(fmt::format("pp {} x ep {}", pp, ep), with_mesh(plan.spec, pp, ep, mesh.world));
+      if (candidates.list().size() >= kMost || (pp == mesh.pp && ep == mesh.ep) || stage_ranks % ep != 0) continue;
+      candidates.add_mesh(pp, ep, mesh.world);
     }
   }
   const std::vector<Plan> plans = plan_all(candidates.list(), plan.profile, pool);
@@ -244,9 +257,9 @@ std::optional<OtherLayout> next_best_layout(const Plan& plan, Pool& pool) {
   return OtherLayout{candidates.list()[*best].change, plans[*best], reason(plan, plans[*best])};
 }
 
-std::optional<WayOut> faster_setting(const Plan& plan, Pool& pool) {
+std::optional<WayOut> faster_setting(const Config& config, const Plan& plan, Pool& pool) {
   if (!plan.spec.recompute.any()) return std::nullopt;
-  Candidates candidates(plan.spec);
+  Candidates candidates(config, plan.spec);
   candidates.add_recompute({});
   RecomputePolicy all_pieces;
   for (const RecomputePiece& piece : kRecomputePieces) all_pieces.*piece.on = true;

@@ -206,10 +206,10 @@ void add_advice(std::string& text, const Plan& plan, const Advice& advice) {
   if (advice.next_best) {
     const OtherLayout& other = *advice.next_best;
     const bool better = plan.fits() && other.plan.step_seconds < plan.step_seconds;
-    add_sentence(text, fmt::format("{} layout: {}, {} tok/s/rank, {} ({})",
+    add_sentence(text, fmt::format("{}: `{}`, {} tok/s/rank, {} ({})",
                                    !plan.fits() ? "best layout that fits"
-                                   : better     ? "a faster"
-                                                : "next best",
+                                   : better     ? "a faster layout"
+                                                : "next best layout",
                                    other.change, format_count(std::lround(other.plan.tokens_per_s_per_rank)),
                                    format_bytes(other.plan.peak_bytes()), other.because));
   }
@@ -258,14 +258,14 @@ nlohmann::ordered_json json_of(const StagePlan& stage) {
 
 }  // namespace
 
-Advice advise(const Plan& plan, Pool& pool) {
+Advice advise(const Config& config, const Plan& plan, Pool& pool) {
   Advice advice;
   if (!plan.fits()) {
-    advice.ways_out = ways_out(plan, pool);
+    advice.ways_out = ways_out(config, plan, pool);
   } else {
-    advice.faster = faster_setting(plan, pool);
+    advice.faster = faster_setting(config, plan, pool);
   }
-  if (plan.spec.mesh.world > 1) advice.next_best = next_best_layout(plan, pool);
+  if (plan.spec.mesh.world > 1) advice.next_best = next_best_layout(config, plan, pool);
   return advice;
 }
 

@@ -13,8 +13,9 @@ struct Advice {
   std::optional<WayOut> faster;
 };
 
-// Plans what else there is: ways out where it does not fit, else other layouts and settings.
-Advice advise(const Plan& plan, Pool& pool);
+// Plans what else there is: ways out where it does not fit, else other layouts and settings. `config` is what the plan
+// was resolved from.
+Advice advise(const Config& config, const Plan& plan, Pool& pool);
 
 // At most 100 columns.
 std::string render(const Plan& plan, const Advice& advice);

@@ -25,7 +25,10 @@ std::vector<Candidate> candidates(std::span<const double> logits, const Sampling
           "{} logits, temperature {}, top-k {}, top-p {}", logits.size(), options.temperature, options.top_k,
           options.top_p);
   for (const double x : logits) {
-    if (!std::isfinite(x)) throw runtime_failure("a logit of the next token is {}", x);
+    if (!std::isfinite(x)) {
+      throw runtime_failure("the model's logit of a next token is {}", x)
+          .advise("weights that are not finite, or too large for runtime.dtype, make it so");
+    }
   }
   const auto most = std::ranges::max_element(logits);
   if (options.temperature == 0) return {{static_cast<int32_t>(most - logits.begin()), 1}};

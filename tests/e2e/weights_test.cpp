@@ -1,6 +1,7 @@
 // Hub directories through the program: convert, eval, train.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <filesystem>
 
 #include "base/file.h"
@@ -69,6 +70,37 @@ TEST(Convert, MistakesAreSaid) {
   fs::copy_file(SLUICE_SOURCE_DIR "/tests/parity/goldens/qwen3/weights.safetensors",
                 folder.path("target/model.safetensors"), fs::copy_options::overwrite_existing);
   refused({"convert", target, folder.path("other")}, {"does not hold the 30 tensors of target (llama)", "q_norm"});
+}
+
+TEST(Convert, NothingThatIsThereIsReplaced) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama"), notes = folder.file("notes", "mine");
+  fs::create_directory(folder.path("target"));
+  fs::create_symlink(notes, folder.path("target/tokenizer.json"));
+  const Outcome outcome = sluice({"convert", source, folder.path("target")});
+  EXPECT_EQ(outcome.code, 2);
+  expect_in(outcome.err, {"target is not empty: tokenizer.json is there", "new directory"});
+  EXPECT_EQ(read_file(notes, 100), "mine");
+  const std::string file = folder.path("llama/model.safetensors");
+  const Outcome logits = sluice({"generate", source, "--tokens", "1", "--logits", file});
+  EXPECT_EQ(logits.code, 2);
+  expect_in(logits.err, {"cannot write " + file, "it is read from"});
+}
+
+// A model whose weights cannot be found is not a model without any.
+TEST(Eval, WeightsThatLeadNowhereAreRefused) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama"), config = config_for(folder, source);
+  const fs::path file = fs::path(source) / "model.safetensors";
+  fs::rename(file, fs::path(source) / "model-00001-of-00002.safetensors");
+  EXPECT_EQ(sluice({"eval", config, "--batches", "1"}).code, 2);
+  fs::create_symlink(folder.path("gone"), file);
+  EXPECT_EQ(sluice({"eval", config, "--batches", "1"}).code, 2);
+  fs::remove(file);
+  ASSERT_EQ(std::system(fmt::format("mkfifo '{}'", file.string()).c_str()), 0);
+  const Outcome fifo = sluice({"eval", config, "--batches", "1"});
+  EXPECT_EQ(fifo.code, 2);
+  expect_in(fifo.err, {"not a regular file"});
 }
 
 TEST(Eval, WeightsOfADirectoryAreUsed) {

@@ -184,7 +184,7 @@ TEST(Report, OfARunThatFits) {
   Pool pool(2);
   const Plan plan = make_plan(row_spec(), find_profile("dgx-h100", 8, 1), Detail::memory_peaks);
   ASSERT_TRUE(plan.fits());
-  const Advice advice = advise(plan, pool);
+  const Advice advice = advise(row({}), plan, pool);
   const std::string text = render(plan, advice);
   EXPECT_LE(widest_line(text), 100U) << text;
   EXPECT_TRUE(advice.ways_out.empty());
@@ -208,7 +208,7 @@ TEST(Report, OfARunThatDoesNotFit) {
   profile.usable = least;
   const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
   ASSERT_FALSE(plan.fits());
-  const Advice advice = advise(plan, pool);
+  const Advice advice = advise(row({"--memory.recompute=none"}), plan, pool);
   ASSERT_FALSE(advice.ways_out.empty());
   EXPECT_TRUE(advice.ways_out.front().fits);
   const auto full = std::find_if(advice.ways_out.begin(), advice.ways_out.end(),
@@ -234,31 +234,92 @@ TEST(Report, OfARunThatNoSingleSettingSaves) {
   Pool pool(1);
   Profile profile = find_profile("h100", 1, 1);
   profile.usable = size_t{1} << 20;
-  const Plan plan = make_plan(tiny_spec({"one", 1, {"--step_scheduler.local_batch_size=8"}}), profile);
-  const Advice advice = advise(plan, pool);
+  const Config config = planned_config({"--step_scheduler.local_batch_size=8"});
+  const Plan plan = make_plan(resolve(config, 1), profile);
+  const Advice advice = advise(config, plan, pool);
   ASSERT_FALSE(advice.ways_out.empty());
   // The last way is all that help, together.
   EXPECT_NE(advice.ways_out.back().change.find(" + "), std::string::npos);
   for (const WayOut& way : advice.ways_out) EXPECT_LE(way.freed_bytes, advice.ways_out.back().freed_bytes);
 }
 
+// Written into the file, a change gives the plan that was promised.
+TEST(Report, EveryChangeIsWhatWasPlanned) {
+  struct Case {
+    std::vector<std::string> overrides;
+    double usable;  // of what the run needs
+  };
+  const std::vector<Case> cases = {
+      {{}, 2},
+      {{}, 0.7},
+      {{"--distributed.pp_size=2", "--distributed.ep_size=4", "--step_scheduler.local_batch_size=8",
+        "--distributed.pipeline.pp_microbatch_size=2", "--distributed.pipeline.layers_per_stage=1",
+        "--distributed.pipeline.pp_schedule=interleaved1f1b",
+        "--distributed.pipeline.round_virtual_stages_to_pp_multiple=down"},
+       2},
+      {{"--distributed.pp_size=2", "--distributed.ep_size=2", "--distributed.dp_size=4",
+        "--distributed.moe.experts_reshard_after_forward=false", "--memory.recompute=none"},
+       0.7}};
+  Pool pool(2);
+  int compared = 0;
+  for (const Case& c : cases) {
+    const RunSpec spec = row_spec(c.overrides);
+    Profile profile = find_profile("dgx-h100", 8, 1);
+    profile.usable = static_cast<size_t>(c.usable * static_cast<double>(make_plan(spec, profile).peak_bytes()));
+    const Plan plan = make_plan(spec, profile);
+    const Advice advice = advise(row(c.overrides), plan, pool);
+    std::vector<std::pair<std::string, size_t>> promised;
+    for (const WayOut& way : advice.ways_out) promised.emplace_back(way.change, way.peak_bytes);
+    if (advice.faster) promised.emplace_back(advice.faster->change, advice.faster->peak_bytes);
+    if (advice.next_best) promised.emplace_back(advice.next_best->change, advice.next_best->plan.peak_bytes());
+    for (const auto& [change, peak] : promised) {
+      SCOPED_TRACE(change);
+      std::vector<std::string> arguments = c.overrides;
+      int ranks = 8;
+      std::istringstream words(change);
+      for (std::string key, value; words >> key >> std::ws;) {
+        if (key == "+") continue;
+        if (key == "--ranks") {
+          words >> ranks;
+          continue;
+        }
+        if (words.peek() == '[') {
+          std::getline(words, value, ']');
+          value += ']';
+        } else {
+          words >> value;
+        }
+        key.pop_back();
+        arguments.push_back(fmt::format("--{}={}", key, value));
+      }
+      RunSpec again = resolve(row(arguments), ranks, Purpose::plan);
+      again.dtype = DType::bf16;
+      EXPECT_EQ(make_plan(again, profile).peak_bytes(), peak);
+      ++compared;
+    }
+  }
+  EXPECT_GT(compared, 10);
+}
+
 TEST(Report, IsTheSameEveryTime) {
   Pool one(1);
   Pool two(2);
   const Profile profile = find_profile("dgx-h100", 8, 1);
-  const RunSpec spec = row_spec({"--distributed.pp_size=2", "--distributed.ep_size=4"});
+  const std::vector<std::string> layout = {"--distributed.pp_size=2", "--distributed.ep_size=4"};
+  const Config config = row(layout);
+  const RunSpec spec = row_spec(layout);
   const Plan first = make_plan(spec, profile, Detail::memory_peaks);
   const Plan second = make_plan(spec, profile, Detail::memory_peaks);
-  const Advice advice = advise(first, one);
-  EXPECT_EQ(render(first, advice), render(second, advise(second, two)));
-  EXPECT_EQ(to_json(first, advice), to_json(second, advise(second, two)));
+  const Advice advice = advise(config, first, one);
+  EXPECT_EQ(render(first, advice), render(second, advise(config, second, two)));
+  EXPECT_EQ(to_json(first, advice), to_json(second, advise(config, second, two)));
 }
 
 TEST(Report, JsonHasWhatThePlanFound) {
   Pool pool(2);
-  const Plan plan =
-      make_plan(row_spec({"--distributed.pp_size=2", "--distributed.ep_size=4"}), find_profile("dgx-h100", 8, 1));
-  const auto json = nlohmann::json::parse(to_json(plan, advise(plan, pool)));
+  const std::vector<std::string> layout = {"--distributed.pp_size=2", "--distributed.ep_size=4"};
+  const Plan plan = make_plan(row_spec(layout), find_profile("dgx-h100", 8, 1));
+  const auto json = nlohmann::json::parse(to_json(plan, advise(row(layout), plan, pool)));
   EXPECT_EQ(json["ranks"], 8);
   EXPECT_EQ(json["pp"], 2);
   EXPECT_EQ(json["ep"], 4);

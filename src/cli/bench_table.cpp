@@ -82,6 +82,10 @@ std::string leaf(const std::string& key) {
   return key.substr(key.rfind('.') + 1);
 }
 
+std::string balance_of(const BenchmarkRow& row) {
+  return row.gate_noise > 0 ? fmt::format("{} with noise {:g}", row.balance, row.gate_noise) : row.balance;
+}
+
 }  // namespace
 
 std::string table_head() {
@@ -134,7 +138,7 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
   text += wrap(fmt::format("{} has {}", name, row.features), page, 3) + "\n";
   text += wrap(fmt::format("{} {} | balance {} (load {:.2f}) | {} | recompute {} | peak memory {} | "
                            "{} on {} thread{} | median of {} after {}, spread {:.1f} %",
-                           name, part_of_model(row), row.balance, row.load_factor, optimizer_of(row), row.recompute,
+                           name, part_of_model(row), balance_of(row), row.load_factor, optimizer_of(row), row.recompute,
                            format_bytes(row.max_memory_bytes), row.device, row.threads, row.threads == 1 ? "" : "s",
                            row.step_seconds.size(), row.warmup_steps, 100 * row.spread()),
                page, 3) +

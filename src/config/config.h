@@ -395,7 +395,7 @@ struct Memory {
 
   template <class V>
   void fields(V& v) {
-    v("load_factor", load_factor, "[sluice] room for routed tokens over the balanced load", Range{.low = 1});
+    v("load_factor", load_factor, "[sluice] room for routed tokens over the balanced load", Range{1, 1e6});
     v("recompute", recompute, "[sluice] null: as distributed.activation_checkpointing");
   }
 };

@@ -106,6 +106,9 @@ class Loader {
 
   void section(const std::string& key, const Node& node) {
     if (node.kind == Node::Kind::null) return;
+    if (node.kind == Node::Kind::map && node.items.empty()) {
+      config_.ignored.push_back({key, written(key, node).text, "an empty section"});
+    }
     if (node.kind != Node::Kind::map) {
       throw user_error("{} is a section: its keys stand indented below it", key)
           .at(at(node))
@@ -180,7 +183,7 @@ Node read_argument(std::string_view key, std::string_view text, std::string_view
       throw user_error("{}: not a list, a map or quoted text: {}", key, json_quote(text)).at(std::string(name));
     }
   } else {
-    node.kind = Node::Kind::scalar;
+    node.kind = text == "null" || text == "~" ? Node::Kind::null : Node::Kind::scalar;
     node.text = text;
   }
   // Lines within an argument mean nothing to a person.

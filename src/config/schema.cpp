@@ -84,6 +84,8 @@ std::string_view enclosing_section(const Schema& schema, std::string_view key) {
 }
 
 std::string suggestion(const Schema& schema, std::string_view key) {
+  constexpr std::size_t longest = 200;  // no key of a person is longer, and the search below takes length x length
+  if (key.size() > longest) return {};
   std::vector<std::string> all;
   for (const Field& field : schema.fields) all.push_back(field.key);
   for (const Described& section : schema.sections) all.push_back(section.key);
@@ -143,7 +145,9 @@ Error unknown_key(const Schema& schema, std::string_view key, std::string_view w
   const std::string_view section = enclosing_section(schema, meant.empty() ? key : std::string_view(meant));
   const std::string listing = section.empty() ? "all keys: sluice config --keys"
                                               : fmt::format("keys of this section: sluice config --keys {}", section);
-  Error error = user_error("{} is not a key", written.empty() ? key : written);
+  std::string shown(written.empty() ? key : written);
+  if (constexpr std::size_t longest = 200; shown.size() > longest) shown = shown.substr(0, longest) + "...";
+  Error error = user_error("{} is not a key", shown);
   return std::move(error).advise(meant.empty() ? listing : fmt::format("did you mean {}?   ({})", meant, listing));
 }
 

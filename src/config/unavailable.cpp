@@ -15,10 +15,12 @@ std::vector<Unavailable> unavailable(const Config& config) {
   if (backend.te_fp8.recipe) {
     add(te_fp8, std::string(word(*backend.te_fp8.recipe)));
   } else if (!config.is_set(te_fp8)) {
-    // The section alone asks for it too.
-    const auto target = std::ranges::find(config.ignored, "model.backend.te_fp8._target_", &IgnoredKey::key);
-    if (target != config.ignored.end()) {
-      list.push_back({te_fp8, std::string(word(Fp8Recipe::current)), target->where, instead});
+    // The section alone asks for it too, an empty one or its class's name.
+    const auto section = std::ranges::find_if(config.ignored, [](const IgnoredKey& ignored) {
+      return ignored.key == "model.backend.te_fp8" || ignored.key == "model.backend.te_fp8._target_";
+    });
+    if (section != config.ignored.end()) {
+      list.push_back({te_fp8, std::string(word(Fp8Recipe::current)), section->where, instead});
     }
   }
   if (backend.experts == "torch_mm_mxfp8") add("model.backend.experts", backend.experts);

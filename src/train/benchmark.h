@@ -41,6 +41,7 @@ struct BenchmarkRow {
   uint64_t planned_memory_bytes = 0;
   std::vector<std::string> grown;     // arenas that needed more than was planned
   std::string balance;                // "published", "spread", "skewed", "router"; "none" without experts
+  double gate_noise = 0;              // of the published gate
   std::string recompute;              // see recompute_name
   std::string optimizer_state_dtype;  // "fp32" with master weights, "bf16" without, "none": no optimizer
   int64_t layers = 0;

@@ -37,9 +37,7 @@ void require_memory(const RunForecast& forecast, uint64_t available_bytes) {
   if (forecast.total_bytes <= available_bytes) return;
   throw user_error("this run needs {} of memory and {} can be had", format_bytes(forecast.total_bytes),
                    format_bytes(available_bytes))
-      .advise(
-          "run it at --scale laptop, with a smaller step_scheduler.local_batch_size, or with "
-          "--memory.recompute full");
+      .advise("run it at --scale laptop; sluice plan FILE says where memory goes and what frees some");
 }
 
 MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options) {

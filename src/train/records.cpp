@@ -105,6 +105,7 @@ Json row_json(const BenchmarkRow& row) {
   if (!row.mtp_losses.empty()) json["mtp_loss"] = row.mtp_losses;
   json["local_shard"] = row.local_shard > 1 ? Json(fmt::format("1/{}", row.local_shard)) : Json(nullptr);
   json["balance"] = row.balance;
+  json["gate_noise"] = row.gate_noise;
   json["load_factor"] = row.load_factor;
   json["optimizer_state_dtype"] = row.optimizer_state_dtype;
   json["recompute"] = row.recompute;

@@ -68,9 +68,22 @@ void check_batch(const RunSpec& spec, bool pipelined) {
     throw user_error(
         "step_scheduler.global_batch_size {} is not a multiple of local_batch_size {} x {} data-parallel ranks",
         spec.sampling.global_batch, spec.local_batch, spec.mesh.dp())
-        .advise(fmt::format("nearest that are: {}, {}",
-                            std::max<int64_t>(1, spec.sampling.global_batch / local) * local,
-                            (spec.sampling.global_batch / local + 1) * local));
+        .advise(spec.sampling.global_batch < local
+                    ? fmt::format("the least is {}", local)
+                    : fmt::format("nearest that are: {}, {}", spec.sampling.global_batch / local * local,
+                                  (spec.sampling.global_batch / local + 1) * local));
+  }
+  // Shapes and schedules are computed from these.
+  constexpr int64_t kMostTokens = int64_t{1} << 31, kMostMicroBatches = int64_t{1} << 20;
+  if (spec.sampling.micro_batch > kMostTokens / spec.seq_len) {
+    throw user_error("a micro-batch of {} x {} tokens; at most {} are possible", spec.sampling.micro_batch,
+                     spec.seq_len, kMostTokens)
+        .advise("lower step_scheduler.local_batch_size or dataset.seq_len");
+  }
+  if (spec.sampling.micro_batches() > kMostMicroBatches) {
+    throw user_error("a step of {} micro-batches; at most {} are possible", spec.sampling.micro_batches(),
+                     kMostMicroBatches)
+        .advise("lower step_scheduler.global_batch_size, or raise step_scheduler.local_batch_size");
   }
   if (pipelined && spec.local_batch % spec.sampling.micro_batch != 0) {
     throw user_error("distributed.pipeline.pp_microbatch_size {} does not divide step_scheduler.local_batch_size {}",
@@ -186,7 +199,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.schedule = pipelined ? std::string(config::word(d.pipeline.pp_schedule)) : "1f1b";
   if (spec.model.num_layers < static_cast<int64_t>(spec.mesh.pp) * spec.chunks) {
     throw user_error("{} layers cannot fill {} stages (pp_size {} x {} virtual stages)", spec.model.num_layers,
-                     spec.mesh.pp * spec.chunks, spec.mesh.pp, spec.chunks)
+                     int64_t{spec.mesh.pp} * spec.chunks, spec.mesh.pp, spec.chunks)
         .advise("lower distributed.pp_size or distributed.pipeline.virtual_stages");
   }
   spec.recompute = recompute_policy(config.recompute(), spec.model.kv_lora > 0);

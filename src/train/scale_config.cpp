@@ -102,6 +102,9 @@ void scale_sizes(Rule& rule, Scale scale, int64_t row_ep) {
     const bool of_data = change.key == "seq_len";
     rule.set((of_data ? "dataset." : "model.config.") + change.key, change.old_value, change.new_value);
   }
+  if (const std::optional<int64_t> tokens = config.dataset.vocab_size) {
+    rule.set("dataset.vocab_size", *tokens, std::min(*tokens, model_of(config).vocab_size));
+  }
 }
 
 void scale_batch(Rule& rule, int64_t ranks, int64_t micro_batch) {
@@ -151,6 +154,16 @@ ScaledConfig scale_config(const Config& row, std::optional<Scale> scale, int ran
 int ranks_of(const Config& config) {
   if (config.benchmark.published.gpus) return static_cast<int>(*config.benchmark.published.gpus);
   const config::Distributed& d = config.distributed;
+  const auto real = [](int64_t degree) { return static_cast<double>(degree); };
+  // Before anything is multiplied that may not fit.
+  const double others = real(d.pp_size) * real(d.tp_size) * real(d.cp_size);
+  const double most = others * (d.dp_size ? real(*d.dp_size) : real(d.dp_replicate_size) * real(d.ep_size));
+  if (most > 1e9) {
+    throw user_error("pp_size {} x tp_size {} x cp_size {} with {} are too many ranks", d.pp_size, d.tp_size, d.cp_size,
+                     d.dp_size ? fmt::format("dp_size {}", *d.dp_size)
+                               : fmt::format("dp_replicate_size {} and ep_size {}", d.dp_replicate_size, d.ep_size))
+        .advise("lower them");
+  }
   if (d.dp_size) return static_cast<int>(*d.dp_size * d.pp_size * d.tp_size * d.cp_size);
   return static_cast<int>(d.pp_size * std::lcm(d.tp_size * d.cp_size * d.dp_replicate_size, d.ep_size));
 }

@@ -287,7 +287,9 @@ TEST(Nemo, FilesOfTheTimeOfTheTableAreReadToo) {
         Older{"R6", "gpt_oss.model.GptOssForCausalLM", "    enable_fsdp_optimizations: true\n"},
         Older{"R4", "qwen3_moe.model.Qwen3MoeForCausalLM", deepep + fp8 + "      recipe: block\n",
               "model.backend.te_fp8.recipe block "},
-        Older{"R4", "qwen3_moe.model.Qwen3MoeForCausalLM", deepep + fp8, "model.backend.te_fp8.recipe current "}}) {
+        Older{"R4", "qwen3_moe.model.Qwen3MoeForCausalLM", deepep + fp8, "model.backend.te_fp8.recipe current "},
+        Older{"R4", "qwen3_moe.model.Qwen3MoeForCausalLM", deepep + "    te_fp8: {}\n",
+              "model.backend.te_fp8.recipe current "}}) {
     SCOPED_TRACE(older.model_class);
     for (const File& file : files()) {
       if (file.name != std::string(older.row)) continue;
@@ -308,7 +310,7 @@ TEST(Nemo, FilesOfTheTimeOfTheTableAreReadToo) {
       ++num_files;
     }
   }
-  EXPECT_EQ(num_files, 6);
+  EXPECT_EQ(num_files, 7);
 }
 
 TEST(Nemo, TheOldestNames) {

@@ -81,10 +81,10 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
        "distributed)\n"},
       {{"train", unknown},
        "error: " + unknown +
-           ":19: distributed.ep_sise is not a key\n"
+           ":20: distributed.ep_sise is not a key\n"
            "       did you mean distributed.ep_size?   (keys of this section: sluice config --keys "
            "distributed)\n"},
-      {{"train", wrong_type}, "error: " + wrong_type + ":19: seed: expected integer >= 0, got \"many\"\n"},
+      {{"train", wrong_type}, "error: " + wrong_type + ":20: seed: expected integer >= 0, got \"many\"\n"},
       {{"train"}, "error: command line: FILE is required\n       sluice train --help lists the options\n"},
       {{"train", good, "--checkpoint.enabled", "true"},
        "error: command line: checkpoint.enabled: checkpoints are not available yet\n"

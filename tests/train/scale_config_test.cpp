@@ -38,6 +38,15 @@ Layout layout(const ScaledConfig& scaled, int ranks) {
   return layout_of(resolve(scaled.config, ranks));
 }
 
+// Tokens of a dataset that says how many there are stay within the smaller model.
+TEST(ScaleConfig, TheDatasetsVocabularyShrinksWithTheModels) {
+  const ScaledConfig scaled = scale_config(row({"--dataset.vocab_size", "100000"}), Scale::tiny, 1);
+  EXPECT_EQ(scaled.config.dataset.vocab_size, 100000) << "given by hand";
+  Config config = row();
+  config::set(config, "dataset.vocab_size", "100000", {config::Origin::Kind::file, "row.yaml:1"});
+  EXPECT_EQ(scale_config(config, Scale::tiny, 1).config.dataset.vocab_size, 256);
+}
+
 TEST(ScaleConfig, TheRowOnOneRankAtLaptopScale) {
   const ScaledConfig scaled = scale_config(row(), Scale::laptop, 1);
   const Layout l = layout(scaled, 1);

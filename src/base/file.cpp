@@ -106,6 +106,8 @@ std::string read_file(const fs::path& path, std::size_t max_bytes) {
 
 // Closed before it is removed, where it is.
 struct AtomicFile::Open {
+  explicit Open(const fs::path& path) : temporary(path), file(path, O_WRONLY | O_CREAT | O_EXCL, "create", 0666) {}
+
   Temporary temporary;
   Descriptor file;
 };
@@ -114,7 +116,7 @@ AtomicFile::AtomicFile(fs::path path) : path_(std::move(path)) {
   fs::path temporary = fmt::format("{}.tmp-{}", path_.string(), ::getpid());
   // A file left under this name by a process that died is not ours to keep.
   ::unlink(temporary.c_str());
-  open_.reset(new Open{Temporary(temporary), Descriptor(temporary, O_WRONLY | O_CREAT | O_EXCL, "create", 0666)});
+  open_ = std::make_unique<Open>(temporary);
 }
 
 AtomicFile::~AtomicFile() = default;

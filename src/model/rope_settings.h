@@ -16,7 +16,7 @@ struct RopeSettings {
 // Plain positions or YaRN over `dim` rotated columns: any other rope type, and any field of a scaling that its type
 // does not have, is a user error. Meaning and defaults of YaRN's fields are those of Hugging Face's
 // _compute_yarn_parameters.
-RopeSettings read_rope(const HfConfig& config, double default_theta, int64_t dim);
+RopeSettings read_rope(const HfConfig& source, double default_theta, int64_t dim);
 
 // YaRN's growth of attention with the stretch of positions: 0.1 m ln(factor) + 1.
 double yarn_mscale(double factor, double m = 1);

@@ -222,9 +222,11 @@ std::vector<WayOut> ways_out(const Config& config, const Plan& plan, Pool& pool)
     WayOut way = compare(candidates.list()[i].change, plan, plans[i]);
     if (way.freed_bytes > 0) ways.push_back(std::move(way));
   }
-  std::stable_sort(ways.begin(), ways.end(), [](const WayOut& a, const WayOut& b) {
+  std::sort(ways.begin(), ways.end(), [](const WayOut& a, const WayOut& b) {
     if (a.fits != b.fits) return a.fits;
-    return a.fits ? a.time_ratio < b.time_ratio : a.freed_bytes > b.freed_bytes;
+    if (a.fits && a.time_ratio != b.time_ratio) return a.time_ratio < b.time_ratio;
+    if (!a.fits && a.freed_bytes != b.freed_bytes) return a.freed_bytes > b.freed_bytes;
+    return a.change < b.change;
   });
   if (ways.empty() || !ways.front().fits) {
     WayOut all = together(config, plan);

@@ -200,8 +200,7 @@ std::optional<HubWeights::Seen> HubWeights::seen_as(const std::string& name, con
 }
 
 bool has_weights(const std::filesystem::path& directory) {
-  // By name, whatever is behind it: a link that leads nowhere or a shard without its index is weights that cannot be
-  // read, not a model without any.
+  // A link that leads nowhere or a shard without its index is weights that cannot be read, not a model without any.
   std::error_code ignored;
   for (std::filesystem::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
        entry.increment(ignored)) {

@@ -52,7 +52,7 @@ class HubWeights {
   std::map<std::string, HubWeight, std::less<>> weights_;
 };
 
-// Whether a directory has safetensors to load.
+// Whether a directory has a model's safetensors by their names; that they can be read is seen in reading them.
 bool has_weights(const std::filesystem::path& directory);
 
 }  // namespace sluice

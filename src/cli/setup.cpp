@@ -9,7 +9,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "checkpoint/hub_weights.h"
 
 namespace sluice::cli {
 namespace {
@@ -71,9 +70,6 @@ int checked_ranks(int ranks) {
 }
 
 void prepare_hub_directory(const fs::path& directory) {
-  if (has_weights(directory)) {
-    throw user_error("{} has weights already", directory.string()).advise("name a new directory, or remove that one");
-  }
   std::error_code failure;
   fs::create_directories(directory, failure);
   if (failure) throw user_error("cannot create directory {}: {}", directory.string(), failure.message());

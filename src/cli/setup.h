@@ -33,7 +33,7 @@ std::optional<Scale> scale_named(const std::string& word);
 // User error unless it is at least 1.
 int checked_ranks(int ranks);
 
-// Made if need be: a directory for a model's weights. User error where it has weights already.
+// Made if need be: a directory for a model's weights. User error unless it is empty and can be written to.
 void prepare_hub_directory(const std::filesystem::path& directory);
 
 // The files with published figures, in the order of their rows. They are looked for in examples/benchmark/configs of

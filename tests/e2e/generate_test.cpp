@@ -114,7 +114,7 @@ TEST(Generate, ATrainedModelWritesWhatItLearnt) {
   // Again into the same place, and where weights cannot be written whole.
   const Outcome again = sluice({"train", config, "--export", exported});
   EXPECT_EQ(again.code, 2);
-  expect_in(again.err, {"has weights already"});
+  expect_in(again.err, {"exported is not empty"});
   const Outcome ranks = sluice({"train", config, "--ranks", "2", "--export", folder.path("two")});
   EXPECT_EQ(ranks.code, 2);
   expect_in(ranks.err, {"one rank must hold all weights"});

@@ -64,7 +64,7 @@ TEST(Convert, MistakesAreSaid) {
   refused({"convert", source}, {"TARGET"});
   EXPECT_FALSE(fs::exists(target));
   ASSERT_EQ(sluice({"convert", source, target}).code, 0);
-  refused({"convert", source, target}, {"has weights already", "new directory"});
+  refused({"convert", source, target}, {"target is not empty", "new directory"});
   fs::copy_file(fs::path(source) / "config.json", folder.path("target/config.json"),
                 fs::copy_options::overwrite_existing);
   fs::copy_file(SLUICE_SOURCE_DIR "/tests/parity/goldens/qwen3/weights.safetensors",

@@ -83,9 +83,11 @@ std::string_view enclosing_section(const Schema& schema, std::string_view key) {
   return section;
 }
 
+// No person's key is longer; likeness takes length x length, and a message is to be read.
+constexpr std::size_t kLongestKey = 200;
+
 std::string suggestion(const Schema& schema, std::string_view key) {
-  constexpr std::size_t longest = 200;  // no key of a person is longer, and the search below takes length x length
-  if (key.size() > longest) return {};
+  if (key.size() > kLongestKey) return {};
   std::vector<std::string> all;
   for (const Field& field : schema.fields) all.push_back(field.key);
   for (const Described& section : schema.sections) all.push_back(section.key);
@@ -146,7 +148,7 @@ Error unknown_key(const Schema& schema, std::string_view key, std::string_view w
   const std::string listing = section.empty() ? "all keys: sluice config --keys"
                                               : fmt::format("keys of this section: sluice config --keys {}", section);
   std::string shown(written.empty() ? key : written);
-  if (constexpr std::size_t longest = 200; shown.size() > longest) shown = shown.substr(0, longest) + "...";
+  if (shown.size() > kLongestKey) shown = shown.substr(0, kLongestKey) + "...";
   Error error = user_error("{} is not a key", shown);
   return std::move(error).advise(meant.empty() ? listing : fmt::format("did you mean {}?   ({})", meant, listing));
 }

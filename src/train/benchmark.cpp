@@ -147,7 +147,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   row.warmup_steps = config.benchmark.warmup_steps;
   row.gflop_per_token = model_flops_per_sequence(spec.model, spec.seq_len) * 1e-9 / static_cast<double>(spec.seq_len);
   row.balance = spec.model.num_experts > 0 ? config::word(config.balance()) : "none";
-  row.gate_noise = spec.gate.noise;
+  row.gate_noise = row.balance == config::word(config::Balance::published) ? spec.gate.noise : 0;
   row.recompute = recompute_name(config);
   row.optimizer_state_dtype = spec.optimize ? config::word(config.optimizer.state_dtype) : "none";
   row.layers = spec.model.num_layers;

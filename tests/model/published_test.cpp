@@ -15,6 +15,7 @@ struct Published {
   double active;            // likewise; 0: not published
   double row_tflops;        // per GPU, of the row below; from its step time
   double sequences_per_gpu_second;
+  friend std::ostream& operator<<(std::ostream& out, const Published& published) { return out << published.id; }
 };
 
 class PublishedModel : public testing::TestWithParam<Published> {};

@@ -65,32 +65,28 @@ const Training& untrained(const std::string& family) {
   return known_training(family, {"start", 1, {"--benchmark.balance=router"}, family}, {.steps = 0});
 }
 
-void expect_equal_to_one_rank(const Layout& layout, const TrainingOptions& options) {
+class Equivalence : public ::testing::TestWithParam<Layout> {};
+
+// With collectives inline and on threads of their own.
+TEST_P(Equivalence, LossesAndWeightsAreThoseOfOneRank) {
+  const Layout& layout = GetParam();
   int compared = 0;
   for (const auto& [routing, overrides] : routings()) {
-    SCOPED_TRACE(routing);
     const Training& one = one_rank(layout.family, routing, overrides);
     Layout routed = layout;
     routed.overrides.insert(routed.overrides.end(), overrides.begin(), overrides.end());
-    const Training many = train(routed, options);
-    const TrainingDifference difference = compare(one, many);
-    EXPECT_TRUE(difference.loss <= kLossTolerance) << "loss differs by " << difference.loss;
-    EXPECT_TRUE(difference.weight <= kWeightTolerance) << difference.worst_weight << " by " << difference.weight;
-    // The comparison means something only if training moved the weights by far more than the tolerance.
-    EXPECT_GT(compare(untrained(layout.family), many).weight, 1e-2);
-    ++compared;
+    for (const bool async_comm : {false, true}) {
+      SCOPED_TRACE(routing + (async_comm ? ", collectives on threads" : ", collectives inline"));
+      const Training many = train(routed, {.async_comm = async_comm});
+      const TrainingDifference difference = compare(one, many);
+      EXPECT_TRUE(difference.loss <= kLossTolerance) << "loss differs by " << difference.loss;
+      EXPECT_TRUE(difference.weight <= kWeightTolerance) << difference.worst_weight << " by " << difference.weight;
+      // The comparison means something only if training moved the weights by far more than the tolerance.
+      EXPECT_GT(compare(untrained(layout.family), many).weight, 1e-2);
+      ++compared;
+    }
   }
-  EXPECT_EQ(compared, 3);
-}
-
-class Equivalence : public ::testing::TestWithParam<Layout> {};
-
-TEST_P(Equivalence, LossesAndWeightsAreThoseOfOneRank) {
-  expect_equal_to_one_rank(GetParam(), {});
-}
-
-TEST_P(Equivalence, WithCollectivesOnThreadsOfTheirOwn) {
-  expect_equal_to_one_rank(GetParam(), {.async_comm = true});
+  EXPECT_EQ(compared, 3 * 2);
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, Equivalence, ::testing::ValuesIn(layouts()),
@@ -166,41 +162,37 @@ TEST(SelectionBias, IsTheSameOnEveryLayoutAndMoves) {
   EXPECT_EQ(compared, 2 * 4 * 3);
 }
 
-class RecomputeEquivalence : public ::testing::TestWithParam<std::string> {};
+class RecomputeEquivalence : public ::testing::TestWithParam<Layout> {};
 
 TEST_P(RecomputeEquivalence, IsBitIdenticalToKeepingEverything) {
-  const std::string recompute = flag("memory.recompute", GetParam());
-  for (const Layout& base : std::vector<Layout>{{"one", 1, {}},
-                                                {"ep2", 2, {"--distributed.ep_size=2"}},
-                                                {"zb",
-                                                 2,
-                                                 {"--distributed.pp_size=2", "--step_scheduler.local_batch_size=8",
-                                                  "--distributed.pipeline.pp_schedule=zb_h1"}},
-                                                {"deepseek_v3", 1, {}, "deepseek_v3"},
-                                                {"gpt_oss", 1, {}, "gpt_oss"}}) {
-    for (const auto& [routing, overrides] : routings()) {
-      SCOPED_TRACE(base.name + " " + routing);
-      Layout keeping = base;
-      keeping.overrides.insert(keeping.overrides.end(), overrides.begin(), overrides.end());
+  int compared = 0;
+  for (const auto& [routing, overrides] : routings()) {
+    Layout keeping = GetParam();
+    keeping.overrides.insert(keeping.overrides.end(), overrides.begin(), overrides.end());
+    const Training kept = train(keeping, {.steps = 2});
+    for (const char* pieces : {"selective", "full", "[norm]", "[qk_rope]", "[act]", "[experts]", "[dispatch]",
+                               "[norm, qk_rope, act, experts, dispatch]"}) {
+      SCOPED_TRACE(routing + " " + pieces);
       Layout recomputing = keeping;
-      recomputing.overrides.push_back(recompute);
-      const Training kept = train(keeping, {.steps = 2});
-      const Training rebuilt = train(recomputing, {.steps = 2});
-      const TrainingDifference difference = compare(kept, rebuilt);
+      recomputing.overrides.push_back(flag("memory.recompute", pieces));
+      const TrainingDifference difference = compare(kept, train(recomputing, {.steps = 2}));
       EXPECT_TRUE(difference.loss == 0) << difference.loss;
       EXPECT_TRUE(difference.weight == 0) << difference.worst_weight << " by " << difference.weight;
+      ++compared;
     }
   }
+  EXPECT_EQ(compared, 3 * 8);
 }
 
-INSTANTIATE_TEST_SUITE_P(Modes, RecomputeEquivalence,
-                         ::testing::Values("selective", "full", "[norm]", "[qk_rope]", "[act]", "[experts]",
-                                           "[dispatch]", "[norm, qk_rope, act, experts, dispatch]"),
-                         [](const auto& instance) {
-                           std::string name = instance.param;
-                           std::erase_if(name, [](char c) { return !std::isalnum(static_cast<unsigned char>(c)); });
-                           return name;
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Bases, RecomputeEquivalence,
+    ::testing::Values(Layout{"one", 1, {}}, Layout{"ep2", 2, {flag("distributed.ep_size", "2")}},
+                      Layout{"zb_h1_pp2",
+                             2,
+                             {flag("distributed.pp_size", "2"), flag("step_scheduler.local_batch_size", "8"),
+                              flag("distributed.pipeline.pp_schedule", "zb_h1")}},
+                      Layout{"deepseek_v3", 1, {}, "deepseek_v3"}, Layout{"gpt_oss", 1, {}, "gpt_oss"}),
+    [](const auto& instance) { return instance.param.name; });
 
 }  // namespace
 }  // namespace sluice::test

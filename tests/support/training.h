@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -16,6 +17,7 @@ struct Layout {
   int ranks = 1;
   std::vector<std::string> overrides;  // "--distributed.pp_size=2"
   std::string family = "qwen3_moe";
+  friend std::ostream& operator<<(std::ostream& out, const Layout& layout) { return out << layout.name; }
 };
 
 // The families that have a tiny model: about 60 thousand parameters in 4 layers of 8 experts (top 2), 128 tokens a
@@ -44,6 +46,7 @@ struct GpuCase {
   std::string name;  // "cuda_emulated", "cuda"
   Hardware hardware;
   std::string missing = {};  // why it cannot be used; then its tests are skipped
+  friend std::ostream& operator<<(std::ostream& out, const GpuCase& gpu) { return out << gpu.name; }
 };
 GpuCase emulated_gpu();
 GpuCase real_gpu();

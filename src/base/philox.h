@@ -41,6 +41,12 @@ class Philox {
   // Uniform on [0, 1), 53 bits.
   constexpr double uniform(std::uint64_t index, std::uint64_t stream = 0) const { return unit(bits(index, stream)); }
 
+  // The uniforms at indices 2 * pair and 2 * pair + 1.
+  constexpr std::array<double, 2> uniform_pair(std::uint64_t pair, std::uint64_t stream = 0) const {
+    const Block b = block(pair, stream);
+    return {unit(join(b[0], b[1])), unit(join(b[2], b[3]))};
+  }
+
   // Uniform on [0, 1), 24 bits: exact in f32.
   constexpr float uniform_f32(std::uint64_t index, std::uint64_t stream = 0) const {
     return static_cast<float>(block(index / 4, stream)[index % 4] >> 8) * 0x1p-24F;
@@ -53,9 +59,9 @@ class Philox {
 
   // The standard normals at indices 2 * pair and 2 * pair + 1, by Box and Muller.
   SLUICE_HOST_DEVICE std::array<double, 2> normal_pair(std::uint64_t pair, std::uint64_t stream = 0) const {
-    const Block b = block(pair, stream);
-    const double radius = std::sqrt(-2.0 * std::log(1.0 - unit(join(b[0], b[1]))));  // 1 - u is in (0, 1]
-    const double angle = 2.0 * std::numbers::pi * unit(join(b[2], b[3]));
+    const auto [u, turn] = uniform_pair(pair, stream);
+    const double radius = std::sqrt(-2.0 * std::log(1.0 - u));  // 1 - u is in (0, 1]
+    const double angle = 2.0 * std::numbers::pi * turn;
     return {radius * std::cos(angle), radius * std::sin(angle)};
   }
 

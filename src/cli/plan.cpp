@@ -1,7 +1,10 @@
 #include "cli/plan.h"
 
 #include <cmath>
+#include <functional>
 
+#include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
@@ -29,6 +32,19 @@ std::string list_changes(const std::vector<config::Change>& changes) {
   return cli::wrap(text, 100, 2) + "\n";
 }
 
+// A line now and then, where counting takes long enough to be waited for.
+std::function<void(int64_t, int64_t)> counting_progress(const RunSpec& spec) {
+  return [seq_len = spec.seq_len, watch = Stopwatch(), told = 0.0](int64_t done, int64_t all) mutable {
+    constexpr double quiet_seconds = 5;
+    const double now = watch.seconds();
+    if (now - told < quiet_seconds || done == all) return;
+    told = now;
+    log::info("counting where the gate sends {} tokens: {:.0f} %, {} to go", format_count(all * seq_len),
+              100.0 * static_cast<double>(done) / static_cast<double>(all),
+              format_clock(now * static_cast<double>(all - done) / static_cast<double>(done)));
+  };
+}
+
 // The same row measured elsewhere, where this plan is of its size.
 std::string published_text(const Config& config, const PlanOptions& options) {
   const config::Published& published = config.benchmark.published;
@@ -51,8 +67,9 @@ int run_plan(const PlanOptions& options) {
   const Profile profile = find_profile(options.profile, ranks, threads);
   const RunSpec spec = resolve_for(scaled.config, ranks, profile);
 
-  const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
   Pool pool(usable_cores());
+  count_gate(spec, pool, counting_progress(spec));
+  const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
   const Advice advice = advise(scaled.config, plan, pool);
   cli::print(list_changes(scaled.changes) + render(plan, advice) + published_text(scaled.config, options));
   if (json) json->write(to_json(plan, advice));

@@ -26,6 +26,7 @@ struct GateSpec {
   uint64_t seed = 0;
   int64_t idle = 0;  // experts that `skewed` gives no token at all
 
+  bool operator==(const GateSpec&) const = default;
   // Throws a user error unless the numbers are possible: K <= E, noise in [0, 1], skew in [E / (E - idle), E / K], ...
   void check() const;
   // Whether a token's experts are the K best of E scores (gates::score), not a formula (gates::exact_experts).

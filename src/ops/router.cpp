@@ -1,24 +1,79 @@
 #include "ops/router.h"
 
 #include <algorithm>
-#include <numeric>
+#include <array>
+#include <limits>
 #include <vector>
 
 namespace sluice {
 
 namespace {
 
-// The K best scores; ties to the lower expert.
+// The K best of the experts offered so far, best first; ties to the lower expert.
+class BestExperts {
+ public:
+  BestExperts(int64_t top_k, int32_t* experts)
+      : scores_(static_cast<size_t>(top_k), -std::numeric_limits<double>::infinity()), experts_(experts) {}
+
+  // What a score must exceed.
+  double bar() const { return scores_.back(); }
+  void offer(double score, int32_t expert) {
+    size_t at = scores_.size();
+    for (; at > 0 && (score > scores_[at - 1] || (score == scores_[at - 1] && expert < experts_[at - 1])); --at) {
+      if (at == scores_.size()) continue;
+      scores_[at] = scores_[at - 1];
+      experts_[at] = experts_[at - 1];
+    }
+    if (at == scores_.size()) return;
+    scores_[at] = score;
+    experts_[at] = expert;
+  }
+
+ private:
+  std::vector<double> scores_;
+  int32_t* experts_;
+};
+
+// Whether a pair's normals, of radius sqrt(-2 ln(1 - u)), cannot reach `needed`: 1 - u > exp(-needed^2 / 2), seen
+// without a logarithm from exp(-x) < 1 / (1 + x + x^2 / 2 + x^3 / 6).
+bool falls_short(double needed, double u) {
+  const double x = needed * needed / 2;
+  return needed > 0 && (1 - u) * (1 + x * (1 + x * (1 + x / 3) / 2)) > 1;
+}
+
+std::vector<std::array<double, 2>> uniform_pairs(const Philox philox, size_t pairs, uint64_t stream) {
+  std::vector<std::array<double, 2>> drawn(pairs);
+  for (size_t p = 0; p < pairs; ++p) drawn[p] = philox.uniform_pair(p, stream);
+  return drawn;
+}
+
+// The K best by gates::score. Two experts share their draws. The normals are most of the work, and are left out of
+// pairs that they cannot lift among the K best; the pairs of the largest uniforms go first, so that this is soon known.
 void scored_experts(const GateSpec& gate, int64_t token, int32_t* experts) {
-  std::vector<double> score(static_cast<size_t>(gate.num_experts));
-  for (size_t e = 0; e < score.size(); ++e) score[e] = gates::score(gate, token, static_cast<int64_t>(e));
-  std::vector<int32_t> order(score.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::partial_sort(order.begin(), order.begin() + gate.top_k, order.end(), [&](int32_t a, int32_t b) {
-    const double sa = score[static_cast<size_t>(a)], sb = score[static_cast<size_t>(b)];
-    return sa != sb ? sa > sb : a < b;
-  });
-  std::copy_n(order.begin(), gate.top_k, experts);
+  constexpr double kRounding = 1e-15;  // of a score
+  const Philox uniforms = gates::draws(gate, gates::kScore), normals = gates::draws(gate, gates::kScoreNoise);
+  const auto stream = static_cast<uint64_t>(token);
+  const double scale = 0.1 * gate.noise, per_scale = 1 / scale;
+  const auto pairs = static_cast<size_t>((gate.num_experts + 1) / 2);
+  const std::vector<std::array<double, 2>> uniform = uniform_pairs(uniforms, pairs, stream);
+  const std::vector<std::array<double, 2>> radius = uniform_pairs(normals, pairs, stream);
+  BestExperts best(gate.top_k, experts);
+  const auto offer = [&](size_t p) {
+    const std::array<double, 2> normal = normals.normal_pair(p, stream);
+    for (size_t i = 0; i < 2; ++i) {
+      const auto expert = static_cast<int32_t>(2 * p + i);
+      if (expert < gate.num_experts) best.offer(uniform[p][i] + scale * normal[i], expert);
+    }
+  };
+  const auto largest = [&](size_t p) { return std::max(uniform[p][0], uniform[p][1]); };
+  const double first = 1 - 1.5 * static_cast<double>(gate.top_k) / static_cast<double>(gate.num_experts);
+  for (size_t p = 0; p < pairs; ++p) {
+    if (largest(p) > first) offer(p);
+  }
+  for (size_t p = 0; p < pairs; ++p) {
+    if (largest(p) > first) continue;
+    if (!falls_short((best.bar() - kRounding - largest(p)) * per_scale, radius[p][0])) offer(p);
+  }
 }
 
 }  // namespace

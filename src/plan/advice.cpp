@@ -56,6 +56,7 @@ class Candidates {
       return std::nullopt;
     }
     candidate.spec.dtype = now_.dtype;
+    candidate.spec.shared_counts = now_.shared_counts;
     for (const Setting& setting : settings) {
       candidate.change += fmt::format("{}{}: {}", candidate.change.empty() ? "" : " + ", setting.key, setting.value);
     }

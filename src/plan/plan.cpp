@@ -75,11 +75,16 @@ const StagePlan& Plan::fullest() const {
   });
 }
 
+void count_gate(const RunSpec& spec, Pool& pool, const std::function<void(int64_t done, int64_t all)>& progress) {
+  if (spec.model.num_experts == 0 || spec.mesh.world == 1) return;
+  spec.gate_counts()->count_ahead(spec.sampling.global_batch, pool, progress);
+}
+
 std::vector<int> representatives(const RunSpec& spec) {
   int column = 0;
   const bool uneven = spec.gate.kind == GateKind::skewed || spec.gate.noise > 0;
   if (spec.mesh.ep > 1 && spec.router == RouterKind::forced && uneven) {
-    GateForecast forecast(spec.gate, spec.mesh, coordinates(spec.mesh, 0), spec.sampling, spec.seq_len, 1);
+    GateForecast forecast(spec.gate_counts(), spec.mesh, coordinates(spec.mesh, 0), spec.sampling, 1);
     forecast.select(0, 0);
     std::vector<int64_t> rows(static_cast<size_t>(spec.mesh.ep), 0);
     for (int source = 0; source < spec.mesh.ep; ++source) {

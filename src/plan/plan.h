@@ -2,6 +2,7 @@
 // pipeline stage together; the others do the same work.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 #include <utility>
@@ -54,6 +55,10 @@ struct Plan {
 
 enum class Detail : uint8_t { sizes_and_times, memory_peaks };
 Plan make_plan(const RunSpec& spec, const Profile& profile, Detail detail = Detail::sizes_and_times);
+
+// Counts where the gate sends the tokens of a step, with all threads of the pool. This plan and those of other layouts
+// find it counted then; else each counts as it goes.
+void count_gate(const RunSpec& spec, Pool& pool, const std::function<void(int64_t done, int64_t all)>& progress);
 
 // The rank of each stage whose experts get the most rows, in one column of the mesh.
 std::vector<int> representatives(const RunSpec& spec);

@@ -2,28 +2,17 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <utility>
 
 namespace sluice {
 
-namespace {
-
-// Tokens after which a gate gives the same experts again; `seq_len` where it does not within a sequence.
-int64_t period_of(const GateSpec& gate, int64_t seq_len) {
-  if (gate.kind != GateKind::published || gate.scored()) return seq_len;
-  return std::min(seq_len, gate.num_experts / std::gcd(gate.num_experts, gate.top_k));
-}
-
-}  // namespace
-
-GateForecast::GateForecast(const GateSpec& gate, const MeshSpec& mesh, const MeshCoordinates& at,
-                           const Sampling& sampling, int64_t seq_len, double headroom)
-    : gate_(gate),
+GateForecast::GateForecast(std::shared_ptr<GateCounts> gate, const MeshSpec& mesh, const MeshCoordinates& at,
+                           const Sampling& sampling, double headroom)
+    : gate_(std::move(gate)),
       mesh_(mesh),
       first_of_group_(at.stage - at.ep),
       here_(at.ep),
       sampling_(sampling),
-      seq_len_(seq_len),
       headroom_(headroom) {}
 
 void GateForecast::select(int64_t step, int micro_batch) {
@@ -33,27 +22,8 @@ void GateForecast::select(int64_t step, int micro_batch) {
 }
 
 std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
-  const auto ranks = static_cast<int32_t>(mesh_.ep);
-  const auto per_rank = static_cast<int32_t>(gate_.num_experts / ranks);
-  const auto k = static_cast<size_t>(gate_.top_k);
-  std::vector<int32_t> counts(static_cast<size_t>(2 * ranks), 0);
-  std::vector<int32_t> experts(k);
-  std::vector<int64_t> last_token(static_cast<size_t>(ranks), -1);
-  const int64_t period = period_of(gate_, seq_len_);
-  for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) {
-    for (int64_t position = 0; position < period; ++position) {
-      const int64_t token = sample * seq_len_ + position;
-      // This token stands for those that lie whole periods behind it.
-      const auto times = static_cast<int32_t>((seq_len_ - position + period - 1) / period);
-      gate_experts(gate_, token, experts.data());
-      for (const int32_t expert : experts) {
-        const auto rank = static_cast<size_t>(expert / per_rank);
-        counts[2 * rank + 1] += times;
-        if (last_token[rank] != token) counts[2 * rank] += times;
-        last_token[rank] = token;
-      }
-    }
-  }
+  std::vector<int32_t> counts(static_cast<size_t>(2 * mesh_.ep), 0);
+  for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) gate_->add(sample, mesh_.ep, counts);
   if (headroom_ > 1) add_headroom(counts);
   return counts;
 }
@@ -61,14 +31,15 @@ std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
 // Every count grows, but no more tokens go to a rank than there are, and none goes to more ranks than it has experts.
 // What comes here grows first: it is this rank's memory that is planned.
 void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
-  const int64_t tokens = sampling_.micro_batch * seq_len_;
-  int64_t sendable = tokens * std::min<int64_t>(gate_.top_k, mesh_.ep);
+  const int64_t top_k = gate_->gate().top_k, num_experts = gate_->gate().num_experts;
+  const int64_t tokens = sampling_.micro_batch * gate_->seq_len();
+  int64_t sendable = tokens * std::min<int64_t>(top_k, mesh_.ep);
   for (size_t i = 0; i < counts.size() / 2; ++i) {
     const size_t rank = (static_cast<size_t>(here_) + i) % (counts.size() / 2);
     const auto grown = static_cast<int64_t>(std::ceil(counts[2 * rank] * headroom_));
     const int64_t sent = std::min({grown, tokens, sendable});
     sendable -= sent;
-    const int64_t most_slots = sent * std::min<int64_t>(gate_.top_k, gate_.num_experts / mesh_.ep);
+    const int64_t most_slots = sent * std::min<int64_t>(top_k, num_experts / mesh_.ep);
     const auto slots = static_cast<int64_t>(std::ceil(counts[2 * rank + 1] * headroom_));
     counts[2 * rank] = static_cast<int32_t>(sent);
     counts[2 * rank + 1] = static_cast<int32_t>(std::min(slots, most_slots));

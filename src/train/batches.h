@@ -2,14 +2,15 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <vector>
 
 #include "comm/mesh.h"
 #include "data/batch.h"
 #include "data/sampling.h"
 #include "nn/dispatcher.h"
-#include "ops/router.h"
 #include "parallel/runtime.h"
+#include "train/gate_counts.h"
 
 namespace sluice {
 
@@ -17,8 +18,8 @@ namespace sluice {
 // load times `headroom` for a learned router, whose real counts only a run knows.
 class GateForecast : public LoadForecast {
  public:
-  GateForecast(const GateSpec& gate, const MeshSpec& mesh, const MeshCoordinates& at, const Sampling& sampling,
-               int64_t seq_len, double headroom);
+  GateForecast(std::shared_ptr<GateCounts> gate, const MeshSpec& mesh, const MeshCoordinates& at,
+               const Sampling& sampling, double headroom);
   void select(int64_t step, int micro_batch);
   std::vector<int32_t> counts_sent_by(int source) const override;
 
@@ -26,12 +27,11 @@ class GateForecast : public LoadForecast {
   std::vector<int32_t> count(int64_t dp_rank) const;
   void add_headroom(std::vector<int32_t>& counts) const;
 
-  GateSpec gate_;
+  std::shared_ptr<GateCounts> gate_;
   MeshSpec mesh_;
   int first_of_group_ = 0;  // stage rank of the expert group's rank 0
   int here_ = 0;            // this rank in it
   Sampling sampling_;
-  int64_t seq_len_;
   double headroom_;
   int64_t step_ = 0;
   int micro_batch_ = 0;

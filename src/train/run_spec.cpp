@@ -235,7 +235,14 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.load_factor = config.memory.load_factor;
   spec.seed = static_cast<uint64_t>(config.seed);
   spec.steps = config.step_scheduler.max_steps;
+  spec.shared_counts = spec.gate_counts();
   return spec;
+}
+
+std::shared_ptr<GateCounts> RunSpec::gate_counts() const {
+  const bool same = shared_counts && shared_counts->gate() == gate && shared_counts->seq_len() == seq_len;
+  if (same) return shared_counts;
+  return std::make_shared<GateCounts>(gate, seq_len);
 }
 
 Schedule RunSpec::make_schedule() const {

@@ -1,6 +1,8 @@
 // RunSpec: a configuration resolved for a number of ranks: every size known and checked, nothing left to decide.
 #pragma once
 
+#include <memory>
+
 #include "comm/mesh.h"
 #include "config/config.h"
 #include "data/sampling.h"
@@ -10,6 +12,7 @@
 #include "optim/lr_schedule.h"
 #include "parallel/schedule.h"
 #include "parallel/stage.h"
+#include "train/gate_counts.h"
 
 namespace sluice {
 
@@ -23,11 +26,12 @@ struct RunSpec {
   int chunks = 1;  // virtual stages per rank
   RecomputePolicy recompute;
   RouterKind router = RouterKind::softmax_topk;
-  GateSpec gate;                       // of a forced router; else what a forecast assumes
-  double aux_loss_coef = 0;            // weight of the router's balance loss
-  double mtp_loss_weight = 0;          // of the extra layer's loss, with ModelConfig::mtp
-  int64_t local_shard = 1;             // see MoeConfig
-  bool reshard_after_forward = false;  // dense parameters
+  GateSpec gate;                                   // of a forced router; else what a forecast assumes
+  std::shared_ptr<GateCounts> shared_counts = {};  // see gate_counts()
+  double aux_loss_coef = 0;                        // weight of the router's balance loss
+  double mtp_loss_weight = 0;                      // of the extra layer's loss, with ModelConfig::mtp
+  int64_t local_shard = 1;                         // see MoeConfig
+  bool reshard_after_forward = false;              // dense parameters
   bool reshard_experts = false;
   DType dtype = DType::f32;
   bool optimize = true;  // false: no step is made, and there is no optimizer
@@ -44,6 +48,9 @@ struct RunSpec {
   int64_t accumulation() const { return sampling.global_batch / (local_batch * mesh.dp()); }
   // Whether the number of rows a rank's experts get is known only by running.
   bool load_varies() const { return router != RouterKind::forced && mesh.ep > 1; }
+  // What the gate sends, counted once for all that share it: `shared_counts` where they are of this gate, else new
+  // ones.
+  std::shared_ptr<GateCounts> gate_counts() const;
   Schedule make_schedule() const;
   StageConfig stage() const;
 };

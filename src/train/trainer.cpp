@@ -15,7 +15,7 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
       memory_(*machine.memory),
       ctx_(*machine.backend, spec.dtype),
       mesh_(spec.mesh, *machine.world),
-      forecast_(spec.gate, spec.mesh, mesh_.at, spec.sampling, spec.seq_len, spec.load_varies() ? spec.load_factor : 1),
+      forecast_(spec.gate_counts(), spec.mesh, mesh_.at, spec.sampling, spec.load_varies() ? spec.load_factor : 1),
       batches_(dataset, spec.sampling, mesh_.at.dp, spec.seq_len, ctx_.real() ? nullptr : &forecast_),
       stage_(spec.stage(), mesh_, &forecast_, memory_),
       runtime_(ctx_, mesh_, stage_, spec.make_schedule(),

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <map>
 #include <numeric>
 #include <set>
@@ -267,6 +268,25 @@ TEST(Gate, NoiseUnbalancesThePublishedGate) {
     for (const double w : weights) EXPECT_GT(w, 0.5 / 4);  // (1 - z) / K at least
   }
   EXPECT_NE(weights[0], weights[1]);
+}
+
+TEST(Gate, NoisyGateTakesTheBestOfAllScores) {
+  int64_t compared = 0;
+  for (const double noise : {1e-12, 1e-3, 0.1, 0.5, 1.0}) {
+    for (const auto& [num_experts, top_k] : {std::pair{256, 8}, {384, 8}, {67, 33}, {5, 5}, {1, 1}}) {
+      const GateSpec gate{
+          .kind = GateKind::published, .num_experts = num_experts, .top_k = top_k, .noise = noise, .seed = 11};
+      for (int64_t token = 0; token < 200; ++token) {
+        std::vector<int32_t> expected(static_cast<size_t>(num_experts));
+        std::iota(expected.begin(), expected.end(), 0);
+        std::ranges::stable_sort(expected, std::greater{}, [&](int32_t e) { return gates::score(gate, token, e); });
+        expected.resize(static_cast<size_t>(top_k));
+        ASSERT_EQ(experts_of(gate, token), expected) << "noise " << noise << ", token " << token;
+        ++compared;
+      }
+    }
+  }
+  EXPECT_EQ(compared, 5 * 5 * 200);
 }
 
 TEST_P(RouterOps, ForcedGateFollowsSampleIdsWhereverTheyLie) {

@@ -102,7 +102,7 @@ RunSpec row_spec(const std::vector<std::string>& overrides = {}) {
 
 TEST(PublishedGate, EveryTokenGoesToOneRankAndAllGetAsManyRows) {
   const RunSpec spec = row_spec();
-  GateForecast forecast(spec.gate, spec.mesh, coordinates(spec.mesh, 3), spec.sampling, spec.seq_len, 1);
+  GateForecast forecast(spec.gate_counts(), spec.mesh, coordinates(spec.mesh, 3), spec.sampling, 1);
   const int64_t tokens = spec.sampling.micro_batch * spec.seq_len;
   for (const int micro_batch : {0, 1}) {
     forecast.select(2, micro_batch);
@@ -130,7 +130,7 @@ TEST(PublishedGate, CountsAreThoseOfEveryToken) {
     const GateSpec gate{.kind = GateKind::published, .num_experts = c.experts, .top_k = c.top_k, .noise = c.noise};
     const MeshSpec mesh{.world = 2, .ep = 2};
     const Sampling sampling{.global_batch = 12, .micro_batch = 3, .dp = 2};
-    GateForecast forecast(gate, mesh, coordinates(mesh, 0), sampling, c.seq_len, 1);
+    GateForecast forecast(std::make_shared<GateCounts>(gate, c.seq_len), mesh, coordinates(mesh, 0), sampling, 1);
     for (const int micro_batch : {0, 1}) {
       forecast.select(5, micro_batch);
       for (const int source : {0, 1}) {
@@ -153,6 +153,20 @@ TEST(PublishedGate, CountsAreThoseOfEveryToken) {
     }
   }
   EXPECT_EQ(compared, 24);
+}
+
+TEST(GateCounts, AreSharedByTheRunsOfOneGateAlone) {
+  const RunSpec spec = row_spec({"--benchmark.balance=spread"});
+  RunSpec other = spec;
+  EXPECT_EQ(other.gate_counts(), spec.shared_counts);
+  other.gate.seed += 1;
+  EXPECT_NE(other.gate_counts(), spec.shared_counts);
+  EXPECT_EQ(other.gate_counts()->gate(), other.gate);
+  other = spec;
+  other.seq_len /= 2;
+  EXPECT_EQ(other.gate_counts()->seq_len(), other.seq_len);
+  std::vector<int32_t> counts(6);
+  EXPECT_THROW(spec.gate_counts()->add(0, 3, counts), Error) << "3 does not divide 128 experts";
 }
 
 TEST(Bf16, LearnedRouterAndEveryRecomputationPassTheChecks) {

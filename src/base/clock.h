@@ -18,4 +18,23 @@ class Stopwatch {
   double start_ = steady_seconds();
 };
 
+// When to say how far work is: now and then, so that short work says nothing.
+class ProgressTimer {
+ public:
+  // Seconds since the work began.
+  double seconds() const { return watch_.seconds(); }
+  // True at most every five seconds, the first time after as many.
+  bool due() {
+    constexpr double quiet_seconds = 5;
+    const double now = seconds();
+    if (now - told_ < quiet_seconds) return false;
+    told_ = now;
+    return true;
+  }
+
+ private:
+  Stopwatch watch_;
+  double told_ = 0;
+};
+
 }  // namespace sluice

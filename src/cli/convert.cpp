@@ -61,7 +61,7 @@ void prepare_target(const fs::path& source, const fs::path& target) {
 }
 
 int run_convert(const ConvertOptions& options) {
-  const Stopwatch watch;
+  ProgressTimer timer;
   const fs::path source = options.source, target = options.target;
   const std::optional<DType> dtype = parse_dtype(options.dtype);
   const uint64_t max_file_bytes = parse_size(options.max_shard_size);
@@ -74,12 +74,9 @@ int run_convert(const ConvertOptions& options) {
   std::fflush(stdout);
 
   Pool pool(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
-  double told = 0;
   const auto progress = [&](uint64_t done, uint64_t all) {
-    constexpr double quiet_seconds = 5;
-    const double now = watch.seconds();
-    if (now - told < quiet_seconds || done == all) return;
-    told = now;
+    if (done == all || !timer.due()) return;
+    const double now = timer.seconds();
     log::info("{} of {} written, {}/s, {} to go", format_bytes(done), format_bytes(all),
               format_bytes(static_cast<uint64_t>(static_cast<double>(done) / now)),
               format_clock(now * static_cast<double>(all - done) / static_cast<double>(done)));
@@ -90,7 +87,7 @@ int run_convert(const ConvertOptions& options) {
   // What was written is this model.
   const HubWeights written(target);
   match_weights(written, make_model(HfConfig::load(target)));
-  const double seconds = watch.seconds();
+  const double seconds = timer.seconds();
   print(fmt::format("{}: {} tensors, {} in {} file{}, {} file{} beside them, in {} ({}/s)\n", target.string(),
                     format_count(std::ssize(written.weights())), format_bytes(count.bytes), count.files,
                     count.files == 1 ? "" : "s", beside, beside == 1 ? "" : "s", format_duration(seconds),

@@ -34,14 +34,11 @@ std::string list_changes(const std::vector<config::Change>& changes) {
 
 // A line now and then, where counting takes long enough to be waited for.
 std::function<void(int64_t, int64_t)> counting_progress(const RunSpec& spec) {
-  return [seq_len = spec.seq_len, watch = Stopwatch(), told = 0.0](int64_t done, int64_t all) mutable {
-    constexpr double quiet_seconds = 5;
-    const double now = watch.seconds();
-    if (now - told < quiet_seconds || done == all) return;
-    told = now;
+  return [seq_len = spec.seq_len, timer = ProgressTimer()](int64_t done, int64_t all) mutable {
+    if (done == all || !timer.due()) return;
     log::info("counting where the gate sends {} tokens: {:.0f} %, {} to go", format_count(all * seq_len),
               100.0 * static_cast<double>(done) / static_cast<double>(all),
-              format_clock(now * static_cast<double>(all - done) / static_cast<double>(done)));
+              format_clock(timer.seconds() * static_cast<double>(all - done) / static_cast<double>(done)));
   };
 }
 

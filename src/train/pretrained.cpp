@@ -12,16 +12,13 @@ namespace sluice {
 
 void Pretrained::load_by(Context& ctx, Communicator& world, const std::function<void(const Progress&)>& import) const {
   const bool first = world.world_rank() == 0;
-  const Stopwatch watch;
-  double told = 0;
+  ProgressTimer timer;
   import([&](int64_t done, int64_t all) {
-    constexpr double quiet_seconds = 5;
-    if (!first || watch.seconds() - told < quiet_seconds) return;
-    told = watch.seconds();
+    if (!first || !timer.due()) return;
     log::info("loading weights: {} %", 100 * done / std::max<int64_t>(all, 1));
   });
   world.barrier(ctx.compute(), "weights loaded");
-  if (first) log::info("loaded {} in {}", describe(match_, hub_), format_duration(watch.seconds()));
+  if (first) log::info("loaded {} in {}", describe(match_, hub_), format_duration(timer.seconds()));
 }
 
 void Pretrained::load(Trainer& trainer) const {

@@ -15,16 +15,18 @@ class BestExperts {
   BestExperts(int64_t top_k, int32_t* experts)
       : scores_(static_cast<size_t>(top_k), -std::numeric_limits<double>::infinity()), experts_(experts) {}
 
-  // What a score must exceed.
+  // The lowest of their scores.
   double bar() const { return scores_.back(); }
   void offer(double score, int32_t expert) {
-    size_t at = scores_.size();
-    for (; at > 0 && (score > scores_[at - 1] || (score == scores_[at - 1] && expert < experts_[at - 1])); --at) {
-      if (at == scores_.size()) continue;
+    const auto beats = [&](size_t at) {
+      return score > scores_[at] || (score == scores_[at] && expert < experts_[at]);
+    };
+    size_t at = scores_.size() - 1;
+    if (!beats(at)) return;
+    for (; at > 0 && beats(at - 1); --at) {
       scores_[at] = scores_[at - 1];
       experts_[at] = experts_[at - 1];
     }
-    if (at == scores_.size()) return;
     scores_[at] = score;
     experts_[at] = expert;
   }
@@ -35,13 +37,14 @@ class BestExperts {
 };
 
 // Whether a pair's normals, of radius sqrt(-2 ln(1 - u)), cannot reach `needed`: 1 - u > exp(-needed^2 / 2), seen
-// without a logarithm from exp(-x) < 1 / (1 + x + x^2 / 2 + x^3 / 6).
+// without a logarithm from exp(-x) < 1 / (1 + x + x^2 / 2 + x^3 / 6). What rounding might decide is not short.
 bool falls_short(double needed, double u) {
+  constexpr double kRounding = 1e-14;  // of ten operations on values near 1
   const double x = needed * needed / 2;
-  return needed > 0 && (1 - u) * (1 + x * (1 + x * (1 + x / 3) / 2)) > 1;
+  return needed > 0 && (1 - u) * (1 + x * (1 + x * (1 + x / 3) / 2)) > 1 + kRounding;
 }
 
-std::vector<std::array<double, 2>> uniform_pairs(const Philox philox, size_t pairs, uint64_t stream) {
+std::vector<std::array<double, 2>> uniform_pairs(const Philox& philox, size_t pairs, uint64_t stream) {
   std::vector<std::array<double, 2>> drawn(pairs);
   for (size_t p = 0; p < pairs; ++p) drawn[p] = philox.uniform_pair(p, stream);
   return drawn;
@@ -50,7 +53,7 @@ std::vector<std::array<double, 2>> uniform_pairs(const Philox philox, size_t pai
 // The K best by gates::score. Two experts share their draws. The normals are most of the work, and are left out of
 // pairs that they cannot lift among the K best; the pairs of the largest uniforms go first, so that this is soon known.
 void scored_experts(const GateSpec& gate, int64_t token, int32_t* experts) {
-  constexpr double kRounding = 1e-15;  // of a score
+  constexpr double kRounding = 1e-15;  // of a score, the sum of two values below 1
   const Philox uniforms = gates::draws(gate, gates::kScore), normals = gates::draws(gate, gates::kScoreNoise);
   const auto stream = static_cast<uint64_t>(token);
   const double scale = 0.1 * gate.noise, per_scale = 1 / scale;

@@ -16,16 +16,8 @@ GateForecast::GateForecast(std::shared_ptr<GateCounts> gate, const MeshSpec& mes
       headroom_(headroom) {}
 
 void GateForecast::select(int64_t step, int micro_batch) {
-  if (step != step_) known_.clear();
   step_ = step;
   micro_batch_ = micro_batch;
-}
-
-std::vector<int32_t> GateForecast::count(int64_t dp_rank) const {
-  std::vector<int32_t> counts(static_cast<size_t>(2 * mesh_.ep), 0);
-  for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) gate_->add(sample, mesh_.ep, counts);
-  if (headroom_ > 1) add_headroom(counts);
-  return counts;
 }
 
 // Every count grows, but no more tokens go to a rank than there are, and none goes to more ranks than it has experts.
@@ -47,14 +39,12 @@ void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
 }
 
 std::vector<int32_t> GateForecast::counts_sent_by(int source) const {
-  const std::pair key{micro_batch_, source};
-  auto known = known_.find(key);
-  if (known == known_.end()) {
-    // Ranks of a stage are ordered as the mesh is, tp and cp fastest: each reads the samples of its data-parallel rank.
-    const int64_t dp_rank = (first_of_group_ + source) / (mesh_.cp * mesh_.tp);
-    known = known_.emplace(key, count(dp_rank)).first;
-  }
-  return known->second;
+  // Ranks of a stage are ordered as the mesh is, tp and cp fastest: each reads the samples of its data-parallel rank.
+  const int64_t dp_rank = (first_of_group_ + source) / (mesh_.cp * mesh_.tp);
+  std::vector<int32_t> counts(static_cast<size_t>(2 * mesh_.ep), 0);
+  for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) gate_->add(sample, mesh_.ep, counts);
+  if (headroom_ > 1) add_headroom(counts);
+  return counts;
 }
 
 StepBatches::StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len,

@@ -1,7 +1,6 @@
 // The micro-batches of a rank, and what a plan knows of their routing without data.
 #pragma once
 
-#include <map>
 #include <memory>
 #include <vector>
 
@@ -24,7 +23,6 @@ class GateForecast : public LoadForecast {
   std::vector<int32_t> counts_sent_by(int source) const override;
 
  private:
-  std::vector<int32_t> count(int64_t dp_rank) const;
   void add_headroom(std::vector<int32_t>& counts) const;
 
   std::shared_ptr<GateCounts> gate_;
@@ -35,8 +33,6 @@ class GateForecast : public LoadForecast {
   double headroom_;
   int64_t step_ = 0;
   int micro_batch_ = 0;
-  // Layers and chunks ask the same again: by micro-batch and source, of the step at hand.
-  mutable std::map<std::pair<int, int>, std::vector<int32_t>> known_;
 };
 
 // Feeds the runtime from a dataset (null on meta).

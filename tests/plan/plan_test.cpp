@@ -167,6 +167,45 @@ TEST(GateCounts, AreSharedByTheRunsOfOneGateAlone) {
   EXPECT_EQ(other.gate_counts()->seq_len(), other.seq_len);
   std::vector<int32_t> counts(6);
   EXPECT_THROW(spec.gate_counts()->add(0, 3, counts), Error) << "3 does not divide 128 experts";
+  // Other layouts of a plan find counted what the plan did.
+  Pool pool(2);
+  const Plan plan = make_plan(spec, find_profile("dgx-h100", 8, 1));
+  const auto other_layout = next_best_layout(row({"--benchmark.balance=spread"}), plan, pool);
+  ASSERT_TRUE(other_layout);
+  EXPECT_EQ(other_layout->plan.spec.shared_counts, spec.shared_counts);
+}
+
+TEST(GateCounts, OfEverySizeOfGroupAreThoseOfEveryToken) {
+  constexpr int64_t kExperts = 12, kTopK = 4, kSeqLen = 50, kSample = 5;
+  Pool pool(2);
+  int compared = 0;
+  for (const GateSpec& gate : {GateSpec{.kind = GateKind::published, .num_experts = kExperts, .top_k = kTopK},
+                               {.kind = GateKind::published, .num_experts = kExperts, .top_k = kTopK, .noise = 0.5},
+                               {.kind = GateKind::spread, .num_experts = kExperts, .top_k = kTopK, .seed = 3},
+                               {.kind = GateKind::skewed, .num_experts = kExperts, .top_k = kTopK, .skew = 2.5}}) {
+    GateCounts as_asked(gate, kSeqLen), ahead(gate, kSeqLen);
+    ahead.count_ahead(kSample + 1, pool, [](int64_t, int64_t) {});
+    for (const int ep : {1, 2, 3, 4, 6, 12}) {
+      std::vector<int32_t> expected(static_cast<size_t>(2 * ep), 0);
+      std::vector<int32_t> experts(kTopK);
+      for (int64_t position = 0; position < kSeqLen; ++position) {
+        gate_experts(gate, kSample * kSeqLen + position, experts.data());
+        for (int rank = 0; rank < ep; ++rank) {
+          const auto slots =
+              std::ranges::count_if(experts, [&](int32_t expert) { return expert / (kExperts / ep) == rank; });
+          expected[static_cast<size_t>(2 * rank)] += slots > 0 ? 1 : 0;
+          expected[static_cast<size_t>(2 * rank + 1)] += static_cast<int32_t>(slots);
+        }
+      }
+      for (GateCounts* counts : {&as_asked, &ahead}) {
+        std::vector<int32_t> sum(expected.size(), 0);
+        counts->add(kSample, ep, sum);
+        EXPECT_EQ(sum, expected) << "gate " << static_cast<int>(gate.kind) << ", " << ep << " ranks";
+        ++compared;
+      }
+    }
+  }
+  EXPECT_EQ(compared, 4 * 6 * 2);
 }
 
 TEST(Bf16, LearnedRouterAndEveryRecomputationPassTheChecks) {

@@ -8,6 +8,7 @@
 #include "base/text.h"
 #include "cli/bench_table.h"
 #include "cli/command.h"
+#include "cli/ops_table.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
 #include "train/records.h"

@@ -16,7 +16,5 @@ std::string table_lines(const BenchmarkRow& row);
 std::string table_notes(const BenchmarkRow& row, const std::vector<config::Change>& changes);
 // What the columns mean.
 std::string table_legend();
-// Each operation's share of a step and how near it comes to its own roofline.
-std::string ops_table(const BenchmarkRow& row);
 
 }  // namespace sluice::cli

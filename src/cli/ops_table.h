@@ -1,0 +1,13 @@
+// Where one step's time goes, by operation.
+#pragma once
+
+#include <string>
+
+#include "train/benchmark.h"
+
+namespace sluice::cli {
+
+// Each operation's share of a step and how near it comes to its own roofline. Empty for a row without a profile.
+std::string ops_table(const BenchmarkRow& row);
+
+}  // namespace sluice::cli

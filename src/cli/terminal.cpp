@@ -4,7 +4,9 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <system_error>
@@ -12,14 +14,39 @@
 #include "base/error.h"
 
 namespace sluice::cli {
+namespace {
+
+constexpr size_t narrow_page = 80;
+constexpr size_t wide_page = 100;
+
+// Of a terminal; some do not say how wide they are.
+size_t terminal_width(int descriptor) {
+  winsize size{};
+  return ::ioctl(descriptor, TIOCGWINSZ, &size) != 0 || size.ws_col == 0 ? narrow_page : size.ws_col;
+}
+
+// What COLUMNS asks for, 0 if nothing.
+size_t wanted_width() {
+  const char* value = std::getenv("COLUMNS");
+  if (value == nullptr) return 0;
+  const std::string_view text = value;
+  size_t columns = 0;
+  const auto [end, failure] = std::from_chars(text.begin(), text.end(), columns);
+  return failure == std::errc() && end == text.end() ? columns : 0;
+}
+
+}  // namespace
 
 size_t watched_width() {
-  constexpr size_t usual = 80;
   const char* terminal = std::getenv("TERM");
   if (::isatty(STDERR_FILENO) != 1 || terminal == nullptr || std::string_view(terminal) == "dumb") return 0;
-  winsize size{};
-  if (::ioctl(STDERR_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) return usual;
-  return size.ws_col;
+  return terminal_width(STDERR_FILENO);
+}
+
+size_t page_width() {
+  size_t columns = wanted_width();
+  if (columns == 0) columns = ::isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : wide_page;
+  return std::clamp(columns, narrow_page, wide_page);
 }
 
 void keep_standard_descriptors() {

@@ -9,6 +9,10 @@ namespace sluice::cli {
 // Columns of the terminal stderr is; 0 when it is none, or one that understands no control codes.
 size_t watched_width();
 
+// Columns that lines on stdout may take: those of its terminal (COLUMNS overrides them), from 80 to 100; 100 where it
+// is no terminal.
+size_t page_width();
+
 // To be called before any file is opened: one that took the number of a closed stdout or stderr would receive what is
 // printed.
 void keep_standard_descriptors();

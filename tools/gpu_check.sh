@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
-# What only a GPU can tell, in one command of under ten minutes: the CUDA tests, the sanitizers, the time of every
-# operation, and whole training steps beside PyTorch's.
-#   tools/gpu_check.sh [--only PART,...] [--skip PART,...] [--minutes N] [--programs FOLDER] [--dry-run]
+# What only a GPU can tell, in two commands of at most seven minutes each.
+#   tools/gpu_check.sh [--call 1|2] [--only PART,...] [--skip PART,...] [--minutes N] [--programs FOLDER] [--dry-run]
+# Call 1 (the default) tells whether the CUDA backend works and where its time goes: tests, whole steps by operation, every
+# operation alone, memcheck, kernels under Nsight Compute. Call 2 tells how fast it is: the rows' proxies, PyTorch beside
+# them, racecheck. --only takes parts of both.
 # Programs: FOLDER, else the carried ones (tools/pack_carry.sh), else build/release, which is built if need be.
 # Results: gpu_check.json and gpu_check.log in $OUT, or build/gpu_check; written anew after every part. Kept in
-# benchmarks/results/gpu/ they become docs/gpu_status.md (tools/gpu_status.py).
-# Each part has its own limit; one that fails or runs out of time does not stop the others. Without a GPU the parts that
-# need one are skipped; --dry-run skips them all and shows their commands.
+# benchmarks/results/gpu/, each call under a name of its own, they become docs/gpu_status.md (tools/gpu_status.py).
+# Each part has its own limit; one that fails or runs out of time does not stop the others, and the limits of a call sum
+# to less than its minutes. Without a GPU nothing is built or run; --dry-run shows the commands all the same, and runs
+# the parts that need none.
 set -uo pipefail
 
 self=$(realpath "${BASH_SOURCE[0]}")
@@ -19,16 +22,31 @@ fail() {
   exit 2
 }
 
-# Name, seconds, what it needs. Cheap ones and those that tell most come first.
-stages() {
-  stage versions 40 -
-  stage smoke 40 -
-  stage tests 150 gpu
-  stage ops 130 gpu
-  stage compare 150 gpu,torch
-  stage memcheck 60 gpu,compute-sanitizer
-  stage racecheck 60 gpu,compute-sanitizer
-  stage proxies 240 gpu
+# In which calls, name, seconds, what it needs. Those that tell most come first; `tests` has what is left.
+parts() {
+  cat <<'END'
+12 versions 15 -
+1 smoke 25 -
+1 first 40 gpu
+1 steps 100 gpu
+1 ops 85 gpu
+1 memcheck 30 gpu,compute-sanitizer
+1 kernels 30 gpu,ncu
+1 tests 75 gpu
+2 proxies 175 gpu
+2 compare 110 gpu,torch
+2 racecheck 40 gpu,compute-sanitizer
+END
+}
+
+# Of a call, of both: above the sum of their limits, and made for machines that are lent for 10 minutes a command and
+# 15 in all, their start included.
+minutes_of() {
+  case $1 in
+    1) printf 7 ;;
+    2) printf 6 ;;
+    *) printf 13 ;;
+  esac
 }
 
 # --- what is here -----------------------------------------------------------------------------------------------
@@ -62,6 +80,7 @@ find_programs() {
     fi
     [[ -z $programs ]] || fail "there is no sluice and bench_ops in $programs"
   done
+  [[ $dry == no ]] || fail "there are no programs to show: cmake --preset release && cmake --build --preset release"
   say "building build/release"
   (cd "$root" && cmake --preset release >/dev/null && cmake --build --preset release >&2) || fail "the build failed"
   programs=$root/build/release/bin
@@ -69,6 +88,11 @@ find_programs() {
 
 # The test programs.
 find_tests() { compgen -G "$programs/test_*"; }
+
+# Nsight Compute, which is often installed beside the PATH.
+find_ncu() {
+  command -v ncu || compgen -G '/usr/local/cuda/bin/ncu' || compgen -G '/opt/nvidia/nsight-compute/*/ncu' | tail -n1
+}
 
 # Prints why something is missing, or nothing.
 missing() {
@@ -82,6 +106,7 @@ missing() {
       fi
       ;;
     torch) python3 -c 'import torch' 2>/dev/null || printf 'python3 has no torch' ;;
+    ncu) [[ -n $(find_ncu) ]] || printf 'ncu is not installed' ;;
     compute-sanitizer) command -v compute-sanitizer >/dev/null || printf 'compute-sanitizer is not installed' ;;
   esac
 }
@@ -124,10 +149,38 @@ END
   ours ldd "$programs/bench_ops"
 }
 
-# The parts that need no GPU work on this machine.
+# The programs work on this machine.
 smoke() {
-  ours "$programs/sluice" bench --scale tiny --steps 2 &&
+  ours "$programs/sluice" bench examples/benchmark/configs/qwen3_moe_30b_8.yaml --scale tiny --steps 2 &&
     ours "$programs/bench_ops" --device ref --seconds 0.001 --json "$work/ref.json"
+}
+
+# What everything else stands on: the libraries' products and attention, and a step of a small model.
+first() {
+  local -a binaries
+  mapfile -t binaries < <(compgen -G "$programs/test_device")
+  ((${#binaries[@]})) || [[ $dry == yes ]] || return 1
+  ours "$programs/sluice" bench examples/benchmark/configs/qwen3_moe_30b_8.yaml --device cuda --scale laptop --steps 2 \
+    --json "$work/small.json" &&
+    ours "$root/tools/gpu_tests.py" --json "$work/first.json" --seconds "$((limit - 10))" \
+      --filter '*CudaProducts*/cuda*:*CudaAttention*/cuda*' "${binaries[@]}"
+}
+
+# Where the time of a row's step goes, by operation: full width, few micro-batches; one with the learned router.
+steps() {
+  local -a few=() router=(--model.config.num_hidden_layers 24) deepseek=(--memory.recompute none)
+  if small_gpu; then
+    few=(--model.config.num_hidden_layers 26)
+    router=(--model.config.num_hidden_layers 12)
+    deepseek=(--model.config.num_hidden_layers 13)
+  fi
+  steps=2 ours_steps qwen3_by_op qwen3_moe_30b_1gpu.yaml --ops --step_scheduler.global_batch_size 16 "${few[@]}"
+  steps=2 ours_steps gpt_oss_20b_by_op gpt_oss_20b_1gpu.yaml --ops --step_scheduler.global_batch_size 8 \
+    --memory.recompute none
+  steps=2 ours_steps deepseek_v3_by_op deepseek_v3_1gpu.yaml --ops --step_scheduler.global_batch_size 4 "${deepseek[@]}"
+  steps=2 ours_steps router_by_op qwen3_moe_30b_1gpu.yaml --ops --step_scheduler.global_batch_size 16 \
+    --benchmark.balance router "${router[@]}"
+  [[ $dry == yes || -s $work/bench_qwen3_by_op.json ]]
 }
 
 tests() {
@@ -142,18 +195,14 @@ ops() {
   [[ $dry == yes ]] || ! grep -q '"gpus": \[\]' "$work/ops.json"
 }
 
-# Settings that both sides can hold on 80 GB, in turn: ours, theirs, ours.
+# What both sides can hold on 80 GB, in turn: ours, theirs, ours.
 compare() {
-  local shard layers file
-  for shard in 8 1; do
-    layers=$((shard == 8 ? 8 : 4))
-    file=qwen3_moe_30b_1gpu$([[ $shard == 8 ]] || printf _all_experts).yaml
-    ours_steps "compare_${shard}_a" "$file" --model.config.num_hidden_layers "$layers"
-    printf '$ torch_moe.py --layers %s --local-shard %s\n' "$layers" "$shard"
-    [[ $dry == yes ]] || timeout 75 python3 benchmarks/peers/torch_moe.py --layers "$layers" --local-shard "$shard" --warmup 1 \
-      --steps 3 --json "$work/peer_$shard.json"
-    ours_steps "compare_${shard}_b" "$file" --model.config.num_hidden_layers "$layers"
-  done
+  local -a settings=(qwen3_moe_30b_1gpu.yaml --model.config.num_hidden_layers 8)
+  ours_steps compare_8_a "${settings[@]}"
+  printf '$ torch_moe.py --layers 8 --local-shard 8\n'
+  [[ $dry == yes ]] || timeout 75 python3 benchmarks/peers/torch_moe.py --layers 8 --local-shard 8 --warmup 1 --steps 3 \
+    --json "$work/peer_8.json"
+  ours_steps compare_8_b "${settings[@]}"
   [[ $dry == yes || (-s $work/bench_compare_8_a.json && -s $work/peer_8.json) ]]
 }
 
@@ -165,25 +214,28 @@ ours_steps() {
   ours "$programs/sluice" "${settings[@]}" --json "$work/bench_$name.json"
 }
 
+# Less memory than an H200's: 80 GB.
+small_gpu() {
+  local mib
+  mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n1)
+  ((${mib:-0} < 120000))
+}
+
 # What one rank of each row computes: all the layers that fit.
 proxies() {
   local -a few=() fewer=() deepseek=()
-  local mib
-  mib=$(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | head -n1)
-  if ((${mib:-0} < 120000)); then
+  if small_gpu; then
     few=(--model.config.num_hidden_layers 26)
     fewer=(--model.config.num_hidden_layers 8)
     deepseek=(--model.config.num_hidden_layers 13)  # 14 leave 0.6 GiB
   fi
   ours_steps local_shard qwen3_moe_30b_1gpu.yaml "${few[@]}"
-  ours_steps gpt_oss_120b gpt_oss_120b_1gpu.yaml
-  steps=2 ours_steps kimi_k2 kimi_k2_1gpu.yaml
   steps=2 ours_steps deepseek_v3 deepseek_v3_1gpu.yaml "${deepseek[@]}"
+  ours_steps gpt_oss_120b gpt_oss_120b_1gpu.yaml
   steps=2 ours_steps gpt_oss_20b gpt_oss_20b_1gpu.yaml
-  ours_steps all_experts qwen3_moe_30b_1gpu_all_experts.yaml "${fewer[@]}"
-  ours_steps all_experts_no_optimizer qwen3_moe_30b_1gpu_all_experts.yaml "${fewer[@]}" --benchmark.optimizer false
-  ours_steps local_shard_no_optimizer qwen3_moe_30b_1gpu.yaml "${few[@]}" --benchmark.optimizer false
-  [[ $dry == yes || (-s $work/bench_local_shard.json && -s $work/bench_all_experts.json) ]]
+  steps=2 ours_steps kimi_k2 kimi_k2_1gpu.yaml
+  steps=2 ours_steps all_experts qwen3_moe_30b_1gpu_all_experts.yaml "${fewer[@]}"
+  [[ $dry == yes || -s $work/bench_local_shard.json ]]
 }
 
 memcheck() { sanitize memcheck; }
@@ -196,12 +248,67 @@ sanitize() {
   return "${PIPESTATUS[0]}"
 }
 
+# One launch of each of six kernels of our own: how near to the GPU's limits it is, and what it takes of a multiprocessor.
+kernels() {
+  local kernel of found=0 ncu
+  ncu=$(find_ncu)
+  ncu=${ncu:-ncu}
+  while read -r kernel of; do
+    ours timeout 10 "$ncu" --csv --section SpeedOfLight --section LaunchStats --section Occupancy --launch-count 1 \
+      --kernel-name "regex:^$kernel" "$programs/bench_ops" --device cuda --seconds 0.001 --only "$of" </dev/null |
+      tee "$work/kernel_$kernel.csv"
+    ! grep -q '^"ID"' "$work/kernel_$kernel.csv" || found=1
+  done <<'END'
+rmsnorm_backward rmsnorm_backward Qwen3 30B
+swiglu_backward swiglu_backward Qwen3 30B
+sum_rows sum_rows Qwen3 30B
+gather_rows gather_rows Qwen3 30B
+cross_entropy head_loss Qwen3 30B
+adamw adamw states bf16, no master
+END
+  [[ $dry == yes || $found == 1 ]]
+}
+
 # --- the frame --------------------------------------------------------------------------------------------------
+
+# Does this command have a part that is in CALLS?
+wanted() {
+  local calls=$1 name=$2
+  [[ ,$skip, != *,$name,* ]] || return 1
+  if [[ -n $only ]]; then [[ ,$only, == *,$name,* ]]; else [[ $calls == *$call* ]]; fi
+}
+
+# Every name that --only and --skip give is a part's.
+check_names() {
+  local name
+  for name in ${only//,/ } ${skip//,/ }; do
+    parts | awk '{print $2}' | grep -qxF -- "$name" ||
+      fail "there is no part $name; there are: $(parts | awk '{print $2}' | paste -sd' ')"
+  done
+}
+
+# Does any part of this command need a GPU?
+needs_gpu() {
+  local calls name limit needs
+  while read -r calls name limit needs; do
+    if wanted "$calls" "$name" && [[ $needs == gpu* ]]; then return 0; fi
+  done < <(parts)
+  return 1
+}
+
+stages() {
+  local -a all
+  local part calls name limit needs
+  mapfile -t all < <(parts)
+  for part in "${all[@]}"; do
+    read -r calls name limit needs <<<"$part"
+    ! wanted "$calls" "$name" || stage "$name" "$limit" "$needs"
+  done
+}
 
 # stage NAME SECONDS NEEDS
 stage() {
   local name=$1 limit=$2 need reason='' start=$SECONDS code verdict left=$((deadline - SECONDS))
-  if [[ -n $only && ,$only, != *,$name,* ]] || [[ ,$skip, == *,$name,* ]]; then return; fi
   printf '\n=== %s: at most %d s\n' "$name" "$limit"
   for need in ${3//,/ }; do
     [[ -n $reason ]] || reason=$(missing "$need")
@@ -235,12 +342,12 @@ within() {
 }
 
 main() {
-  local minutes=9 wheels
-  programs='' only='' skip='' dry=no
+  local minutes='' wheels no_gpu
+  programs='' only='' skip='' call=1 dry=no
   while (($#)); do
     case $1 in
       --dry-run) dry=yes ;;
-      --only | --skip | --minutes | --programs)
+      --call | --only | --skip | --minutes | --programs)
         [[ -n ${2:-} ]] || fail "$1 needs a value"
         printf -v "${1#--}" '%s' "$2"
         shift
@@ -249,7 +356,16 @@ main() {
     esac
     shift
   done
+  [[ $call == [12] ]] || fail "--call $call: there are 1 and 2"
+  check_names
+  [[ -n $minutes ]] || minutes=$(minutes_of "$([[ -n $only ]] || printf %s "$call")")
   deadline=$((SECONDS + 60 * minutes))
+  no_gpu=$(missing gpu)
+  if [[ -n $no_gpu ]]; then
+    [[ $dry == yes ]] || ! needs_gpu ||
+      fail "$no_gpu. --dry-run shows what would run; --only versions,smoke runs what needs none"
+    say "$no_gpu"
+  fi
   out=${OUT:-$root/build/gpu_check}
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
@@ -265,7 +381,8 @@ main() {
   date -u +%Y-%m-%dT%H:%MZ >"$work/date"
   cd "$home" || exit 2
   {
-    printf 'programs: %s\nlibraries before the system: %s\n' "$programs" "${libraries:-none}"
+    printf 'programs: %s\nlibraries before the system: %s\nat most %d s\n' "$programs" "${libraries:-none}" \
+      $((60 * minutes))
     stages
     printf '\n=== summary\n'
     python3 "$root/tools/gpu_collect.py" "$work" "$out/gpu_check.json" --summary

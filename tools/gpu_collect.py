@@ -4,8 +4,10 @@
   tools/gpu_collect.py FOLDER FILE [--summary]
 
 Its keys: date, environment, parts (name, verdict, seconds, reason), tests (of tools/gpu_tests.py), ops (of bench_ops),
-bench (of sluice bench, by name), peers (of benchmarks/peers/torch_moe.py, by name), sanitizers (by tool). With --summary
-also prints them as a table; then the status is 0 if no part failed."""
+bench (of sluice bench, by name), peers (of benchmarks/peers/torch_moe.py, by name), sanitizers (by tool), kernels (what
+Nsight Compute says of one launch, by kernel). With --summary also prints them as a table; then the status is 0 if no
+part failed."""
+import csv
 import json
 import os
 import pathlib
@@ -57,14 +59,35 @@ def benchmarks(folder):
     return results
 
 
+def kernel_metrics(text):
+    """"name, unit" -> value of the comma-separated details that ncu prints among the program's own lines."""
+    lines = text.splitlines()
+    begin = next((at for at, line in enumerate(lines) if line.startswith('"ID"')), len(lines))
+    rows = csv.DictReader(line for line in lines[begin:] if line.startswith('"'))
+    return {", ".join(filter(None, (row["Metric Name"], row["Metric Unit"]))): row["Metric Value"]
+            for row in rows if row.get("Metric Name")}
+
+
+def kernels(folder):
+    found = {path.stem[len("kernel_"):]: kernel_metrics(text_of(path)) for path in sorted(folder.glob("kernel_*.csv"))}
+    return {name: metrics for name, metrics in found.items() if metrics}
+
+
+def all_tests(folder):
+    """Of the parts `first` and `tests`; what both ran, as the later one found it."""
+    both = (load(folder / "first.json") or []) + (load(folder / "tests.json") or [])
+    return list({(test["binary"], test["name"]): test for test in both}.values())
+
+
 def collect(folder):
-    tests = load(folder / "tests.json") or []
+    tests = all_tests(folder)
     for test in tests:
         test["file"] = test["file"][max(test["file"].rfind("tests/"), 0):]
     checked = {tool: sanitizer(text_of(folder / f"{tool}.log")) for tool in ("memcheck", "racecheck")}
     return {"date": text_of(folder / "date").strip(), "environment": load(folder / "environment.json"),
             "parts": parts(folder), "tests": tests, "ops": load(folder / "ops.json"), "bench": benchmarks(folder),
-            "peers": named(folder, "peer_"), "sanitizers": {tool: one for tool, one in checked.items() if one}}
+            "peers": named(folder, "peer_"), "sanitizers": {tool: one for tool, one in checked.items() if one},
+            "kernels": kernels(folder)}
 
 
 def counts(items, key):
@@ -78,6 +101,8 @@ def details(result, part):
     """What a part found, in a line."""
     if part == "tests":
         return counts(result["tests"], "status")
+    if part == "kernels":
+        return ", ".join(sorted(result["kernels"]))
     if part == "ops" and result["ops"]:
         fractions = [op["fraction_of_floor"] for op in result["ops"]["ops"] if op.get("fraction_of_floor")]
         return f"{len(result['ops']['ops'])} timed, {sum(f >= 1 for f in fractions)} of {len(fractions)} at their floor"

@@ -48,6 +48,12 @@ def newest(all_runs, wanted):
     return next(((name, run) for name, run in reversed(all_runs) if wanted(run)), (None, None))
 
 
+def newest_of_each(all_runs, key):
+    """name -> (run, result) of what the runs have under `key`, each from the last run that has it."""
+    found = {name: (run, result) for run, one in all_runs for name, result in one.get(key, {}).items()}
+    return dict(sorted(found.items()))
+
+
 def on_gpu(run):
     return bool(run["ops"] and run["ops"]["gpus"])
 
@@ -175,15 +181,40 @@ def step_lines(all_runs):
     yield "| steps | run | layers | balance | recompute | optimizer state | s/step | tok/s | model TFLOP/s |"
     yield "|---|---|---|---|---|---|---|---|---|"
     yield from published_lines()
-    name, run = newest(all_runs, lambda run: run["bench"] or run["peers"])
-    for key, result in sorted(run["bench"].items()) if run else []:
+    ours, theirs = newest_of_each(all_runs, "bench"), newest_of_each(all_runs, "peers")
+    for key, (name, result) in ours.items():
         for row in result.get("rows", []):
             yield step_line(f"sluice, {key.replace('_', ' ')}", name, layers_of(result["command"]), row)
-    for key, row in sorted(run["peers"].items()) if run else []:
+    for key, (name, row) in theirs.items():
         yield step_line(f"PyTorch {row['versions']['torch']}, local shard 1/{key}", name, row["layers"], row)
-    if run is None:
+    if not ours:
         yield f"| sluice on one GPU | {NEVER} | | | | | | | |"
+    if not theirs:
         yield f"| PyTorch on the same | {NEVER} | | | | | | | |"
+    yield from profile_lines(ours)
+
+
+def profile_lines(ours):
+    """Where the time of the steps went that were timed by operation."""
+    for key, (name, result) in ours.items():
+        for row in (row for row in result.get("rows", []) if row.get("ops")):
+            yield from ("", f"### One step of {key.replace('_', ' ')} by operation, by {name}", "",
+                        "| operation | calls | share | ms | of its roofline |", "|---|---|---|---|---|")
+            for op in row["ops"]["ops"]:
+                reached = op["roofline_seconds"] / op["seconds"]
+                yield (f"| `{op['name']}` | {op['calls']} | {100 * op['seconds'] / row['ops']['step_time_s']:.1f} % "
+                       f"| {1e3 * op['seconds']:.1f} | "
+                       f"{f'{100 * reached:.0f} %' if reached <= 1 else 'served by the cache'} |")
+
+
+def kernel_lines(all_runs):
+    """What Nsight Compute found, if it ever ran."""
+    found = newest_of_each(all_runs, "kernels")
+    if not found:
+        return
+    yield from ("", "## Kernels under Nsight Compute", "", "| kernel | run | what it says |", "|---|---|---|")
+    for kernel, (name, metrics) in found.items():
+        yield f"| `{kernel}` | {name} | " + "; ".join(f"{what}: {value}" for what, value in metrics.items()) + " |"
 
 
 def run_lines(all_runs):
@@ -215,6 +246,7 @@ def document(all_runs):
         elif any(map(on_gpu, (run for _, run in all_runs))):
             yield ""
         yield from lines(all_runs)
+    yield from kernel_lines(all_runs)
 
 
 def main():

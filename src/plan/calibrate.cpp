@@ -27,6 +27,7 @@ model:
     head_dim: 64
     num_experts: 8
     num_experts_per_tok: 2
+    norm_topk_prob: true
     moe_intermediate_size: 256
     rms_norm_eps: 1.0e-6
     rope_theta: 10000.0

@@ -397,7 +397,7 @@ TEST(Profiles, AnUnknownNameIsRefusedWithTheNearest) {
 
 TEST(Profiles, EveryNameHasAProfile) {
   for (const std::string& name : profile_names()) {
-    if (name == "cpu") continue;  // measured; see Sweep
+    if (name == "cpu") continue;  // measured; see below
     const Profile profile = find_profile(name, 8, 1);
     EXPECT_EQ(profile.name, name);
     EXPECT_EQ(profile.dtype, DType::bf16);
@@ -417,6 +417,18 @@ TEST(Profiles, TheWholeRowIsPlannedAtItsTrueSize) {
   // Between the published figure and the peak.
   EXPECT_GT(plan.model_tflops_per_rank, 277);
   EXPECT_LT(plan.model_tflops_per_rank, 600);
+}
+
+TEST(Profiles, TheCpusIsMeasured) {
+  const Profile profile = find_profile("cpu", 2, 1);
+  EXPECT_EQ(profile.name, "cpu");
+  EXPECT_EQ(profile.dtype, DType::f32);
+  EXPECT_GT(profile.device.peak_flops, 0);
+  EXPECT_GT(profile.device.bandwidth, 0);
+  for (const char* op : {"gemm", "grouped_gemm", "grouped_gemm_weight", "attention_forward", "attention_backward"}) {
+    ASSERT_TRUE(profile.device.roofline_share.contains(op)) << op;
+    EXPECT_GT(profile.device.roofline_share.at(op), 0) << op;
+  }
 }
 
 // Within a factor of two of the clock, where other work shares the machine.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <map>
 
 #include "model/family.h"
@@ -140,6 +141,20 @@ TEST(ScaleConfig, EveryNumberOfRanksRuns) {
     }
   }
   EXPECT_EQ(cases, 192);
+}
+
+TEST(ScaleConfig, EveryBenchmarkOfTheRepositoryIsAModelAndFitsItsRanks) {
+  int files = 0;
+  for (const char* folder : {"/examples/benchmark/configs", "/benchmarks/configs"}) {
+    for (const auto& entry : std::filesystem::directory_iterator(std::string(SLUICE_SOURCE_DIR) + folder)) {
+      SCOPED_TRACE(entry.path().string());
+      const Config config = config::load(entry.path());
+      EXPECT_NO_THROW(resolve(config, ranks_of(config), Purpose::plan));
+      EXPECT_NO_THROW(resolve(scale_config(config, Scale::tiny, 1).config, 1));
+      ++files;
+    }
+  }
+  EXPECT_GE(files, 14);
 }
 
 TEST(ScaleConfig, AShardOfARowScalesAsTheRowDoes) {

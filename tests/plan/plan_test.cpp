@@ -410,13 +410,16 @@ TEST(Profiles, TheWholeRowIsPlannedAtItsTrueSize) {
   RunSpec spec =
       resolve(row({"--model.config.num_hidden_layers=48", "--step_scheduler.global_batch_size=512"}), 8, Purpose::plan);
   spec.dtype = DType::bf16;
-  const Plan plan = make_plan(spec, find_profile("dgx-h100", 8, 1));
+  const Profile profile = find_profile("dgx-h100", 8, 1);
+  const Plan plan = make_plan(spec, profile);
   EXPECT_TRUE(plan.fits());
   // 30.5 billion parameters in bf16 with bf16 moments and f32 gradients, less what 8 ranks share.
   EXPECT_GT(plan.peak_bytes(), size_t{40} << 30);
-  // Between the published figure and the peak.
-  EXPECT_GT(plan.model_tflops_per_rank, 277);
-  EXPECT_LT(plan.model_tflops_per_rank, 600);
+  // The published run gave 277: a forecast of less than half would be of no use, but it may be slower. Its bound is a
+  // step of nothing but products at the speed they reach, of which full recomputation does four thirds of the model's.
+  ASSERT_TRUE(spec.recompute.full);
+  EXPECT_GT(plan.model_tflops_per_rank, 277.0 / 2);
+  EXPECT_LT(plan.model_tflops_per_rank, 0.75e-12 * profile.device.peak_flops * profile.device.matrix_efficiency);
 }
 
 TEST(Profiles, TheCpusIsMeasured) {

@@ -52,11 +52,6 @@ void check_settings(const Config& config) {
         .at(config.origin(key).place())
         .advise("sluice bench times it; leave the key out to train");
   }
-  if (config.checkpoint.enabled) {
-    throw user_error("checkpoint.enabled: checkpoints are not available yet")
-        .at(config.origin("checkpoint.enabled").place())
-        .advise("set checkpoint.enabled: false");
-  }
   if (config.step_scheduler.val_every_steps && config.validation_dataset.target == config::DatasetKind::none) {
     throw user_error("step_scheduler.val_every_steps {} but validation_dataset names no data",
                      *config.step_scheduler.val_every_steps)

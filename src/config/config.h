@@ -37,7 +37,7 @@ struct StepScheduler {
     v("local_batch_size", local_batch_size, "sequences per data-parallel rank per local batch", count);
     v("max_steps", max_steps, "optimizer steps of the run, warm-up included", count);
     v("num_epochs", num_epochs, "passes over the data; the run ends with these or max_steps", count);
-    v("ckpt_every_steps", ckpt_every_steps, "steps between checkpoints; null: only at the end", count);
+    v("ckpt_every_steps", ckpt_every_steps, "checked, not used: checkpoints are not available yet", count);
     v("val_every_steps", val_every_steps, "steps between validations; null: never", count);
     v.ignore("gc_every_steps", "steers Python's garbage collector");
     v.ignore("preemption_signal", "steers NeMo's signal handler");
@@ -189,7 +189,7 @@ struct Backend {
     v.section("te_fp8", te_fp8, "8-bit products");
     v.ignore("_target_", "names a Python class");
     v.ignore("enable_deepep", "older choice between NeMo's kernels");
-    v.ignore("enable_hf_state_dict_adapter", "checkpoints carry Hugging Face names always");
+    v.ignore("enable_hf_state_dict_adapter", "exported weights carry Hugging Face names always");
     v.ignore("enable_fsdp_optimizations", "gradients are reduced once per optimizer step");
     v.ignore("enable_fsdp_optimization", "gradients are reduced once per optimizer step");
     v.ignore("gate_precision", "routers compute in fp32 always");
@@ -370,12 +370,12 @@ struct Checkpoint {
 
   template <class V>
   void fields(V& v) {
-    v("enabled", enabled, "write checkpoints");
-    v("checkpoint_dir", checkpoint_dir, "directory they go to");
-    v("max_recent_checkpoints", max_recent_checkpoints, "how many are kept; null: all", count);
-    v.ignore("load_base_model", "the benchmark begins from random weights");
-    v.ignore("model_save_format", "checkpoints are safetensors");
-    v.ignore("save_consolidated", "the manifest lets any layout load any checkpoint");
+    v("enabled", enabled, "true is refused: checkpoints are not available yet");
+    v("checkpoint_dir", checkpoint_dir, "checked, not used: checkpoints are not available yet");
+    v("max_recent_checkpoints", max_recent_checkpoints, "checked, not used: checkpoints are not available yet", count);
+    v.ignore("load_base_model", "model.load_weights says whether a model's weights are loaded");
+    v.ignore("model_save_format", "checkpoints are not available yet");
+    v.ignore("save_consolidated", "checkpoints are not available yet");
     v.ignore("is_async", "steers torch's checkpoint writer");
   }
 };
@@ -495,7 +495,7 @@ struct Config {
     v.section("dataset", dataset, "training data");
     v.section("validation_dataset", validation_dataset, "validation data");
     v.section("benchmark", benchmark, "what a benchmark times and prints");
-    v.section("checkpoint", checkpoint, "checkpoints");
+    v.section("checkpoint", checkpoint, "checkpoints of a run: not available yet");
     v.section("clip_grad_norm", clip_grad_norm, "gradient clipping");
     v.section("memory", memory, "what is kept, and room for imbalance");
     v.section("runtime", runtime, "device, numbers and threads");

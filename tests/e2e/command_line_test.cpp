@@ -54,7 +54,7 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
   const std::string wrong_type = folder.file("type.yaml", small_config() + "seed: many\n");
   const std::string empty = folder.file("empty.yaml", "");
   const std::string help = "       sluice bench --help lists the options\n";
-  const std::vector<Mistake> mistakes{
+  std::vector<Mistake> mistakes{
       {{"bensch"}, "error: command line: bensch is not a command of sluice\n       did you mean sluice bench?\n"},
       {{"bench", "--rank", "2"},
        "error: command line: sluice bench does not take --rank\n"
@@ -86,9 +86,6 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
            "distributed)\n"},
       {{"train", wrong_type}, "error: " + wrong_type + ":20: seed: expected integer >= 0, got \"many\"\n"},
       {{"train"}, "error: command line: FILE is required\n       sluice train --help lists the options\n"},
-      {{"train", good, "--checkpoint.enabled", "true"},
-       "error: command line: checkpoint.enabled: checkpoints are not available yet\n"
-       "       set checkpoint.enabled: false\n"},
       {{"train", good, "--benchmark.local_shard", "2"},
        "error: command line: benchmark.local_shard: what is left then does not train\n"
        "       sluice bench times it; leave the key out to train\n"},
@@ -105,6 +102,11 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
        "error: command line: sluice doctor does not take --ranks\n       sluice doctor --help lists the options\n"},
       {{"config"}, "error: command line: sluice config needs a file\n       or --keys, to list what a file may say\n"},
   };
+  for (const char* command : {"train", "bench", "eval", "plan", "config"}) {
+    mistakes.push_back({{command, good, "--checkpoint.enabled", "true"},
+                        "error: command line: checkpoint.enabled: checkpoints are not available yet\n"
+                        "       set checkpoint.enabled: false\n"});
+  }
   for (const Mistake& mistake : mistakes) {
     const Outcome outcome = sluice(mistake.arguments);
     EXPECT_EQ(outcome.err, mistake.message);

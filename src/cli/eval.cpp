@@ -36,7 +36,7 @@ int run_eval(const EvalOptions& options) {
   const config::Dataset& data = validation ? config.validation_dataset : config.dataset;
   const std::unique_ptr<Dataset> dataset = make_dataset(config, data, section, spec);
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
-  require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory());
+  require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory(), kSmallerBatch);
   const ParamCount parameters = param_count(spec.model);
   const int64_t batches = evaluation_batches(spec, *dataset, options.batches);
   print(fmt::format("{}: {} parameters{}, {} of {} x {} x {} tokens\n", options.file,

@@ -184,7 +184,7 @@ int run_train(const TrainOptions& options) {
 
   const MachineInfo machine = measure_for(spec, session);
   const RunForecast forecast = forecast_run(spec, session, machine);
-  require_memory(forecast, memory_for(spec, session));
+  require_memory(forecast, memory_for(spec, session), kSmallerBatch);
   const ParamCount parameters = param_count(spec.model);
   print(wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory",
                          options.file, format_magnitude(static_cast<double>(parameters.total)),

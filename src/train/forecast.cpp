@@ -33,11 +33,11 @@ RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, con
   return forecast;
 }
 
-void require_memory(const RunForecast& forecast, uint64_t available_bytes) {
+void require_memory(const RunForecast& forecast, uint64_t available_bytes, const std::string& advice) {
   if (forecast.total_bytes <= available_bytes) return;
   throw user_error("this run needs {} of memory and {} can be had", format_bytes(forecast.total_bytes),
                    format_bytes(available_bytes))
-      .advise("run it at --scale laptop; sluice plan FILE says where memory goes and what frees some");
+      .advise(advice + "; sluice plan FILE says where memory goes and what frees some");
 }
 
 MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options) {

@@ -18,8 +18,11 @@ struct RunForecast {
 
 // Ranks share the machine, unless each has a GPU: each can reach its share of peak and bandwidth.
 RunForecast forecast_run(const RunSpec& spec, const SessionOptions& options, const MachineInfo& machine);
-// Throws a user error when the run needs more memory than can be had.
-void require_memory(const RunForecast& forecast, uint64_t available_bytes);
+// Throws a user error when the run needs more memory than can be had; `advice` is what the caller's command can be told
+// to do about it.
+void require_memory(const RunForecast& forecast, uint64_t available_bytes, const std::string& advice);
+// Of a run whose model is as it is.
+inline constexpr const char* kSmallerBatch = "lower step_scheduler.local_batch_size or dataset.seq_len";
 
 // The machine as the run uses it, and the bytes that the run can have there.
 MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options);

@@ -84,6 +84,27 @@ TEST(Bench, RanksGiveTheSameLosses) {
   }
 }
 
+// Each command that refuses a run for its memory advises what that command takes, and that helps.
+TEST(Memory, TheAdviceIsForTheCommandThatGivesIt) {
+  const Folder folder;
+  std::string text = small_config();
+  const std::string seq = "seq_len: 16";
+  text.replace(text.find(seq), seq.size(), "seq_len: 134217728");
+  const std::string large = folder.file("large.yaml", text);
+  for (const std::string command : {"train", "eval"}) {
+    const Outcome outcome = sluice({command, large});
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    expect_in(outcome.err, {"of memory and ", "lower step_scheduler.local_batch_size or dataset.seq_len; sluice plan"});
+    std::vector<std::string> followed{command, large, "--dataset.seq_len", "16"};
+    if (command == "eval") followed.insert(followed.end(), {"--batches", "1"});
+    EXPECT_EQ(sluice(followed).code, 0) << command;
+  }
+  const Outcome outcome = sluice({"bench", large});
+  EXPECT_EQ(outcome.code, 2) << outcome.err;
+  expect_in(outcome.err, {"run it at --scale laptop; sluice plan"});
+  EXPECT_EQ(sluice({"bench", large, "--scale", "tiny", "--steps", "1"}).code, 0);
+}
+
 TEST(Bench, AnOwnFileRunsAsWritten) {
   const Folder folder;
   const std::string good = folder.file("good.yaml", small_config());

@@ -191,13 +191,14 @@ TEST(Benchmark, PublishedFiguresAreThoseOfTheModel) {
 
 TEST(Forecast, RefusesWhatDoesNotFit) {
   const RunForecast forecast{.total_bytes = uint64_t{3} << 30};
-  EXPECT_NO_THROW(require_memory(forecast, uint64_t{3} << 30));
+  EXPECT_NO_THROW(require_memory(forecast, uint64_t{3} << 30, ""));
   try {
-    require_memory(forecast, uint64_t{2} << 30);
+    require_memory(forecast, uint64_t{2} << 30, "take less");
     FAIL() << "it does not fit";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::user);
     EXPECT_STREQ(error.what(), "this run needs 3.00 GiB of memory and 2.00 GiB can be had");
+    EXPECT_EQ(error.hint(), "take less; sluice plan FILE says where memory goes and what frees some");
   }
 }
 

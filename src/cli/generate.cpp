@@ -95,7 +95,9 @@ class Codec {
     if (!bytes_) {
       throw user_error("{} is text, and the model's tokens are not bytes: there is no tokenizer", option)
           .at("command line")
-          .advise("give token ids: --tokens 1,2,3 (or --dataset._target_ bytes, where a token is a byte)");
+          .advise(
+              "give token ids: --tokens 1,2,3 (or --dataset._target_ bytes --dataset.path FILE, where a token is a "
+              "byte)");
     }
     std::vector<int32_t> tokens;
     for (const char c : text) {

@@ -4,8 +4,10 @@
 //     a small model's step, in f32
 //   bench_ops --device cuda [--seconds S]
 //     the published models' shapes, in bf16; without a GPU an empty list
-//   bench_ops --device ref, bench_ops --device meta
-//     the same list, tiny, by plain loops; without running it
+//   bench_ops --device ref
+//     the same list, tiny, by plain loops
+//   bench_ops --device meta
+//     the same list, without running it
 // All take [--json FILE] [--only TEXT].
 #include "bench_ops.h"
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # What only a GPU can tell, in two commands of at most seven minutes each.
 #   tools/gpu_check.sh [--call 1|2] [--only PART,...] [--skip PART,...] [--minutes N] [--programs FOLDER] [--dry-run]
-# Call 1 (the default) tells whether the CUDA backend works and where its time goes: tests, whole steps by operation, every
-# operation alone, memcheck, kernels under Nsight Compute. Call 2 tells how fast it is: the rows' proxies, PyTorch beside
-# them, racecheck. --only takes parts of both.
+# Call 1 (the default) tells whether the CUDA backend works and where its time goes: tests, whole steps by operation,
+# every operation alone, memcheck, kernels under Nsight Compute. Call 2 tells how fast it is: the rows' proxies, PyTorch
+# beside them, racecheck. --only takes parts of both.
 # Programs: FOLDER, else the carried ones (tools/pack_carry.sh), else build/release, which is built if need be.
 # Results: gpu_check.json and gpu_check.log in $OUT, or build/gpu_check; written anew after every part. Kept in
 # benchmarks/results/gpu/, each call under a name of its own, they become docs/gpu_status.md (tools/gpu_status.py).
@@ -248,7 +248,7 @@ sanitize() {
   return "${PIPESTATUS[0]}"
 }
 
-# One launch of each of six kernels of our own: how near to the GPU's limits it is, and what it takes of a multiprocessor.
+# One launch of each of six kernels of our own: how near to the GPU's limits it is, what it takes of a multiprocessor.
 kernels() {
   local kernel of found=0 ncu
   ncu=$(find_ncu)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""What tools/gpu_* must get right where no GPU is: a test process that dies, results that make a document, and calls that
-fit the time a machine is lent for."""
+"""What tools/gpu_* must get right where no GPU is: a test process that dies, results that make a document, and calls
+that fit the time a machine is lent for."""
 import json
 import os
 import pathlib

@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "device/kernel_log.h"
 #include "device/stream.h"
 #include "tensor/tensor.h"
 
@@ -91,6 +92,8 @@ class Communicator {
   int world_rank() const { return members_[static_cast<size_t>(rank_)]; }
   // False where addresses are only numbers (meta): no buffer is read or written.
   virtual bool real() const = 0;
+  // What carries its data between ranks; nothing where there is none (meta).
+  virtual KernelSet transport() const = 0;
   // Throws if the job has failed on a device, where no call of this rank could say so: what that device then holds must
   // not be believed.
   virtual void check_alive() const {}

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <type_traits>
 #include <vector>
 
+#include "device/kernel_log.h"
 #include "device/stream.h"
 #include "ops/all.h"
 
@@ -34,6 +36,10 @@ class OpObserver {
   virtual void after(const OpRecord& /*record*/) {}
 };
 
+// What executing an operation tells: of one that belongs to a part, the kernels that carried it out.
+template <class O>
+using Outcome = std::conditional_t<OfPart<O>, KernelSet, void>;
+
 // One pure virtual per operation of AllOps.
 template <class O>
 class Executes {
@@ -42,7 +48,7 @@ class Executes {
 
  protected:
   Executes() = default;
-  virtual void execute(const O& op, const Tensor& scratch) = 0;
+  virtual Outcome<O> execute(const O& op, const Tensor& scratch) = 0;
 };
 
 template <class List>
@@ -70,6 +76,8 @@ class Backend : public ExecutesAll<AllOps> {
   // `check` is called at the end of every read that waits for a device and throws if what was read may be wrong.
   // Elsewhere nothing calls it.
   virtual void after_reads(std::function<void()> /*check*/) {}
+  // What has carried out the parts of the model so far. On meta nothing has.
+  KernelLog& kernels() { return kernels_; }
 
   // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>
@@ -78,8 +86,7 @@ class Backend : public ExecutesAll<AllOps> {
     const Cost cost = cost_of(op);
     charge(O::name, cost, stream);
     if (observers.empty()) {
-      this->execute(op, scratch);
-      executed();
+      carry_out(op, scratch);
       return;
     }
     OpRecord record{O::name, cost, {}};
@@ -87,8 +94,7 @@ class Backend : public ExecutesAll<AllOps> {
       if (t.defined()) record.tensors.push_back({tensor_name, t, access});
     });
     for (OpObserver* observer : observers) observer->before(record);
-    this->execute(op, scratch);
-    executed();
+    carry_out(op, scratch);
     for (OpObserver* observer : observers) observer->after(record);
   }
 
@@ -97,6 +103,19 @@ class Backend : public ExecutesAll<AllOps> {
   virtual void charge(std::string_view /*op*/, const Cost& /*cost*/, Stream& /*stream*/) {}
   // After every operation: a device that runs behind the host may wait for it here.
   virtual void executed() {}
+
+ private:
+  template <class O>
+  void carry_out(const O& op, const Tensor& scratch) {
+    if constexpr (OfPart<O>) {
+      kernels_.add(O::part, mask_of(op), this->execute(op, scratch));
+    } else {
+      this->execute(op, scratch);
+    }
+    executed();
+  }
+
+  KernelLog kernels_;
 };
 
 }  // namespace sluice

@@ -75,6 +75,11 @@ class Context {
     if (real()) backend_.write(t, values.data());
   }
 
+  // Says what carried out a part that is no operation of the backend. Where nothing is (meta), nothing did.
+  void report(Part part, KernelSet kernels) const {
+    if (real()) backend_.kernels().add(part, {}, kernels);
+  }
+
   // Observers are told of every operation, in the order they were added.
   void add_observer(OpObserver* observer) { observers_.push_back(observer); }
   void remove_observer(OpObserver* observer) { std::erase(observers_, observer); }

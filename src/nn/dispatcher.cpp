@@ -16,6 +16,7 @@ Tensor gather(Context& ctx, const Tensor& x, const Tensor& index, Arena& arena) 
 }  // namespace
 
 Work Dispatcher::exchange(Context& ctx, const Tensor& out, const Tensor& in, const RoutingRecord& record) const {
+  ctx.report(Part::dispatcher, ep_.transport());
   return ep_.all_to_all_v(ctx.compute(), out, record.received, in, record.sent, ctx.place());
 }
 
@@ -111,6 +112,7 @@ void Dispatcher::plan(Context& ctx, RoutingRecord& record) const {
 Dispatcher::Transfer Dispatcher::begin_to_experts(Context& ctx, const Tensor& x, const RoutingRecord& record) const {
   Transfer transfer;
   if (alone()) {
+    ctx.report(Part::dispatcher, Kernel::no_exchange);
     transfer.received = x;
     return transfer;
   }

@@ -24,12 +24,15 @@ struct AttentionSpec {
 
   // Of a sequence.
   int64_t keys() const { return past + seq_len; }
+  // A window of all keys hides none.
+  MaskForm mask() const { return window > 0 && window < keys() ? MaskForm::sliding_window : MaskForm::causal; }
   // Query-key pairs that count in one sequence.
   double pairs() const;
 };
 
 struct AttentionForward {
   static constexpr std::string_view name = "attention_forward";
+  static constexpr Part part = Part::attention;
   Tensor o;    // = [T, n, dv]
   Tensor lse;  // = [T, n], accumulator type, kept for backward
   Tensor q;    //   [T, n, d], may be strided, as k and v
@@ -37,6 +40,7 @@ struct AttentionForward {
   Tensor v;    //   [B (P + S), kv, dv]
   AttentionSpec spec;
 
+  MaskForm mask() const { return spec.mask(); }
   void check() const;
   double flops() const;
   // Bytes of scratch for each worker: packed keys and values of one key/value head, linear in P + S.
@@ -56,6 +60,7 @@ struct AttentionForward {
 //   dq = scale ds k,  dk = scale ds^T q,  dv = p^T do.
 struct AttentionBackward {
   static constexpr std::string_view name = "attention_backward";
+  static constexpr Part part = Part::attention;
   Tensor dq;   // = [T, n, d], may be strided, as dk and dv
   Tensor dk;   // = [T, kv, d]
   Tensor dv;   // = [T, kv, dv]
@@ -67,6 +72,7 @@ struct AttentionBackward {
   Tensor v;    //   [T, kv, dv]
   AttentionSpec spec;
 
+  MaskForm mask() const { return spec.mask(); }
   void check() const;
   double flops() const;
   // Bytes of scratch for each worker, linear in S.

@@ -10,10 +10,12 @@ namespace sluice {
 
 struct AttentionSink {
   static constexpr std::string_view name = "attention_sink";
+  static constexpr Part part = Part::attention;
   Tensor o;      // in place, [T, n, dv]
   Tensor lse;    // in place, [T, n], accumulator type
   Tensor sinks;  //   [n]
 
+  MaskForm mask() const { return MaskForm::sinks; }
   void check() const;
   double flops() const;
   template <class V>
@@ -27,12 +29,14 @@ struct AttentionSink {
 // dsinks[h] += -sum over t of exp(sink[h] - lse[t, h]) <do[t, h], o[t, h]>, with o and lse after AttentionSink.
 struct AttentionSinkBackward {
   static constexpr std::string_view name = "attention_sink_backward";
+  static constexpr Part part = Part::attention;
   Tensor dsinks;  // += [n], accumulator type
   Tensor d_o;     //   [T, n, dv]
   Tensor o;       //   [T, n, dv]
   Tensor lse;     //   [T, n], accumulator type
   Tensor sinks;   //   [n]
 
+  MaskForm mask() const { return MaskForm::sinks; }
   void check() const;
   double flops() const;
   // cuda: a partial sum for each row and head; cpu: fewer.

@@ -23,6 +23,7 @@ size_t grouped_workspace(int64_t num_experts);
 // c = a' b'   or   c += a' b',   a' = trans_a ? a^T : a, likewise b'.   [M, N] = [M, K] [K, N]
 struct Gemm {
   static constexpr std::string_view name = "gemm";
+  static constexpr Part part = Part::linear;
   Tensor c;  // = or +=, [M, N]
   Tensor a;  //   [M, K], or [K, M] if trans_a
   Tensor b;  //   [K, N], or [N, K] if trans_b
@@ -49,6 +50,7 @@ struct Gemm {
 // Rows before offsets[0] or from offsets[E] on are not touched.
 struct GroupedGemm {
   static constexpr std::string_view name = "grouped_gemm";
+  static constexpr Part part = Part::experts;
   Tensor y;        // = [M, N]
   Tensor x;        //   [M, K]
   Tensor w;        //   [E, K, N], or [E, N, K] if trans_w
@@ -72,6 +74,7 @@ struct GroupedGemm {
 // dw[e] += dy[rows of e]^T x[rows of e]. An expert without rows keeps its gradient.
 struct GroupedGemmWeight {
   static constexpr std::string_view name = "grouped_gemm_weight";
+  static constexpr Part part = Part::experts;
   Tensor dw;       // += [E, N, K]
   Tensor dy;       //   [M, N]
   Tensor x;        //   [M, K]

@@ -11,6 +11,7 @@ inline constexpr int32_t kIgnoredLabel = -100;
 
 struct HeadLoss {
   static constexpr std::string_view name = "head_loss";
+  static constexpr Part part = Part::linear;
   Tensor loss;        // = [T], accumulator type
   Tensor dx;          // = [T, D], or undefined
   Tensor dw;          // += [V, D], or undefined (then dx is undefined too)

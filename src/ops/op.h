@@ -15,6 +15,7 @@
 // of parameters (dw, dgamma). Tensors alias only where a header allows it.
 #pragma once
 
+#include <concepts>
 #include <cstdint>
 #include <string_view>
 
@@ -44,6 +45,27 @@ struct Target {
   int workers = 1;    // cpu: threads that may run chunks of one operation at the same time
   Platform platform = Platform::cpu;
 };
+
+// The parts of a model that benchmark files name a kernel for (model.backend). Operations of a part say which:
+// `static constexpr Part part`; those of attention also how they mask: `MaskForm mask() const`.
+enum class Part : uint8_t { attention, linear, rms_norm, experts, dispatcher };
+inline constexpr size_t kParts = 5;
+enum class MaskForm : uint8_t { causal, sliding_window, sinks };
+inline constexpr size_t kMaskForms = 3;
+
+template <class O>
+concept OfPart = requires {
+  { O::part } -> std::convertible_to<Part>;
+};
+
+template <class O>
+MaskForm mask_of(const O& op) {
+  if constexpr (requires { op.mask(); }) {
+    return op.mask();
+  } else {
+    return {};
+  }
+}
 
 // An operation without arithmetic worth counting has no flops(), one without scratch has no scratch().
 template <class O>

@@ -8,6 +8,7 @@ namespace sluice {
 
 struct RmsNormForward {
   static constexpr std::string_view name = "rmsnorm_forward";
+  static constexpr Part part = Part::rms_norm;
   Tensor y;      // = [T, D] or [T, n, D]
   Tensor rstd;   // = [T] or [T, n], accumulator type, kept for backward
   Tensor x;      //   as y
@@ -29,6 +30,7 @@ struct RmsNormForward {
 // xhat. `residual` adds the gradient that flowed past the norm; dx may alias dy or residual.
 struct RmsNormBackward {
   static constexpr std::string_view name = "rmsnorm_backward";
+  static constexpr Part part = Part::rms_norm;
   Tensor dx;        // = as x
   Tensor dgamma;    // += [D]
   Tensor dy;        //   as x
@@ -59,6 +61,7 @@ struct RmsNormBackward {
 // sum = x + y and its norm in one pass: the residual stream between two sublayers is `sum`.
 struct ResidualRmsNormForward {
   static constexpr std::string_view name = "residual_rmsnorm_forward";
+  static constexpr Part part = Part::rms_norm;
   Tensor sum;    // = [T, D] x + add, may alias x
   Tensor y;      // = [T, D] norm of sum
   Tensor rstd;   // = [T], accumulator type

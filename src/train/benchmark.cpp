@@ -52,6 +52,7 @@ class RankRun {
       if (step == looked_at) watching.emplace(trainer_.context(), load);
       one_step(step);
     }
+    if (first()) row_.kernels = trainer_.context().backend().kernels().uses();
     if (profile_ops) profile(trainer_.spec().steps);
     return {load.load_factor(), trainer_.ledger().peak(), trainer_.runtime().grown()};
   }

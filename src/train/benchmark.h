@@ -45,8 +45,9 @@ struct BenchmarkRow {
   std::string recompute;              // see recompute_name
   std::string optimizer_state_dtype;  // "fp32" with master weights, "bf16" without, "none": no optimizer
   int64_t layers = 0;
-  std::string features;     // see describe_features
-  int64_t local_shard = 1;  // N: as one of N expert-parallel ranks computes, without the others
+  std::string features;            // see describe_features
+  std::vector<KernelUse> kernels;  // what carried out each part on rank 0
+  int64_t local_shard = 1;         // N: as one of N expert-parallel ranks computes, without the others
   std::vector<config::Unavailable> unavailable;
   std::optional<PublishedRow> published;
   std::optional<OpProfile> ops;  // of rank 0, one step

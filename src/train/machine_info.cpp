@@ -77,11 +77,6 @@ std::string cpu_name() {
   return name.empty() ? "CPU" : name;
 }
 
-std::string isa_name(const std::string& target) {
-  if (target.starts_with("AVX3") || target.starts_with("AVX10")) return "AVX-512";
-  return target;
-}
-
 std::string os_name() {
   std::string name = value_in("/etc/os-release", "PRETTY_NAME", '=');
   utsname kernel{};
@@ -139,7 +134,7 @@ MachineInfo look_at_machine() {
   MachineInfo machine;
   machine.cpu = cpu_name();
   machine.cores = usable_cores();
-  machine.isa = isa_name(cpu::instruction_set());
+  machine.isa = cpu::instruction_set();
   machine.memory_bytes = meminfo("MemTotal");
   machine.os = os_name();
   machine.compiler = compiler_name();

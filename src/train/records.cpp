@@ -64,6 +64,12 @@ Json unavailable_json(const std::vector<config::Unavailable>& unavailable) {
   return list;
 }
 
+Json kernels_json(const std::vector<KernelUse>& kernels) {
+  Json json = Json::object();
+  for (const KernelUse& use : kernels) json[std::string(use.part)] = use.ours;
+  return json;
+}
+
 Json ops_json(const OpProfile& profile) {
   Json ops = Json::array();
   for (const OpTotals& op : profile.ops) {
@@ -89,6 +95,7 @@ Json row_json(const BenchmarkRow& row) {
   json["scale"] = row.scale;
   json["layers"] = row.layers;
   json["features"] = row.features;
+  json["kernels"] = kernels_json(row.kernels);
   json["device"] = row.device;
   json["threads"] = row.threads;
   add_layout(json, row.layout);

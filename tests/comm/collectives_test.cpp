@@ -111,6 +111,14 @@ void for_each_type(F&& f) {
 
 constexpr int64_t kSizes[] = {0, 1, 7, 1500};
 
+TEST_P(Collectives, SayWhatCarriesThem) {
+  run([](TransportRank& rank) {
+    EXPECT_EQ(rank.world.transport(), GetParam().carrier);
+    const auto group = rank.world.split("ep", [](int member) { return member % 2; });
+    EXPECT_EQ(group->transport(), GetParam().carrier);
+  });
+}
+
 TEST_P(Collectives, AllGatherConcatenatesInRankOrder) {
   run([](TransportRank& rank) {
     Communicator& world = rank.world;

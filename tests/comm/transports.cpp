@@ -16,7 +16,7 @@ constexpr double kTimeout = 60;
 
 // `sizes` that there are GPUs for; `missing` if none is.
 Transport nccl_transport(const std::vector<int>& sizes) {
-  Transport transport{.rank_order = false, .tags = false, .float_maxima = false};
+  Transport transport{.carrier = Kernel::nccl, .rank_order = false, .tags = false, .float_maxima = false};
   const cuda::Gpus gpus = cuda::find_gpus();
   for (const int ranks : sizes) {
     if (ranks <= std::ssize(gpus.list)) transport.sizes.push_back(ranks);
@@ -82,7 +82,10 @@ void run_on_gpu(int ranks, const MoverFactory& mover, const MakeBackend& make_ba
 }  // namespace
 
 Transport inproc_on_emulated_gpu() {
-  return {.name = "inproc_on_cuda_emulated", .sizes = {1, 2, 3, 4, 5, 8}, .run = [](int ranks, const auto& body) {
+  return {.name = "inproc_on_cuda_emulated",
+          .sizes = {1, 2, 3, 4, 5, 8},
+          .carrier = Kernel::threads_on_gpu,
+          .run = [](int ranks, const auto& body) {
             constexpr int kRowAlign = 1;
             run_on_gpu(
                 ranks, [](int) { return emulation::make_mover(); },
@@ -93,6 +96,7 @@ Transport inproc_on_emulated_gpu() {
 Transport inproc_on_gpu() {
   return {.name = "inproc_on_cuda",
           .sizes = {1, 2, 3, 4, 5, 8, 64},
+          .carrier = Kernel::threads_on_gpu,
           .run =
               [](int ranks, const auto& body) {
                 run_on_gpu(
@@ -105,6 +109,7 @@ Transport inproc_on_gpu() {
 Transport emulated_nccl() {
   return {.name = "nccl_emulated",
           .sizes = {1, 2, 3, 4},
+          .carrier = Kernel::nccl,
           .rank_order = false,
           .tags = false,
           .float_maxima = false,

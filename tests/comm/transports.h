@@ -24,7 +24,8 @@ struct TransportRank {
 
 struct Transport {
   std::string name;
-  std::vector<int> sizes = {};  // numbers of ranks, ascending
+  std::vector<int> sizes = {};       // numbers of ranks, ascending
+  Kernel carrier = Kernel::threads;  // what Communicator::transport says
   // Whether sums are added in rank order, messages are told apart by their tags, and a maximum keeps NaNs.
   bool rank_order = true;
   bool tags = true;

@@ -50,6 +50,9 @@ TEST(Benchmark, TimesTheStepsAfterTheWarmUp) {
   EXPECT_EQ(row.balance, "published");
   EXPECT_EQ(row.optimizer_state_dtype, "bf16");
   EXPECT_EQ(row.recompute, "full");
+  ASSERT_EQ(row.kernels.size(), 5U);
+  EXPECT_EQ(row.kernels.front().part, "attention");
+  EXPECT_EQ(row.kernels.back().ours, "no exchange at EP 1");
   EXPECT_DOUBLE_EQ(row.load_factor, 1);
   EXPECT_EQ(row.max_memory_bytes, row.planned_memory_bytes);
   EXPECT_TRUE(row.grown.empty());
@@ -66,6 +69,7 @@ TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {
   ASSERT_EQ(two.losses.size(), one.losses.size());
   for (size_t i = 0; i < one.losses.size(); ++i) EXPECT_NEAR(two.losses[i], one.losses[i], 1e-4);
   EXPECT_EQ(two.layout.ep, 2);
+  EXPECT_EQ(two.kernels.back().ours, "de-duplicated all-to-all, threads");
   EXPECT_EQ(two.layout.gbs, one.layout.gbs);
 }
 
@@ -111,6 +115,7 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
   row.layout = {.ranks = 2, .gbs = 8, .seq_len = 100};
   row.step_seconds = {1.0, 4.0, 2.0};
   row.losses = {3, 2};
+  row.kernels = {{"attention", "cuDNN: causal"}, {"linear", "cuBLASLt"}};
   row.published = PublishedRow{.figures = {.tflops_per_s_per_gpu = 299, .printed_tflops = 279}};
   row.unavailable = {{"fp8.enabled", "true", "my.yaml:1", "8-bit products are not available"}};
   const auto json = nlohmann::json::parse(benchmark_json(slow_machine(), "abc", {row}));
@@ -142,6 +147,7 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
                           "loss",
                           "layers",
                           "local_shard",
+                          "kernels",
                           "balance",
                           "load_factor",
                           "optimizer_state_dtype",
@@ -157,6 +163,7 @@ TEST(Benchmark, JsonHoldsEveryFigure) {
   EXPECT_EQ(first.at("step_time_s").at("all").size(), 3U);
   EXPECT_EQ(first.at("loss"), (std::vector<double>{3, 2}));
   EXPECT_TRUE(first.at("vp").is_null());
+  EXPECT_EQ(first.at("kernels"), nlohmann::json({{"attention", "cuDNN: causal"}, {"linear", "cuBLASLt"}}));
   EXPECT_EQ(first.at("published").at("tflops_per_s_per_gpu"), 299);
   EXPECT_EQ(first.at("published").at("printed_tflops"), 279);
   EXPECT_EQ(first.at("not_available").at(0).at("key"), "fp8.enabled");

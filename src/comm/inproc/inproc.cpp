@@ -105,6 +105,7 @@ class InprocCommunicator final : public Communicator {
     if (worker_ && unwinding_() && !worker_->idle()) world_.job().dropped(world_rank(), call, true);
   }
   bool real() const override { return true; }
+  KernelSet transport() const override { return world_.options().mover ? Kernel::threads_on_gpu : Kernel::threads; }
 
  private:
   Work do_all_gather(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) override {

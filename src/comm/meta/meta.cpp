@@ -125,6 +125,7 @@ class MetaCommunicator final : public Communicator {
         traffic_(state.traffic_of(world_rank()).axis(axis())) {}
 
   bool real() const override { return false; }
+  KernelSet transport() const override { return {}; }
 
  private:
   Work do_all_gather(Stream& after, const Tensor& out, const Tensor&, std::string_view what) override {

@@ -17,6 +17,7 @@ class NcclCommunicator final : public Communicator {
   NcclCommunicator(std::shared_ptr<Rank> rank, std::unique_ptr<Communicator> bootstrap, std::string path);
 
   bool real() const override { return true; }
+  KernelSet transport() const override { return Kernel::nccl; }
   void check_alive() const override { rank_->check(); }
 
  private:

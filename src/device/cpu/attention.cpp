@@ -41,11 +41,8 @@ void for_each_head(Pool& pool, const Op& op, F&& f) {
 
 }  // namespace
 
-void CpuBackend::execute(const AttentionForward& op, const Tensor& scratch) {
-  if (op.q.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const AttentionForward& op, const Tensor& scratch) {
+  if (op.q.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
     AttentionHeadForward head;
     describe_head(op, start, kv_head, head);
@@ -53,13 +50,11 @@ void CpuBackend::execute(const AttentionForward& op, const Tensor& scratch) {
     head.lse = rows_of<RowsOut>(op.lse, start, kv_head * head.group);
     attention_forward(head, workspace(scratch, op.workspace(), worker));
   });
+  return Kernel::simd;
 }
 
-void CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
-  if (op.q.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
+  if (op.q.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
     AttentionHeadBackward head;
     describe_head(op, start, kv_head, head);
@@ -71,6 +66,7 @@ void CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
     head.lse = rows_of<RowsIn>(op.lse, start, kv_head * head.group);
     attention_backward(head, workspace(scratch, op.workspace(), worker));
   });
+  return Kernel::simd;
 }
 
 }  // namespace sluice

@@ -20,20 +20,15 @@ cpu::SinkRows rows_of(const Op& op) {
 
 }  // namespace
 
-void CpuBackend::execute(const AttentionSink& op, const Tensor& scratch) {
-  if (op.o.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const AttentionSink& op, const Tensor& scratch) {
+  if (op.o.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   const cpu::SinkRows rows = rows_of(op);
   pool_.run_ranges(op.o.dim(0), kTokens, [&](int64_t begin, int64_t end, int) { attention_sink(rows, begin, end); });
+  return Kernel::simd;
 }
 
-void CpuBackend::execute(const AttentionSinkBackward& op, const Tensor& scratch) {
-  if (op.o.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const AttentionSinkBackward& op, const Tensor& scratch) {
+  if (op.o.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   cpu::SinkRows rows = rows_of(op);
   rows.d_o = op.d_o.data<float>();
   rows.d_o_stride = op.d_o.stride();
@@ -47,6 +42,7 @@ void CpuBackend::execute(const AttentionSinkBackward& op, const Tensor& scratch)
     for (int64_t begin = 0; begin < num_tokens; begin += kTokens) sum += parts[begin / kTokens * rows.heads + h];
     op.dsinks.data<float>()[h] += static_cast<float>(sum);
   }
+  return Kernel::simd;
 }
 
 }  // namespace sluice

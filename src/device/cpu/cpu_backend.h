@@ -18,19 +18,19 @@ class CpuBackend final : public RefBackend {
 
  protected:
   using RefBackend::execute;
-  void execute(const Gemm& op, const Tensor& scratch) override;
-  void execute(const GroupedGemm& op, const Tensor& scratch) override;
-  void execute(const GroupedGemmWeight& op, const Tensor& scratch) override;
-  void execute(const RmsNormForward& op, const Tensor& scratch) override;
-  void execute(const RmsNormBackward& op, const Tensor& scratch) override;
-  void execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
+  KernelSet execute(const Gemm& op, const Tensor& scratch) override;
+  KernelSet execute(const GroupedGemm& op, const Tensor& scratch) override;
+  KernelSet execute(const GroupedGemmWeight& op, const Tensor& scratch) override;
+  KernelSet execute(const RmsNormForward& op, const Tensor& scratch) override;
+  KernelSet execute(const RmsNormBackward& op, const Tensor& scratch) override;
+  KernelSet execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
   void execute(const Rope& op, const Tensor& scratch) override;
   void execute(const MlaHeads& op, const Tensor& scratch) override;
   void execute(const MlaHeadsBackward& op, const Tensor& scratch) override;
-  void execute(const AttentionForward& op, const Tensor& scratch) override;
-  void execute(const AttentionBackward& op, const Tensor& scratch) override;
-  void execute(const AttentionSink& op, const Tensor& scratch) override;
-  void execute(const AttentionSinkBackward& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionForward& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionBackward& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionSink& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionSinkBackward& op, const Tensor& scratch) override;
   void execute(const AddBias& op, const Tensor& scratch) override;
   void execute(const BiasBackward& op, const Tensor& scratch) override;
   void execute(const SwigluForward& op, const Tensor& scratch) override;
@@ -44,7 +44,7 @@ class CpuBackend final : public RefBackend {
   void execute(const SumRows& op, const Tensor& scratch) override;
   void execute(const EmbeddingForward& op, const Tensor& scratch) override;
   void execute(const EmbeddingBackward& op, const Tensor& scratch) override;
-  void execute(const HeadLoss& op, const Tensor& scratch) override;
+  KernelSet execute(const HeadLoss& op, const Tensor& scratch) override;
   void execute(const AdamW& op, const Tensor& scratch) override;
   void execute(const Fill& op, const Tensor& scratch) override;
   void execute(const FillNormal& op, const Tensor& scratch) override;

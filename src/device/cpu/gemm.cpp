@@ -77,11 +77,8 @@ void cpu::run_gemm(Pool& pool, const GemmTile& whole, const Tensor& scratch, siz
   });
 }
 
-void CpuBackend::execute(const Gemm& op, const Tensor& scratch) {
-  if (!all_f32(op.c, op.a, op.b)) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const Gemm& op, const Tensor& scratch) {
+  if (!all_f32(op.c, op.a, op.b)) return RefBackend::execute(op, scratch);
   run_gemm(pool_,
            {.m = op.m(),
             .n = op.n(),
@@ -96,13 +93,11 @@ void CpuBackend::execute(const Gemm& op, const Tensor& scratch) {
             .ldc = op.c.stride(),
             .accumulate = op.accumulate},
            scratch, gemm_workspace(op.n(), op.k()));
+  return Kernel::simd;
 }
 
-void CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
-  if (!all_f32(op.y, op.x, op.w)) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
+  if (!all_f32(op.y, op.x, op.w)) return RefBackend::execute(op, scratch);
   ref::check_offsets(op.offsets, op.x.dim(0));
   const auto* offsets = op.offsets.data<int32_t>();
   const int64_t num_experts = op.w.dim(0);
@@ -127,13 +122,11 @@ void CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
     const GemmTile tile = tile_of(whole, 0, segment.rows, col, std::min(cols.part, op.n() - col));
     few&& is_one_row(tile) ? gemm_one_row(tile) : gemm_tile(tile, workspace(scratch, bytes, worker));
   });
+  return Kernel::simd;
 }
 
-void CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
-  if (!all_f32(op.dw, op.dy, op.x)) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
+  if (!all_f32(op.dw, op.dy, op.x)) return RefBackend::execute(op, scratch);
   ref::check_offsets(op.offsets, op.dy.dim(0));
   const auto* offsets = op.offsets.data<int32_t>();
   const int64_t m = op.dw.dim(1);
@@ -162,6 +155,7 @@ void CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
     gemm_tile(tile_of(whole, row, std::min(rows.part, m - row), col, std::min(cols.part, n - col)),
               workspace(scratch, bytes, worker));
   });
+  return Kernel::simd;
 }
 
 }  // namespace sluice

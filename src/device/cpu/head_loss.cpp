@@ -8,11 +8,8 @@ namespace sluice {
 
 using namespace cpu;
 
-void CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
+  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   const int64_t vocab = op.w.dim(0);
   const int64_t dim = op.x.dim(1);
   const int64_t chunk = op.chunk_rows(target());
@@ -79,6 +76,7 @@ void CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
               .accumulate = true},
              panels, bytes);
   }
+  return Kernel::simd;
 }
 
 }  // namespace sluice

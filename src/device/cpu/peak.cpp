@@ -54,8 +54,9 @@ namespace sluice::cpu {
 HWY_EXPORT(fma_loop);
 HWY_EXPORT(target_name);
 
-const char* instruction_set() {
-  return HWY_DYNAMIC_DISPATCH(target_name)();
+std::string instruction_set() {
+  const std::string target = HWY_DYNAMIC_DISPATCH(target_name)();
+  return target.starts_with("AVX3") || target.starts_with("AVX10") ? "AVX-512" : target;
 }
 
 double measure_fma_peak(Pool& pool) {

@@ -2,6 +2,8 @@
 // milliseconds each.
 #pragma once
 
+#include <string>
+
 #include "device/pool.h"
 
 namespace sluice::cpu {
@@ -10,7 +12,7 @@ namespace sluice::cpu {
 double measure_fma_peak(Pool& pool);
 // Large copies on all threads of the pool, in GB/s of bytes read plus bytes written.
 double measure_bandwidth(Pool& pool);
-// The instruction set the kernels chose ("AVX3").
-const char* instruction_set();
+// The instruction set the kernels chose: "AVX-512", "AVX2".
+std::string instruction_set();
 
 }  // namespace sluice::cpu

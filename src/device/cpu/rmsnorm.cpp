@@ -27,11 +27,8 @@ int64_t grain(int64_t dim) {
 
 }  // namespace
 
-void CpuBackend::execute(const RmsNormForward& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const RmsNormForward& op, const Tensor& scratch) {
+  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   const NormForward rows{.y = vectors<float>(op.y),
                          .rstd = op.rstd.data<float>(),
                          .x = vectors<const float>(op.x),
@@ -41,13 +38,11 @@ void CpuBackend::execute(const RmsNormForward& op, const Tensor& scratch) {
                          .add = {}};
   pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
                    [&](int64_t begin, int64_t end, int) { norm_forward(rows, begin, end); });
+  return Kernel::simd;
 }
 
-void CpuBackend::execute(const ResidualRmsNormForward& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const ResidualRmsNormForward& op, const Tensor& scratch) {
+  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   const NormForward rows{.y = vectors<float>(op.y),
                          .rstd = op.rstd.data<float>(),
                          .x = vectors<const float>(op.x),
@@ -57,13 +52,11 @@ void CpuBackend::execute(const ResidualRmsNormForward& op, const Tensor& scratch
                          .add = vectors<const float>(op.add)};
   pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
                    [&](int64_t begin, int64_t end, int) { norm_forward(rows, begin, end); });
+  return Kernel::simd;
 }
 
-void CpuBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
+KernelSet CpuBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
+  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   const NormBackward rows{.dx = vectors<float>(op.dx),
                           .dy = vectors<const float>(op.dy),
                           .x = vectors<const float>(op.x),
@@ -79,6 +72,7 @@ void CpuBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
   for (int64_t begin = 0; begin < count; begin += RmsNormBackward::kRowsPerPart, parts += dim) {
     add(op.dgamma.data<float>(), parts, dim);
   }
+  return Kernel::simd;
 }
 
 }  // namespace sluice

@@ -4,14 +4,16 @@
 
 namespace sluice::cuda {
 
-void CudaBackend::execute(const AttentionForward& op, const Tensor& scratch) {
-  if (device_.attention_plans().run(op, scratch)) return;
+KernelSet CudaBackend::execute(const AttentionForward& op, const Tensor& scratch) {
+  if (device_.attention_plans().run(op, scratch)) return Kernel::cudnn;
   plain_attention(device_, op, scratch, CausalMask{op.spec.window});
+  return Kernel::own_cuda;
 }
 
-void CudaBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
-  if (device_.attention_plans().run(op, scratch)) return;
+KernelSet CudaBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
+  if (device_.attention_plans().run(op, scratch)) return Kernel::cudnn;
   plain_attention(device_, op, scratch, CausalMask{op.spec.window});
+  return Kernel::own_cuda;
 }
 
 }  // namespace sluice::cuda

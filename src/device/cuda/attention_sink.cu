@@ -62,15 +62,16 @@ dim3 warp_per(int64_t pairs) {
 
 }  // namespace
 
-void CudaBackend::execute(const AttentionSink& op, const Tensor& /*scratch*/) {
+KernelSet CudaBackend::execute(const AttentionSink& op, const Tensor& /*scratch*/) {
   dispatch_float(op.o.dtype(), [&]<class T>(T) {
     const int64_t heads = op.o.dim(1), pairs = op.o.dim(0) * heads;
     launch(AttentionSink::name, attention_sink<T>, warp_per(pairs), kThreads, 0, device_.stream(), op.o.data<T>(),
            op.o.stride(), op.lse.data<accumulator_t<T>>(), op.sinks.data<T>(), pairs, heads, op.o.dim(2));
   });
+  return Kernel::own_cuda;
 }
 
-void CudaBackend::execute(const AttentionSinkBackward& op, const Tensor& scratch) {
+KernelSet CudaBackend::execute(const AttentionSinkBackward& op, const Tensor& scratch) {
   dispatch_float(op.o.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
     const int64_t rows = op.o.dim(0), heads = op.o.dim(1);
@@ -81,6 +82,7 @@ void CudaBackend::execute(const AttentionSinkBackward& op, const Tensor& scratch
     launch(AttentionSinkBackward::name, sum_sink_parts<A>, blocks(heads), row_threads(rows, kThreads), 0,
            device_.stream(), op.dsinks.data<A>(), parts, rows, heads);
   });
+  return Kernel::own_cuda;
 }
 
 }  // namespace sluice::cuda

@@ -23,20 +23,20 @@ class CudaBackend final : public Backend {
   Device& device() { return device_; }
 
  protected:
-  void execute(const Gemm& op, const Tensor& scratch) override;
-  void execute(const GroupedGemm& op, const Tensor& scratch) override;
-  void execute(const GroupedGemmWeight& op, const Tensor& scratch) override;
-  void execute(const RmsNormForward& op, const Tensor& scratch) override;
-  void execute(const RmsNormBackward& op, const Tensor& scratch) override;
-  void execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
+  KernelSet execute(const Gemm& op, const Tensor& scratch) override;
+  KernelSet execute(const GroupedGemm& op, const Tensor& scratch) override;
+  KernelSet execute(const GroupedGemmWeight& op, const Tensor& scratch) override;
+  KernelSet execute(const RmsNormForward& op, const Tensor& scratch) override;
+  KernelSet execute(const RmsNormBackward& op, const Tensor& scratch) override;
+  KernelSet execute(const ResidualRmsNormForward& op, const Tensor& scratch) override;
   void execute(const RopeTable& op, const Tensor& scratch) override;
   void execute(const Rope& op, const Tensor& scratch) override;
   void execute(const MlaHeads& op, const Tensor& scratch) override;
   void execute(const MlaHeadsBackward& op, const Tensor& scratch) override;
-  void execute(const AttentionForward& op, const Tensor& scratch) override;
-  void execute(const AttentionBackward& op, const Tensor& scratch) override;
-  void execute(const AttentionSink& op, const Tensor& scratch) override;
-  void execute(const AttentionSinkBackward& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionForward& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionBackward& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionSink& op, const Tensor& scratch) override;
+  KernelSet execute(const AttentionSinkBackward& op, const Tensor& scratch) override;
   void execute(const AddBias& op, const Tensor& scratch) override;
   void execute(const BiasBackward& op, const Tensor& scratch) override;
   void execute(const SigmoidTopKForward& op, const Tensor& scratch) override;
@@ -56,7 +56,7 @@ class CudaBackend final : public Backend {
   void execute(const SumRows& op, const Tensor& scratch) override;
   void execute(const EmbeddingForward& op, const Tensor& scratch) override;
   void execute(const EmbeddingBackward& op, const Tensor& scratch) override;
-  void execute(const HeadLoss& op, const Tensor& scratch) override;
+  KernelSet execute(const HeadLoss& op, const Tensor& scratch) override;
   void execute(const AdamW& op, const Tensor& scratch) override;
   void execute(const ClipFactor& op, const Tensor& scratch) override;
   void execute(const Fill& op, const Tensor& scratch) override;

@@ -195,13 +195,15 @@ void plain_gemm(Device& device, const Gemm& op) {
   });
 }
 
-void gemm(Device& device, const Gemm& op) {
-  if (op.c.numel() == 0) return;
-  if (!device.matmul().run(op)) plain_gemm(device, op);
+KernelSet gemm(Device& device, const Gemm& op) {
+  if (op.c.numel() == 0) return {};
+  if (device.matmul().run(op)) return Kernel::cublaslt;
+  plain_gemm(device, op);
+  return Kernel::own_cuda;
 }
 
-void CudaBackend::execute(const Gemm& op, const Tensor& /*scratch*/) {
-  gemm(device_, op);
+KernelSet CudaBackend::execute(const Gemm& op, const Tensor& /*scratch*/) {
+  return gemm(device_, op);
 }
 
 // Without the grouped kernels: a product for each expert, of sizes the host has to read (docs/host_reads.md).
@@ -225,6 +227,14 @@ void say_once_that_loops_wait(bool& said, std::string_view name) {
   log::info("{}: one product per expert, and the host waits for their sizes: {}", name, grouped_version());
 }
 
+// What carried out one expert's product, as an implementation of all of them.
+KernelSet for_each_expert(KernelSet product) {
+  KernelSet all;
+  if (product.has(Kernel::cublaslt)) all |= Kernel::cublaslt_per_expert;
+  if (product.has(Kernel::own_cuda)) all |= Kernel::own_cuda_per_expert;
+  return all;
+}
+
 Tensor expert(const Tensor& w, size_t e) {
   const Tensor slice = w.rows(static_cast<int64_t>(e), 1);
   return {slice.raw(), {w.dim(1), w.dim(2)}, w.dtype()};
@@ -232,31 +242,36 @@ Tensor expert(const Tensor& w, size_t e) {
 
 }  // namespace
 
-void CudaBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
-  if (run_grouped(device_, op, scratch)) return;
+KernelSet CudaBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
+  if (run_grouped(device_, op, scratch)) return Kernel::cutlass_grouped;
   if (!options_.synchronous) say_once_that_loops_wait(said_that_loops_wait_, GroupedGemm::name);
   const std::vector<int32_t> at = read_offsets(device_, op.offsets, op.x.dim(0));
+  KernelSet products;
   for (size_t e = 0; e + 1 < at.size(); ++e) {
     const int64_t rows = at[e + 1] - at[e];
     if (rows == 0) continue;
-    gemm(device_,
-         {.c = op.y.rows(at[e], rows), .a = op.x.rows(at[e], rows), .b = expert(op.w, e), .trans_b = op.trans_w});
+    products |=
+        gemm(device_,
+             {.c = op.y.rows(at[e], rows), .a = op.x.rows(at[e], rows), .b = expert(op.w, e), .trans_b = op.trans_w});
   }
+  return for_each_expert(products);
 }
 
-void CudaBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
-  if (run_grouped(device_, op, scratch)) return;
+KernelSet CudaBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
+  if (run_grouped(device_, op, scratch)) return Kernel::cutlass_grouped;
   if (!options_.synchronous) say_once_that_loops_wait(said_that_loops_wait_, GroupedGemmWeight::name);
   const std::vector<int32_t> at = read_offsets(device_, op.offsets, op.dy.dim(0));
+  KernelSet products;
   for (size_t e = 0; e + 1 < at.size(); ++e) {
     const int64_t rows = at[e + 1] - at[e];
     if (rows == 0) continue;
-    gemm(device_, {.c = expert(op.dw, e),
-                   .a = op.dy.rows(at[e], rows),
-                   .b = op.x.rows(at[e], rows),
-                   .trans_a = true,
-                   .accumulate = true});
+    products |= gemm(device_, {.c = expert(op.dw, e),
+                               .a = op.dy.rows(at[e], rows),
+                               .b = op.x.rows(at[e], rows),
+                               .trans_a = true,
+                               .accumulate = true});
   }
+  return for_each_expert(products);
 }
 
 }  // namespace sluice::cuda

@@ -106,24 +106,26 @@ __global__ void __launch_bounds__(kThreads<T>)
 
 }  // namespace
 
-void CudaBackend::execute(const HeadLoss& op, const Tensor& scratch) {
+KernelSet CudaBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   const int64_t num_tokens = op.x.dim(0), vocab = op.w.dim(0), chunk = op.chunk_rows(target());
   const bool train = op.dw.defined();
+  KernelSet products;
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     for (int64_t begin = 0; begin < num_tokens; begin += chunk) {
       const int64_t rows = begin + chunk < num_tokens ? chunk : num_tokens - begin;
       const Tensor x = op.x.rows(begin, rows);
       const Tensor logits(scratch.raw(), {rows, vocab}, op.logits_dtype(target()), op.logits_stride(target()));
-      gemm(device_, {.c = logits, .a = x, .b = op.w, .trans_b = true});
+      products |= gemm(device_, {.c = logits, .a = x, .b = op.w, .trans_b = true});
       launch(HeadLoss::name, cross_entropy<T>, blocks(rows),
              row_threads(ceil_div(vocab, kPiece<T> * kPieces), kThreads<T>), 0, device_.stream(), logits.data<T>(),
              logits.stride(), op.loss.data<accumulator_t<T>>() + begin, op.labels.data<int32_t>() + begin,
              op.grad_scale.data<double>(), vocab, train, device_.fault());
       if (!train) continue;
-      gemm(device_, {.c = op.dx.rows(begin, rows), .a = logits, .b = op.w});
-      gemm(device_, {.c = op.dw, .a = logits, .b = x, .trans_a = true, .accumulate = true});
+      products |= gemm(device_, {.c = op.dx.rows(begin, rows), .a = logits, .b = op.w});
+      products |= gemm(device_, {.c = op.dw, .a = logits, .b = x, .trans_a = true, .accumulate = true});
     }
   });
+  return products;
 }
 
 }  // namespace sluice::cuda

@@ -184,7 +184,7 @@ Shape shape_of(const Tensor& x, bool pieces) {
 
 }  // namespace
 
-void CudaBackend::execute(const RmsNormForward& op, const Tensor& /*scratch*/) {
+KernelSet CudaBackend::execute(const RmsNormForward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
     const bool pieces = in_pieces(op.x) && in_pieces(op.y) && in_pieces(op.gamma);
@@ -196,9 +196,10 @@ void CudaBackend::execute(const RmsNormForward& op, const Tensor& /*scratch*/) {
              op.rstd.data<A>(), vectors<const T>(op.x), op.gamma.data<T>(), rows, op.eps);
     });
   });
+  return Kernel::own_cuda;
 }
 
-void CudaBackend::execute(const ResidualRmsNormForward& op, const Tensor& /*scratch*/) {
+KernelSet CudaBackend::execute(const ResidualRmsNormForward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
     const bool pieces =
@@ -212,9 +213,10 @@ void CudaBackend::execute(const ResidualRmsNormForward& op, const Tensor& /*scra
              rows, op.eps);
     });
   });
+  return Kernel::own_cuda;
 }
 
-void CudaBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
+KernelSet CudaBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
     const bool pieces =
@@ -233,6 +235,7 @@ void CudaBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
     launch(RmsNormBackward::name, sum_parts<A>, blocks(ceil_div(dim, kColumns)), kColumns * kLanes, 0, device_.stream(),
            op.dgamma.data<A>(), sums, parts, dim);
   });
+  return Kernel::own_cuda;
 }
 
 }  // namespace sluice::cuda

@@ -37,7 +37,7 @@ template <class Base, class First, class... Rest>
 class EmptyBodies<Base, OpList<First, Rest...>> : public EmptyBodies<Base, OpList<Rest...>> {
  protected:
   using EmptyBodies<Base, OpList<Rest...>>::execute;
-  void execute(const First& /*op*/, const Tensor& /*scratch*/) final {}
+  Outcome<First> execute(const First& /*op*/, const Tensor& /*scratch*/) final { return Outcome<First>(); }
 };
 
 }  // namespace meta_detail

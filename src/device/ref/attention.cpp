@@ -25,7 +25,7 @@ int64_t first_key(const AttentionSpec& spec, int64_t position) {
 
 }  // namespace
 
-void RefBackend::execute(const AttentionForward& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const AttentionForward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.q.dtype(), [&]<class T>(T) {
     const int64_t dim = op.q.dim(2), v_dim = op.v.dim(2);
     const int64_t num_heads = op.q.dim(1), group = num_heads / op.k.dim(1), seq_len = op.spec.seq_len;
@@ -57,9 +57,10 @@ void RefBackend::execute(const AttentionForward& op, const Tensor& /*scratch*/) 
       }
     }
   });
+  return Kernel::reference;
 }
 
-void RefBackend::execute(const AttentionBackward& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const AttentionBackward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.q.dtype(), [&]<class T>(T) {
     const int64_t dim = op.q.dim(2), v_dim = op.v.dim(2), seq_len = op.spec.seq_len;
     const int64_t num_heads = op.q.dim(1), group = num_heads / op.k.dim(1);
@@ -103,6 +104,7 @@ void RefBackend::execute(const AttentionBackward& op, const Tensor& /*scratch*/)
       }
     }
   });
+  return Kernel::reference;
 }
 
 }  // namespace sluice

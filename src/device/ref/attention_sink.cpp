@@ -8,7 +8,7 @@ namespace sluice {
 
 using namespace ref;
 
-void RefBackend::execute(const AttentionSink& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const AttentionSink& op, const Tensor& /*scratch*/) {
   dispatch_float(op.o.dtype(), [&]<class T>(T) {
     const int64_t heads = op.o.dim(1), dim = op.o.dim(2);
     for (int64_t t = 0; t < op.o.dim(0); ++t) {
@@ -22,9 +22,10 @@ void RefBackend::execute(const AttentionSink& op, const Tensor& /*scratch*/) {
       }
     }
   });
+  return Kernel::reference;
 }
 
-void RefBackend::execute(const AttentionSinkBackward& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const AttentionSinkBackward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.o.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
     const int64_t heads = op.o.dim(1), dim = op.o.dim(2);
@@ -41,6 +42,7 @@ void RefBackend::execute(const AttentionSinkBackward& op, const Tensor& /*scratc
       store(dsink, load(dsink) + sum);
     }
   });
+  return Kernel::reference;
 }
 
 }  // namespace sluice

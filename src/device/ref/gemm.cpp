@@ -29,15 +29,16 @@ void dispatch_product(const Tensor& a, const Tensor& b, const Tensor& c, F&& f) 
 
 }  // namespace
 
-void RefBackend::execute(const Gemm& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const Gemm& op, const Tensor& /*scratch*/) {
   dispatch_product(op.a, op.b, op.c, [&]<class A, class B, class C>(A, B, C) {
     const auto a = op.trans_a ? matrix<A>(op.a).transposed() : matrix<A>(op.a);
     const auto b = op.trans_b ? matrix<B>(op.b).transposed() : matrix<B>(op.b);
     multiply(matrix<C>(op.c), a, b, op.m(), op.n(), op.k(), op.accumulate);
   });
+  return Kernel::reference;
 }
 
-void RefBackend::execute(const GroupedGemm& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const GroupedGemm& op, const Tensor& /*scratch*/) {
   check_offsets(op.offsets, op.x.dim(0));
   dispatch_product(op.x, op.w, op.y, [&]<class X, class W, class Y>(X, W, Y) {
     for (int64_t e = 0; e < op.w.dim(0); ++e) {
@@ -47,9 +48,10 @@ void RefBackend::execute(const GroupedGemm& op, const Tensor& /*scratch*/) {
                op.trans_w ? stored.transposed() : stored, end - begin, op.n(), op.k(), false);
     }
   });
+  return Kernel::reference;
 }
 
-void RefBackend::execute(const GroupedGemmWeight& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const GroupedGemmWeight& op, const Tensor& /*scratch*/) {
   check_offsets(op.offsets, op.dy.dim(0));
   dispatch_product(op.dy, op.x, op.dw, [&]<class DY, class X, class DW>(DY, X, DW) {
     for (int64_t e = 0; e < op.dw.dim(0); ++e) {
@@ -60,6 +62,7 @@ void RefBackend::execute(const GroupedGemmWeight& op, const Tensor& /*scratch*/)
                op.dw.dim(1), op.dw.dim(2), end - begin, true);
     }
   });
+  return Kernel::reference;
 }
 
 }  // namespace sluice

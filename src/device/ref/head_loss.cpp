@@ -26,7 +26,7 @@ double cross_entropy(A* logits, int64_t vocab, int64_t label, double grad_scale)
 
 }  // namespace
 
-void RefBackend::execute(const HeadLoss& op, const Tensor& scratch) {
+KernelSet RefBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
     const int64_t vocab = op.w.dim(0), dim = op.x.dim(1), chunk = op.chunk_rows(target());
@@ -52,6 +52,7 @@ void RefBackend::execute(const HeadLoss& op, const Tensor& scratch) {
       multiply(matrix<A>(op.dw), logits.transposed(), x, vocab, dim, rows, true);
     }
   });
+  return Kernel::reference;
 }
 
 }  // namespace sluice

@@ -31,7 +31,7 @@ accumulator_t<T> norm(T* y, const T* x, const T* gamma, int64_t dim, double eps)
 
 }  // namespace
 
-void RefBackend::execute(const RmsNormForward& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const RmsNormForward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     const int64_t dim = op.gamma.dim(0);
     for_each_vector(op.x, [&](int64_t t, int64_t h, int64_t i) {
@@ -39,9 +39,10 @@ void RefBackend::execute(const RmsNormForward& op, const Tensor& /*scratch*/) {
                                                  static_cast<const T*>(op.gamma.data<T>()), dim, op.eps);
     });
   });
+  return Kernel::reference;
 }
 
-void RefBackend::execute(const RmsNormBackward& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const RmsNormBackward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     const int64_t dim = op.gamma.dim(0);
     const T* gamma = op.gamma.data<T>();
@@ -68,9 +69,10 @@ void RefBackend::execute(const RmsNormBackward& op, const Tensor& /*scratch*/) {
     auto* total = op.dgamma.data<accumulator_t<T>>();
     for (int64_t d = 0; d < dim; ++d) store(total[d], load(total[d]) + dgamma[static_cast<size_t>(d)]);
   });
+  return Kernel::reference;
 }
 
-void RefBackend::execute(const ResidualRmsNormForward& op, const Tensor& /*scratch*/) {
+KernelSet RefBackend::execute(const ResidualRmsNormForward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     const int64_t dim = op.gamma.dim(0);
     for (int64_t t = 0; t < op.x.dim(0); ++t) {
@@ -83,6 +85,7 @@ void RefBackend::execute(const ResidualRmsNormForward& op, const Tensor& /*scrat
           norm(row<T>(op.y, t), static_cast<const T*>(sum), static_cast<const T*>(op.gamma.data<T>()), dim, op.eps);
     }
   });
+  return Kernel::reference;
 }
 
 }  // namespace sluice

@@ -343,6 +343,9 @@ struct Benchmark {
   bool optimizer = true;
   std::optional<std::string> row;
   Published published;
+  std::optional<std::int64_t> nsys_start;
+  std::optional<std::int64_t> nsys_end;
+  std::vector<std::int64_t> nsys_ranks;
 
   template <class V>
   void fields(V& v) {
@@ -355,11 +358,11 @@ struct Benchmark {
       "[sluice] N: as one of N expert-parallel ranks computes, alone, with 1/N of the experts", count);
     v("optimizer", optimizer, "[sluice] false: leave out the optimizer's step and its memory");
     v("row", row, "[sluice] label of the row in the table");
+    v("nsys_start", nsys_start, "step, counted from 0, that nsys records from; -1 or null: never", step_or_none);
+    v("nsys_end", nsys_end, "last step that nsys records; -1 or null: that of the run", step_or_none);
+    v("nsys_ranks", nsys_ranks, "ranks that start and stop nsys", count_or_0);
     v.section("published", published, "the published figures of the row");
     v.ignore("num_nodes", "NeMo does not read it either");
-    v.ignore("nsys_start", "steers NVIDIA's profiler");
-    v.ignore("nsys_end", "steers NVIDIA's profiler");
-    v.ignore("nsys_ranks", "steers NVIDIA's profiler");
   }
 };
 

@@ -17,8 +17,9 @@ struct Range {
   bool above = false;  // the low end itself is excluded
 };
 inline constexpr double max_count = 2147483647.0;
-inline constexpr Range count{1, max_count};       // of things there is at least one of
-inline constexpr Range count_or_0{0, max_count};  // of things there may be none of
+inline constexpr Range count{1, max_count};          // of things there is at least one of
+inline constexpr Range count_or_0{0, max_count};     // of things there may be none of
+inline constexpr Range step_or_none{-1, max_count};  // of a step, counted from 0
 inline constexpr Range positive{.low = 0, .above = true};
 inline constexpr Range non_negative{.low = 0};
 

@@ -39,6 +39,16 @@ void check_batches(const Config& config) {
   }
 }
 
+void check_profiler(const Config& config) {
+  const Benchmark& benchmark = config.benchmark;
+  const std::int64_t start = benchmark.nsys_start.value_or(-1), end = benchmark.nsys_end.value_or(-1);
+  if (start < 0) return;
+  check(config, end < 0 || start <= end, "benchmark.nsys_end",
+        fmt::format("nsys_end {} is before nsys_start {}", end, start));
+  check(config, !benchmark.nsys_ranks.empty(), "benchmark.nsys_start",
+        fmt::format("nsys_start {} is of no rank", start), "nsys_ranks: [0]");
+}
+
 void check_optimizer(const Config& config) {
   const Optimizer& optimizer = config.optimizer;
   const LrScheduler& schedule = config.lr_scheduler;
@@ -88,6 +98,7 @@ void check_checkpoint(const Config& config) {
 
 void validate(const Config& config) {
   check_batches(config);
+  check_profiler(config);
   check_optimizer(config);
   check_dataset(config, config.dataset, "dataset");
   check_dataset(config, config.validation_dataset, "validation_dataset");

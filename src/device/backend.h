@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "device/kernel_log.h"
+#include "device/ranges.h"
 #include "device/stream.h"
 #include "ops/all.h"
 
@@ -78,6 +79,12 @@ class Backend : public ExecutesAll<AllOps> {
   virtual void after_reads(std::function<void()> /*check*/) {}
   // What has carried out the parts of the model so far. On meta nothing has.
   KernelLog& kernels() { return kernels_; }
+  // For RangeScope; null where no profiler listens.
+  Ranges* ranges() const { return ranges_; }
+  // Has profilers that wait to be told when to record (cudaProfilerStart).
+  virtual bool starts_profilers() const { return false; }
+  // They record from here on, or no longer.
+  virtual void record_profile(bool /*on*/) {}
 
   // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>
@@ -103,10 +110,13 @@ class Backend : public ExecutesAll<AllOps> {
   virtual void charge(std::string_view /*op*/, const Cost& /*cost*/, Stream& /*stream*/) {}
   // After every operation: a device that runs behind the host may wait for it here.
   virtual void executed() {}
+  // From here on ranges go there; it outlives the backend's operations.
+  void name_ranges_on(Ranges* ranges) { ranges_ = ranges; }
 
  private:
   template <class O>
   void carry_out(const O& op, const Tensor& scratch) {
+    const RangeScope range(ranges_, O::name);
     if constexpr (OfPart<O>) {
       kernels_.add(O::part, mask_of(op), this->execute(op, scratch));
     } else {
@@ -116,6 +126,7 @@ class Backend : public ExecutesAll<AllOps> {
   }
 
   KernelLog kernels_;
+  Ranges* ranges_ = nullptr;
 };
 
 }  // namespace sluice

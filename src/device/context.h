@@ -80,6 +80,9 @@ class Context {
     if (real()) backend_.kernels().add(part, {}, kernels);
   }
 
+  // For RangeScope.
+  Ranges* ranges() const { return backend_.ranges(); }
+
   // Observers are told of every operation, in the order they were added.
   void add_observer(OpObserver* observer) { observers_.push_back(observer); }
   void remove_observer(OpObserver* observer) { std::erase(observers_, observer); }

@@ -1,5 +1,7 @@
 #include "nn/block.h"
 
+#include <array>
+
 namespace sluice {
 
 namespace {
@@ -10,6 +12,9 @@ constexpr RecomputePolicy kKeepAll{};
 // Of the norms of latent attention's latents, whatever rms_norm_eps is: DeepSeek's code and Hugging Face's make them
 // without it.
 constexpr double kLatentEps = 1e-6;
+
+constexpr std::array kPhaseNames{"attention", "dispatch", "experts", "combine"};
+static_assert(kPhaseNames.size() == Block::kPhases);
 
 const RecomputePolicy& pieces(const RecomputePolicy& recompute) {
   return recompute.full ? kKeepAll : recompute;
@@ -74,9 +79,17 @@ void Block::finish(Context& ctx, const Tensor& y, const RecomputePolicy& recompu
   if (moe_) moe_->combine(ctx, y, dense, saved.moe);
 }
 
+// "layers.3 experts". The last phase of a dense block is its MLP.
+std::string Block::phase_name(int phase) const {
+  const bool mlp = !moe_ && phase == kPhases - 1;
+  return name_ + " " + (mlp ? "mlp" : kPhaseNames.at(static_cast<size_t>(phase)));
+}
+
 void Block::forward_phase(Context& ctx, int phase, const Tensor& y, const Tensor& x, const BlockInput& input,
                           const RecomputePolicy& recompute, BlockSaved& saved) const {
   const NameScope scope(ctx, name_);
+  const bool runs = moe_ || phase == 0 || phase == kPhases - 1;
+  const RangeScope range(runs ? ctx.ranges() : nullptr, [&] { return phase_name(phase); });
   const RecomputePolicy& dropped = pieces(recompute);
   switch (phase) {
     case 0:
@@ -106,6 +119,7 @@ void Block::forward(Context& ctx, const Tensor& y, const Tensor& x, const BlockI
 void Block::rebuild(Context& ctx, const BlockInput& input, const RecomputePolicy& recompute, BlockSaved& saved) const {
   if (!recompute.any()) return;
   const NameScope scope(ctx, name_);
+  const RangeScope range(ctx.ranges(), [&] { return name_ + " recompute"; });
   if (recompute.full) {
     share_normed(attend(ctx, input, kKeepAll, saved), saved);
     RecomputePolicy everything;
@@ -146,6 +160,8 @@ void Block::attend_backward(Context& ctx, const Tensor& dx, const Tensor& dy, co
 void Block::backward_phase(Context& ctx, int phase, const Tensor& dx, const Tensor& dy, const BlockInput& input,
                            BlockSaved& saved) const {
   const NameScope scope(ctx, name_);
+  const bool runs = moe_ || phase == 0;
+  const RangeScope range(runs ? ctx.ranges() : nullptr, [&] { return phase_name(phase); });
   switch (phase) {
     case 3:
       if (moe_) moe_->combine_backward(ctx, dy, saved.moe);
@@ -171,6 +187,7 @@ void Block::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Blo
 
 void Block::weight_grad(Context& ctx, const BlockSaved& saved) const {
   const NameScope scope(ctx, name_);
+  const RangeScope range(ctx.ranges(), [&] { return name_ + " weight gradients"; });
   if (attention_) attention_->weight_grad(ctx, saved.attention);
   if (mla_) mla_->weight_grad(ctx, saved.mla);
   if (moe_) moe_->weight_grad(ctx, saved.moe);

@@ -62,6 +62,7 @@ class Block {
   const std::string& name() const { return name_; }
 
  private:
+  std::string phase_name(int phase) const;
   Tensor attend(Context& ctx, const BlockInput& input, const RecomputePolicy& recompute, BlockSaved& saved) const;
   void finish(Context& ctx, const Tensor& y, const RecomputePolicy& recompute, BlockSaved& saved) const;
   // Hands norm2's output to whoever reads it again.

@@ -45,6 +45,17 @@ struct Runtime::Flight {
   Tensor dy;  // gradient of the chunk's output, where the end of the model is
 };
 
+namespace {
+
+// "F micro-batch 3", or with several chunks "F micro-batch 3 chunk 1".
+std::string range_name(const Action& action, int chunks) {
+  std::string name = std::string(letters_of(action.kind)) + " micro-batch " + std::to_string(action.micro_batch);
+  if (chunks > 1) name += " chunk " + std::to_string(action.chunk);
+  return name;
+}
+
+}  // namespace
+
 Runtime::Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, const RuntimeConfig& config, Memory& memory,
                  const ArenaSizes* sizes)
     : ctx_(ctx),
@@ -191,6 +202,7 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
   if (chunk.embedding) {
     chunk.embedding_unit.end_gather(ctx_);
     if (!chunk.block_units.empty()) chunk.block_units.front().begin_gather(ctx_);
+    const RangeScope range(ctx_.ranges(), "embedding");
     chunk.embedding->forward(ctx_, x, flight.tokens);
     chunk.embedding_unit.release();
   } else {
@@ -209,6 +221,7 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
     x = y;
   }
   if (chunk.end) {
+    const RangeScope range(ctx_.ranges(), "head");
     if (with_gradients) flight.dy = records.empty(shape, ctx_.dtype());
     chunk.end->forward(ctx_, flight.dy, x,
                        {.grad_scale = flight.grad_scale,
@@ -234,6 +247,7 @@ void Runtime::backward(int chunk_idx, int micro_batch, bool full, MicroBatchSour
 
   Tensor dy = flight.dy;
   if (chunk.end) {
+    const RangeScope range(ctx_.ranges(), "head");
     chunk.end->backward(ctx_, dy, block_input(flight), config_.recompute, full, flight.end);
   } else {
     dy = records.empty(shape, ctx_.dtype());
@@ -257,6 +271,7 @@ void Runtime::backward(int chunk_idx, int micro_batch, bool full, MicroBatchSour
     std::swap(dx, dy);
   }
   if (chunk.embedding) {
+    const RangeScope range(ctx_.ranges(), "embedding");
     chunk.embedding->backward(ctx_, dy, flight.tokens);
   } else {
     flight.activations.sends.push_back(mesh_.pp->send(ctx_.compute(), dy, peer_of_stage(chunk.model_stage - 1),
@@ -291,6 +306,7 @@ void Runtime::run(MicroBatchSource& source, const StepTensors& step) {
   contributions_left_.assign(static_cast<size_t>(schedule_.chunks), schedule_.micro_batches);
   for (const Action& action : schedule_.ranks[static_cast<size_t>(mesh_.at.pp)]) {
     running_ = &action;
+    const RangeScope range(ctx_.ranges(), [&] { return range_name(action, schedule_.chunks); });
     switch (action.kind) {
       case ActionKind::forward:
         forward(action.chunk, action.micro_batch, source, step, true);
@@ -308,6 +324,7 @@ void Runtime::run(MicroBatchSource& source, const StepTensors& step) {
   }
   running_ = nullptr;
   for (auto& pool : activations_) pool->wait_for_sends(ctx_);
+  const RangeScope range(ctx_.ranges(), "gradients of all ranks");
   for (FlatGroup* group : stage_.groups()) group->end_reduce(ctx_);
   bind_scratch();
   add_up_shared_embedding();
@@ -329,6 +346,7 @@ void Runtime::add_up_shared_embedding() {
 void Runtime::evaluate(MicroBatchSource& source, const StepTensors& step, int micro_batches) {
   for (int m = 0; m < micro_batches; ++m) {
     for (int c = 0; c < schedule_.chunks; ++c) {
+      const RangeScope range(ctx_.ranges(), [&] { return range_name({ActionKind::forward, c, m}, schedule_.chunks); });
       forward(c, m, source, step, false);
       Flight& flight = *flights_.at({c, m});
       activations_[static_cast<size_t>(c)]->give_back(std::move(flight.activations));

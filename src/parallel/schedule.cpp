@@ -85,9 +85,13 @@ std::string plain(const std::string& name) {
 
 }  // namespace
 
-std::string Action::str() const {
+std::string_view letters_of(ActionKind kind) {
   constexpr std::array names{"F", "B", "BW", "W"};
-  return fmt::format("{}{}.{}", names.at(static_cast<std::size_t>(kind)), chunk, micro_batch);
+  return names.at(static_cast<std::size_t>(kind));
+}
+
+std::string Action::str() const {
+  return fmt::format("{}{}.{}", letters_of(kind), chunk, micro_batch);
 }
 
 int Schedule::max_in_flight(int rank, int chunk) const {

@@ -5,11 +5,14 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace sluice {
 
 enum class ActionKind : uint8_t { forward, backward, backward_full, weight };
+
+std::string_view letters_of(ActionKind kind);  // "F", "B", "BW", "W"
 
 struct Action {
   ActionKind kind = ActionKind::forward;

@@ -7,6 +7,7 @@
 #include "model/family.h"
 #include "train/features.h"
 #include "train/make_dataset.h"
+#include "train/profiler_window.h"
 
 namespace sluice {
 namespace {
@@ -43,14 +44,17 @@ class RankRun {
   RankRun(Trainer& trainer, BenchmarkRow& row, const RunForecast& forecast, Progress& progress)
       : trainer_(trainer), row_(row), forecast_(forecast), progress_(progress) {}
 
-  RankResult run(bool profile_ops) {
+  RankResult run(bool profile_ops, const config::Benchmark& keys) {
+    ProfilerWindow profiler(trainer_, keys);
     LoadMeter load(trainer_.context().backend(), trainer_.spec().model.num_experts);
     // To look at the load takes time: not in a timed step, unless there are no others.
     const int64_t looked_at = std::max<int64_t>(row_.warmup_steps - 1, 0);
     for (int64_t step = 0; step < trainer_.spec().steps; ++step) {
       std::optional<ObserverScope> watching;
       if (step == looked_at) watching.emplace(trainer_.context(), load);
+      profiler.before(step);
       one_step(step);
+      profiler.after(step);
     }
     if (first()) row_.kernels = trainer_.context().backend().kernels().uses();
     if (profile_ops) profile(trainer_.spec().steps);
@@ -139,6 +143,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
                      config.benchmark.warmup_steps, spec.steps);
   }
   SessionOptions options = session_options(config);
+  options.hardware = job.hardware;
   const RunForecast forecast = forecast_run(spec, options, machine);
   require_memory(forecast, memory_for(spec, options), smaller_than(job.scale));
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
@@ -168,7 +173,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
   run_session(spec, options, *dataset, [&](Trainer& trainer) {
     const auto rank = static_cast<size_t>(trainer.mesh().world.world_rank());
     if (job.weights != nullptr) job.weights->load(trainer);
-    ranks[rank] = RankRun(trainer, row, forecast, progress).run(job.profile_ops);
+    ranks[rank] = RankRun(trainer, row, forecast, progress).run(job.profile_ops, config.benchmark);
   });
   progress.finish();
 

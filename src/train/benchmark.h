@@ -65,6 +65,7 @@ struct BenchmarkJob {
   Config settings;
   const Pretrained* weights = nullptr;  // null: drawn at random
   bool profile_ops = false;             // one more step, with each operation timed
+  Hardware hardware = {};               // instead of what runtime.device names
 };
 
 // Measures the machine again afterwards; `machine` and the row hold the better figures.

@@ -72,6 +72,7 @@ Trainer::Losses Trainer::sum_losses(int64_t label_tokens) {
 }
 
 StepResult Trainer::step(int64_t step) {
+  const RangeScope range(ctx_.ranges(), [&] { return fmt::format("step {}", step + 1); });
   StepResult result;
   runtime_.bind_scratch();
   result.label_tokens = sum_over(*mesh_.dp, batches_.prepare(step), "label tokens");
@@ -95,6 +96,7 @@ StepResult Trainer::step(int64_t step) {
   if (!std::isfinite(loss) || !std::isfinite(result.gradient_norm)) {
     explain_non_finite(step, loss, result.gradient_norm);
   }
+  const RangeScope optimizing(ctx_.ranges(), "optimizer");
   optimizer_.step(ctx_, step_tensors_.state);
   if (spec_.optimize) balance_routers(ctx_, stage_.groups(), spec_.tokens_per_step(), spec_.selection_bias_rate);
   return result;

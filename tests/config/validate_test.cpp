@@ -25,6 +25,10 @@ TEST(Validate, EachRuleCanFail) {
             "       pp_schedule: interleaved1f1b");
   EXPECT_EQ(invalid({"--benchmark.warmup_steps", "12"}),
             "command line: warmup_steps 12 leaves none of max_steps 12 to time");
+  EXPECT_EQ(invalid({"--benchmark.nsys_start", "3", "--benchmark.nsys_end", "2", "--benchmark.nsys_ranks", "[0]"}),
+            "command line: nsys_end 2 is before nsys_start 3");
+  EXPECT_EQ(invalid({"--benchmark.nsys_start", "3"}),
+            "command line: nsys_start 3 is of no rank\n       nsys_ranks: [0]");
   EXPECT_EQ(invalid({"--optimizer.betas", "[0.9]"}).substr(0, 36), "command line: optimizer.betas are tw");
   EXPECT_EQ(invalid({"--optimizer.betas", "[0.9, 1]"}).substr(0, 36), "command line: optimizer.betas are tw");
   EXPECT_EQ(invalid({"--optimizer._target_", "torch.optim.Adam"}),

@@ -5,8 +5,11 @@
 
 #include <cmath>
 #include <memory>
+#include <thread>
 
 #include "config/load.h"
+#include "emulation/profiler.h"
+#include "support/training.h"
 #include "train/records.h"
 #include "train/scale_config.h"
 
@@ -28,14 +31,16 @@ MachineInfo slow_machine() {
   return machine;
 }
 
-BenchmarkRow run(int ranks, const std::vector<std::string>& overrides, bool ops = false) {
+BenchmarkRow run(int ranks, const std::vector<std::string>& overrides, bool ops = false,
+                 const Hardware& hardware = {}) {
   Config config = config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/qwen3_moe_30b_8.yaml");
   config::apply_overrides(config, overrides);
   const Config scaled = scale_config(config, Scale::tiny, ranks).config;
   Null null;
   MachineInfo machine = slow_machine();
-  return run_benchmark({.config = "row.yaml", .scale = "tiny", .settings = scaled, .profile_ops = ops},
-                       resolve(scaled, ranks), machine, null.progress);
+  return run_benchmark(
+      {.config = "row.yaml", .scale = "tiny", .settings = scaled, .profile_ops = ops, .hardware = hardware},
+      resolve(scaled, ranks), machine, null.progress);
 }
 
 const std::vector<std::string> short_run{"--step_scheduler.max_steps", "4", "--runtime.threads", "2"};
@@ -71,6 +76,20 @@ TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {
   EXPECT_EQ(two.layout.ep, 2);
   EXPECT_EQ(two.kernels.back().ours, "de-duplicated all-to-all, threads");
   EXPECT_EQ(two.layout.gbs, one.layout.gbs);
+}
+
+TEST(Benchmark, ProfilersRecordTheNamedSteps) {
+  const emulation::ProfilingTool tool;
+  run(1,
+      {"--step_scheduler.max_steps", "3", "--benchmark.warmup_steps", "1", "--step_scheduler.global_batch_size", "1",
+       "--step_scheduler.local_batch_size", "1", "--dataset.seq_len", "16", "--benchmark.nsys_start", "1",
+       "--benchmark.nsys_end", "1", "--benchmark.nsys_ranks", "[0]"},
+      false, test::emulated_gpu().hardware);
+  std::string steps;
+  for (const std::string& told : tool.told_by(std::this_thread::get_id())) {
+    if (told == "start" || told == "stop" || told.starts_with("> step ")) steps += told + ", ";
+  }
+  EXPECT_EQ(steps, "> step 1, start, > step 2, stop, > step 3, ");
 }
 
 TEST(Benchmark, PlannedMemoryIsThatOfTheFullestRank) {

@@ -2,7 +2,9 @@
 
 namespace sluice::cuda {
 
-CudaBackend::CudaBackend(const CudaOptions& options) : options_(options), device_(options.ordinal) {}
+CudaBackend::CudaBackend(const CudaOptions& options) : options_(options), device_(options.ordinal) {
+  name_ranges_on(nvtx_.get());
+}
 
 void CudaBackend::read(const Tensor& t, void* to) {
   device_.to_host(to, t.raw(), t.bytes());

@@ -6,6 +6,7 @@
 #include "device/backend.h"
 #include "device/cuda/cuda.h"
 #include "device/cuda/device.h"
+#include "device/cuda/profiling.h"
 
 namespace sluice::cuda {
 
@@ -20,6 +21,8 @@ class CudaBackend final : public Backend {
   void write(const Tensor& t, const void* from) override;
   void synchronize() override { device_.synchronize(); }
   void after_reads(std::function<void()> check) override { after_read_ = std::move(check); }
+  bool starts_profilers() const override { return true; }
+  void record_profile(bool on) override { cuda::record_profile(on); }
   Device& device() { return device_; }
 
  protected:
@@ -70,6 +73,7 @@ class CudaBackend final : public Backend {
   CudaOptions options_;
   Device device_;
   std::function<void()> after_read_;
+  std::unique_ptr<Ranges> nvtx_ = make_nvtx_ranges();
   bool said_that_loops_wait_ = false;  // of grouped products
 };
 

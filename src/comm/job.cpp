@@ -25,6 +25,11 @@ const char* verb_of(Collective kind) {
   return kind == Collective::send ? "received" : "arrived";
 }
 
+std::vector<int> rising(std::vector<int> ranks) {
+  std::sort(ranks.begin(), ranks.end());
+  return ranks;
+}
+
 }  // namespace
 
 std::string format_ranks(std::vector<int> ranks) {
@@ -43,7 +48,8 @@ std::string format_ranks(std::vector<int> ranks) {
   return text;
 }
 
-Job::Job(std::vector<int> ranks, double timeout_s) : ranks_(std::move(ranks)), timeout_s_(timeout_s) {
+Job::Job(std::vector<int> ranks, double timeout_s)
+    : ranks_(rising(std::move(ranks))), timeout_s_(timeout_s), seats_(ranks_.size()) {
   require(timeout_s > 0, "a timeout of {} s", timeout_s);
 }
 
@@ -75,73 +81,90 @@ void Job::run(const std::function<void(int rank)>& body) {
   if (failed()) rethrow_cause();
 }
 
-bool Job::failed() const {
+void Job::throw_failure(int rank, const CallName& call) const {
   const std::lock_guard guard(mutex_);
-  return cause_rank_ >= 0;
-}
-
-void Job::check(const Lock&, int rank, const CallName& call) const {
-  if (cause_rank_ < 0) return;
   throw runtime_failure("rank {} failed: {} (rank {} was in {})", cause_rank_, cause_message_, rank, call.str());
 }
 
-void Job::wait(Lock& lock, std::condition_variable& condition, int rank, const CallName& call,
-               const std::function<bool()>& ready, const std::function<std::vector<int>()>& missing) {
-  using Clock = std::chrono::steady_clock;
+Job::Seat* Job::find_seat(int rank) const {
+  const auto at = std::lower_bound(ranks_.begin(), ranks_.end(), rank);
+  return at == ranks_.end() || *at != rank ? nullptr : &seats_[static_cast<size_t>(at - ranks_.begin())];
+}
+
+Job::Waiting::Waiting(Job& job, int rank, const CallName& call, Bell& bell)
+    : seat_(*job.find_seat(rank)), rank_(rank), call_(call), bell_(bell) {
+  const std::lock_guard guard(seat_.mutex);
+  seat_.waiting.push_back(this);
+}
+
+Job::Waiting::~Waiting() {
+  const std::lock_guard guard(seat_.mutex);
+  std::erase(seat_.waiting, this);
+}
+
+// Whoever fails or leaves says so first and then rings the bells in the register, where this rank has been since before
+// it looks: it sees the news, or it is rung.
+void Job::wait(const Waiting& waiting, const std::function<bool()>& ready,
+               const std::function<std::vector<int>()>& missing) {
   if (ready()) return;
-  const auto begin = Clock::now();
-  const auto deadline =
-      begin + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(std::min(timeout_s_, 1e8)));
-  // Leaves the register of waiting ranks however the wait ends.
-  struct Registered {
-    std::vector<Waiting>& all;
-    const CallName* call;
-    ~Registered() {
-      std::erase_if(all, [&](const Waiting& w) { return w.call == call; });
+  const int rank = waiting.rank_;
+  const CallName& call = waiting.call_;
+  const auto begin = Bell::Clock::now();
+  const auto deadline = begin + std::chrono::duration_cast<Bell::Clock::duration>(
+                                    std::chrono::duration<double>(std::min(timeout_s_, 1e8)));
+  while (true) {
+    const uint32_t heard = waiting.bell_.count();
+    if (ready()) return;
+    check(rank, call);
+    const bool late = Bell::Clock::now() >= deadline;
+    if (late || departures_.load() > 0) {
+      const std::vector<int> absent = missing();
+      const bool hopeless = has_left(absent);
+      // A rank that was found missing may have come since, and even left: what it has done shows in ready().
+      if ((hopeless || (late && !absent.empty())) && !ready()) {
+        const double waited = std::chrono::duration<double>(Bell::Clock::now() - begin).count();
+        const std::string waits = hopeless ? "waits" : fmt::format("waited {:.1f} s", waited);
+        fail_with(rank, runtime_failure("rank {} {} in {}: {}", rank, waits, call.str(), account(rank, call, absent)));
+      }
     }
-  };
-  waiting_.push_back({rank, &call, &condition});
-  const Registered registered{waiting_, &call};
-  const char* verb = verb_of(call.kind);
-  while (!ready()) {
-    check(lock, rank, call);
-    if (!left_.empty() && has_left(missing())) {
-      fail_with(lock, rank,
-                runtime_failure("rank {} waits in {}: {}", rank, call.str(), account(rank, call, missing(), verb)));
-    }
-    if (Clock::now() >= deadline) {
-      const double waited = std::chrono::duration<double>(Clock::now() - begin).count();
-      fail_with(lock, rank,
-                runtime_failure("rank {} waited {:.1f} s in {}: {}", rank, waited, call.str(),
-                                account(rank, call, missing(), verb)));
-    }
-    condition.wait_until(lock, deadline);
+    // When all have come, what they wait for is under way and ends by itself.
+    waiting.bell_.sleep(heard, late ? Bell::Clock::time_point::max() : deadline);
   }
 }
 
 bool Job::has_left(const std::vector<int>& ranks) const {
-  return std::any_of(ranks.begin(), ranks.end(),
-                     [&](int rank) { return std::find(left_.begin(), left_.end(), rank) != left_.end(); });
+  return std::any_of(ranks.begin(), ranks.end(), [&](int rank) {
+    const Seat* seat = find_seat(rank);
+    return seat != nullptr && seat->left.load();
+  });
 }
 
-std::string Job::account(int rank, const CallName& call, const std::vector<int>& missing, const char* verb) const {
+template <class See>
+void Job::for_each_waiting(See&& see) const {
+  for (Seat& seat : seats_) {
+    const std::lock_guard guard(seat.mutex);
+    for (const Waiting* w : seat.waiting) see(w->rank_, w->call_);
+  }
+}
+
+std::string Job::account(int rank, const CallName& call, const std::vector<int>& missing) const {
   std::vector<int> gone;
   std::vector<int> late;
   for (const int r : missing) (has_left({r}) ? gone : late).push_back(r);
   std::vector<int> here;
   std::string elsewhere;
-  for (const Waiting& w : waiting_) {
-    if (std::find(missing.begin(), missing.end(), w.rank) != missing.end()) {
-      elsewhere += fmt::format("; rank {} is waiting in {}", w.rank, w.call->str());
-    } else if (w.rank != rank && *w.call == call) {
-      here.push_back(w.rank);
+  for_each_waiting([&](int other, const CallName& its) {
+    if (std::find(missing.begin(), missing.end(), other) != missing.end()) {
+      elsewhere += fmt::format("; rank {} is waiting in {}", other, its.str());
+    } else if (other != rank && its == call) {
+      here.push_back(other);
     }
-  }
+  });
   std::string text;
   if (!gone.empty()) text += format_ranks(gone) + (gone.size() == 1 ? " has left" : " have left");
   if (!late.empty()) {
     text += fmt::format("{}{} {} not {}", text.empty() ? "" : ", ", format_ranks(late),
-                        late.size() == 1 ? "has" : "have", verb);
+                        late.size() == 1 ? "has" : "have", verb_of(call.kind));
   }
   text += elsewhere;
   if (!here.empty()) {
@@ -152,9 +175,9 @@ std::string Job::account(int rank, const CallName& call, const std::vector<int>&
 
 std::string Job::bystanders(int rank) const {
   std::map<std::string, std::vector<int>> calls;
-  for (const Waiting& w : waiting_) {
-    if (w.rank != rank) calls[w.call->str()].push_back(w.rank);
-  }
+  for_each_waiting([&](int other, const CallName& call) {
+    if (other != rank) calls[call.str()].push_back(other);
+  });
   std::string text;
   for (const auto& [call, ranks] : calls) {
     text += fmt::format("{}{} {} waiting in {}", text.empty() ? "" : "; ", format_ranks(ranks),
@@ -164,23 +187,22 @@ std::string Job::bystanders(int rank) const {
 }
 
 void Job::fail(int rank, std::exception_ptr cause) {
-  const std::lock_guard guard(mutex_);
-  fail_locked(rank, std::move(cause), false);
+  fail_as(rank, std::move(cause), false);
 }
 
-void Job::fail_with(Lock&, int rank, const Error& error) {
-  fail_locked(rank, std::make_exception_ptr(error), false);
+void Job::fail_with(int rank, const Error& error) {
+  fail_as(rank, std::make_exception_ptr(error), false);
   throw error;
 }
 
 void Job::dropped(int rank, const CallName& call, bool unwinding) {
   const Error error(ErrorKind::internal,
                     fmt::format("rank {}: the Work of {} was destroyed before it was waited for", rank, call.str()));
-  const std::lock_guard guard(mutex_);
-  fail_locked(rank, std::make_exception_ptr(error), unwinding);
+  fail_as(rank, std::make_exception_ptr(error), unwinding);
 }
 
-void Job::fail_locked(int rank, std::exception_ptr cause, bool provisional) {
+void Job::fail_as(int rank, std::exception_ptr cause, bool provisional) {
+  const std::lock_guard guard(mutex_);
   const bool first = cause_rank_ < 0;
   if (!first && !(provisional_ && cause_rank_ == rank)) return;
   cause_ = std::move(cause);
@@ -189,17 +211,21 @@ void Job::fail_locked(int rank, std::exception_ptr cause, bool provisional) {
   provisional_ = provisional;
   if (first) {
     bystanders_ = bystanders(rank);
+    failed_.store(true);
     wake_all();
   }
 }
 
 void Job::wake_all() {
-  for (const Waiting& w : waiting_) w.condition->notify_all();
+  for (Seat& seat : seats_) {
+    const std::lock_guard guard(seat.mutex);
+    for (const Waiting* w : seat.waiting) w->bell_.ring();
+  }
 }
 
 void Job::leave(int rank) {
-  const std::lock_guard guard(mutex_);
-  left_.push_back(rank);
+  find_seat(rank)->left.store(true);
+  departures_.fetch_add(1);
   wake_all();
 }
 

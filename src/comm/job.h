@@ -3,21 +3,25 @@
 // who waits for whom in which call, and what the missing ranks wait for instead.
 #pragma once
 
-#include <condition_variable>
+#include <atomic>
 #include <exception>
 #include <functional>
 #include <mutex>
 #include <string>
 #include <vector>
 
+#include "comm/bell.h"
 #include "comm/communicator.h"
 
 namespace sluice {
 
+// Ranks have no mutex in common while nothing fails: each has a register of its own of what it waits in, which others
+// read only to wake it and to say where it is. The mutex of a group may be held when a job's is taken, never the other
+// way round.
 class Job {
- public:
-  using Lock = std::unique_lock<std::mutex>;
+  struct Seat;
 
+ public:
   // `ranks`: those of the world that run here.
   Job(std::vector<int> ranks, double timeout_s);
   Job(const Job&) = delete;
@@ -27,45 +31,69 @@ class Job {
   // failure is thrown: a user error as it was, others with their rank.
   void run(const std::function<void(int rank)>& body);
 
-  // The one mutex of everything ranks share in waiting. Data is never moved under it.
-  Lock lock() { return Lock(mutex_); }
-
   // Throws if the job has failed.
-  void check(const Lock& lock, int rank, const CallName& call) const;
-  // Sleeps until ready(). `missing()` names the ranks that have yet to come.
-  void wait(Lock& lock, std::condition_variable& condition, int rank, const CallName& call,
-            const std::function<bool()>& ready, const std::function<std::vector<int>()>& missing);
+  void check(int rank, const CallName& call) const {
+    if (failed()) throw_failure(rank, call);
+  }
+
+  // A rank's place in the register of those that wait, as long as it lives. `call` and `bell` outlive it.
+  class Waiting {
+   public:
+    Waiting(Job& job, int rank, const CallName& call, Bell& bell);
+    ~Waiting();
+    Waiting(const Waiting&) = delete;
+    Waiting& operator=(const Waiting&) = delete;
+
+   private:
+    friend class Job;
+    Seat& seat_;
+    const int rank_;
+    const CallName& call_;
+    Bell& bell_;
+  };
+  // Sleeps until ready(); whoever makes it so rings the bell. `missing()` names the ranks that have yet to come.
+  // Neither is called with a mutex held.
+  void wait(const Waiting& waiting, const std::function<bool()>& ready,
+            const std::function<std::vector<int>()>& missing);
 
   // The first failure is the cause, later ones its consequences.
   void fail(int rank, std::exception_ptr cause);
   // Fails the job and throws.
-  [[noreturn]] void fail_with(Lock& lock, int rank, const Error& error);
+  [[noreturn]] void fail_with(int rank, const Error& error);
   // A Work was destroyed before it was waited for. While an exception unwinds that exception becomes the cause.
   void dropped(int rank, const CallName& call, bool unwinding);
   // The rank needs nobody any more and will take part in nothing.
   void leave(int rank);
-  bool failed() const;
+  bool failed() const { return failed_.load(); }
 
  private:
-  struct Waiting {
-    int rank;
-    const CallName* call;
-    std::condition_variable* condition;
+  struct alignas(64) Seat {
+    std::mutex mutex;
+    std::vector<const Waiting*> waiting;  // one for each thread of the rank that waits
+    std::atomic<bool> left{false};
   };
 
-  void fail_locked(int rank, std::exception_ptr cause, bool provisional);
+  // Null for ranks that do not run here.
+  Seat* find_seat(int rank) const;
+  void fail_as(int rank, std::exception_ptr cause, bool provisional);
+  [[noreturn]] void throw_failure(int rank, const CallName& call) const;
   void wake_all();
   bool has_left(const std::vector<int>& ranks) const;
+  // see(rank, call) for everything in the register, in the order of ranks.
+  template <class See>
+  void for_each_waiting(See&& see) const;
   // "rank 1 has not arrived; ranks 0, 2 are waiting in the same call"
-  std::string account(int rank, const CallName& call, const std::vector<int>& missing, const char* verb) const;
+  std::string account(int rank, const CallName& call, const std::vector<int>& missing) const;
   std::string bystanders(int rank) const;
   [[noreturn]] void rethrow_cause() const;
 
-  std::vector<int> ranks_;
+  const std::vector<int> ranks_;  // in rising order
   double timeout_s_;
+  mutable std::vector<Seat> seats_;  // of ranks_; mutable: their mutexes
+  std::atomic<int> departures_{0};   // ranks that left
+  std::atomic<bool> failed_{false};  // set after what follows it
+
   mutable std::mutex mutex_;
-  std::vector<Waiting> waiting_;
-  std::vector<int> left_;
   std::exception_ptr cause_;
   int cause_rank_ = -1;
   bool provisional_ = false;

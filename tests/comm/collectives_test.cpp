@@ -109,7 +109,7 @@ void for_each_type(F&& f) {
   f(int32_t{});
 }
 
-constexpr int64_t kSizes[] = {0, 1, 7, 1500};
+constexpr int64_t kSizes[] = {0, 1, 7, 1500, 9001};  // inproc: moved by one rank for all, and by each
 
 TEST_P(Collectives, SayWhatCarriesThem) {
   run([](TransportRank& rank) {

@@ -4,26 +4,12 @@
 #include <optional>
 
 #include "base/log.h"
-#include "comm/inproc/group.h"
+#include "comm/inproc/moves.h"
 #include "comm/inproc/worker.h"
 
 namespace sluice {
 
 namespace {
-
-char* advance(void* data, int64_t elements, DType dtype) {
-  return static_cast<char*>(data) + elements * static_cast<int64_t>(size_of(dtype));
-}
-
-const char* advance(const void* data, int64_t elements, DType dtype) {
-  return static_cast<const char*>(data) + elements * static_cast<int64_t>(size_of(dtype));
-}
-
-std::vector<const void*> inputs(const Group::Posts& posts, int64_t first, DType dtype) {
-  std::vector<const void*> in;
-  for (const Post* post : posts) in.push_back(advance(post->in, first, dtype));
-  return in;
-}
 
 // A collective that all ranks have moved, or put on their movers: its buffers are free after the marks.
 class MovedWork final : public Work::Pending {
@@ -111,23 +97,17 @@ class InprocCommunicator final : public Communicator {
   Work do_all_gather(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) override {
     Post post = make_post(Collective::all_gather, what, in.dtype(), in.numel());
     post.in = in.raw();
-    return meet(after, std::move(post), [this, out](const Group::Posts& posts, int) {
-      int64_t first = 0;
-      for (const Post* p : posts) {
-        copy(advance(out.raw(), first, p->dtype), p->in, p->elements, p->dtype);
-        first += p->elements;
-      }
-    });
+    post.out = out.raw();
+    post.bytes = out.bytes();
+    return meet(after, std::move(post), moves::gather);
   }
 
   Work do_reduce_scatter(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) override {
     Post post = make_post(Collective::reduce_scatter, what, out.dtype(), out.numel());
     post.in = in.raw();
-    return meet(after, std::move(post), [this, out](const Group::Posts& posts, int rank) {
-      void* const target = out.raw();
-      const auto in_parts = inputs(posts, rank * out.numel(), out.dtype());
-      mover_->reduce(out.dtype(), ReduceOp::sum, std::span(&target, 1), in_parts, out.numel());
-    });
+    post.out = out.raw();
+    post.bytes = in.bytes();
+    return meet(after, std::move(post), moves::reduce_parts);
   }
 
   Work do_all_reduce(Stream& after, const Tensor& data, ReduceOp op, std::string_view what) override {
@@ -135,43 +115,28 @@ class InprocCommunicator final : public Communicator {
     post.variant = static_cast<int>(op);
     post.in = data.raw();
     post.out = data.raw();
-    return meet(after, std::move(post), [this, data, op](const Group::Posts& posts, int rank) {
-      const auto n = static_cast<int64_t>(posts.size());
-      const int64_t begin = data.numel() * rank / n;
-      const int64_t count = data.numel() * (rank + 1) / n - begin;
-      std::vector<void*> out;
-      for (const Post* post_of_rank : posts) out.push_back(advance(post_of_rank->out, begin, data.dtype()));
-      mover_->reduce(data.dtype(), op, out, inputs(posts, begin, data.dtype()), count);
-    });
+    post.bytes = data.bytes();
+    return meet(after, std::move(post), moves::reduce_all);
   }
 
   Work do_all_to_all_v(Stream& after, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
                        std::span<const int64_t> in_counts, std::string_view what) override {
     Post post = make_post(Collective::all_to_all_v, what, in.dtype(), (in.rank() > 0 ? in : out).shape().inner());
     post.in = in.raw();
+    post.out = out.raw();
+    post.bytes = out.bytes();
     post.in_counts.assign(in_counts.begin(), in_counts.end());
     post.out_counts.assign(out_counts.begin(), out_counts.end());
-    return meet(after, std::move(post), [this, out](const Group::Posts& posts, int rank) {
-      const auto self = static_cast<size_t>(rank);
-      const std::vector<int64_t>& expected = posts[self]->out_counts;
-      char* target = static_cast<char*>(out.raw());
-      for (size_t r = 0; r < posts.size(); ++r) {
-        const Post& from = *posts[r];
-        if (from.in_counts[self] != expected[r]) disagree(from, static_cast<int>(r), expected[r]);
-        const int64_t first = std::accumulate(from.in_counts.begin(), from.in_counts.begin() + rank, int64_t{0});
-        copy(target, advance(from.in, first * from.elements, from.dtype), expected[r] * from.elements, from.dtype);
-        target = advance(target, expected[r] * from.elements, from.dtype);
-      }
-    });
+    return meet(after, std::move(post), moves::exchange_rows);
   }
 
   Work do_broadcast(Stream& after, const Tensor& data, int root, std::string_view what) override {
     Post post = make_post(Collective::broadcast, what, data.dtype(), data.numel());
     post.variant = root;
     post.in = data.raw();
-    return meet(after, std::move(post), [this, data, root](const Group::Posts& posts, int) {
-      copy(data.raw(), posts[static_cast<size_t>(root)]->in, data.numel(), data.dtype());
-    });
+    post.out = data.raw();
+    post.bytes = data.bytes();
+    return meet(after, std::move(post), moves::spread);
   }
 
   Work do_send(Stream& after, const Tensor& data, int to, int tag, std::string_view what) override {
@@ -182,7 +147,7 @@ class InprocCommunicator final : public Communicator {
   }
 
   void do_barrier(Stream& stream, std::string_view what) override {
-    meet(stream, make_post(Collective::barrier, what, DType::u8, 0), [](const Group::Posts&, int) {}).wait(stream);
+    meet(stream, make_post(Collective::barrier, what, DType::u8, 0), moves::nothing).wait(stream);
   }
 
   void copy_local(Stream& after, const Tensor& out, const Tensor& in) override {
@@ -194,51 +159,39 @@ class InprocCommunicator final : public Communicator {
     return std::make_unique<InprocCommunicator>(world_, part, rank);
   }
 
-  static Post make_post(Collective kind, std::string_view what, DType dtype, int64_t elements) {
+  Post make_post(Collective kind, std::string_view what, DType dtype, int64_t elements) const {
     Post post;
-    post.kind = kind;
-    post.what = what;
+    post.call = {kind, axis(), std::string(what)};
     post.dtype = dtype;
     post.elements = elements;
     return post;
   }
 
-  void copy(void* to, const void* from, int64_t elements, DType dtype) {
-    mover_->copy(to, from, static_cast<size_t>(elements) * size_of(dtype));
-  }
-
-  template <class Move>
-  Work meet(const Stream& after, Post post, Move move) {
-    const CallName call{post.kind, axis(), post.what};
+  Work meet(const Stream& after, Post post, Group::Move move) {
     post.ready = mover_->mark(after);
-    return issue(call, [this, call, post = std::move(post), move] {
-      auto marks = group_.meet(rank(), post, *mover_, [&](const Group::Posts& posts) { move(posts, rank()); });
-      return Work(std::make_unique<MovedWork>(world_.job(), world_rank(), call, mover_, std::move(marks)));
-    });
+    const auto run = [this, move](Post& mine) {
+      auto marks = group_.meet(rank(), mine, *mover_, move);
+      return Work(
+          std::make_unique<MovedWork>(world_.job(), world_rank(), std::move(mine.call), mover_, std::move(marks)));
+    };
+    if (!worker_) return run(post);
+    const CallName call = post.call;
+    return queue(call, [run, mine = std::move(post)]() mutable { return run(mine); });
   }
 
   Work transfer(const Stream& after, Collective kind, const Tensor& data, int peer, int tag, std::string_view what) {
-    const CallName call{kind, axis(), std::string(what)};
-    return issue(call, [this, call, data, peer, tag, ready = mover_->mark(after)] {
+    CallName call{kind, axis(), std::string(what)};
+    auto run = [this, call, data, peer, tag, ready = mover_->mark(after)] {
       auto side = group_.start(call, rank(), peer, tag, data, ready, *mover_);
       return Work(std::make_unique<TransferWork>(group_, std::move(side), mover_));
-    });
+    };
+    return worker_ ? queue(call, std::move(run)) : run();
   }
 
   template <class Run>
-  Work issue(const CallName& call, Run run) {
-    if (!worker_) return run();
+  Work queue(const CallName& call, Run run) {
     auto result = worker_->submit(std::packaged_task<Work()>(std::move(run)));
     return Work(std::make_unique<QueuedWork>(world_.job(), world_rank(), call, std::move(result)));
-  }
-
-  [[noreturn]] void disagree(const Post& from, int sender, int64_t expected) const {
-    throw Error(
-        ErrorKind::internal,
-        fmt::format("rank {} and rank {} do not agree in {} of {} (axis {}): rank {} sends {} rows, rank {} "
-                    "expects {}",
-                    group_.world_rank(sender), world_rank(), name_of(from.kind), from.what, axis(),
-                    group_.world_rank(sender), from.in_counts[static_cast<size_t>(rank())], world_rank(), expected));
   }
 
   InprocWorld& world_;
@@ -274,14 +227,14 @@ void InprocWorld::run(const std::function<void(int rank)>& body) {
 
 Group& InprocWorld::group(const Group* parent, int sequence, int rank, const std::string& axis,
                           const std::vector<int>& members) {
-  Job::Lock lock = job_->lock();
+  const std::lock_guard guard(groups_mutex_);
   std::unique_ptr<Group>& entry = groups_[{parent, sequence, members.front()}];
   if (!entry) entry = std::make_unique<Group>(*job_, axis, members);
   if (entry->axis() != axis || entry->members() != members) {
     const Error error(ErrorKind::internal,
                       fmt::format("rank {} splits axis {} of {}, another rank axis {} of {}", rank, axis,
                                   format_ranks(members), entry->axis(), format_ranks(entry->members())));
-    job_->fail_with(lock, rank, error);
+    job_->fail_with(rank, error);
   }
   return *entry;
 }

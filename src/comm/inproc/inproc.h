@@ -8,6 +8,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -57,6 +58,7 @@ class InprocWorld {
   InprocOptions options_;
   std::vector<int> ranks_;
   std::unique_ptr<Job> job_;
+  std::mutex groups_mutex_;
   std::map<GroupKey, std::unique_ptr<Group>> groups_;
 };
 

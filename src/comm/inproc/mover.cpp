@@ -10,6 +10,7 @@ namespace {
 
 class HostMover final : public Mover {
  public:
+  bool immediate() const override { return true; }
   MarkPtr mark(const Stream& /*stream*/) override { return nullptr; }
   MarkPtr mark() override { return nullptr; }
   void wait(const MarkPtr& /*mark*/) override {}

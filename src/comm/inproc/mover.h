@@ -31,6 +31,8 @@ class Mover {
   Mover& operator=(const Mover&) = delete;
   virtual ~Mover() = default;
 
+  // Whether a call is over when it returns: marks are null, and any mover can move for any rank.
+  virtual bool immediate() const { return false; }
   // Everything that was put on `stream`, or on this mover, so far.
   virtual MarkPtr mark(const Stream& stream) = 0;
   virtual MarkPtr mark() = 0;

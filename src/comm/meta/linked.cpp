@@ -4,27 +4,32 @@
 
 namespace sluice {
 
-void Channel::send(Job& job, double arrival, std::string tensor) {
-  const Job::Lock lock = job.lock();
-  messages_[sent_++] = {arrival, std::move(tensor)};
-  changed_.notify_all();
+void Channel::send(double arrival, std::string tensor) {
+  {
+    const std::lock_guard guard(mutex_);
+    messages_[sent_++] = {arrival, std::move(tensor)};
+  }
+  changed_.ring();
 }
 
-int64_t Channel::expect(Job& job) {
-  const Job::Lock lock = job.lock();
+int64_t Channel::expect() {
+  const std::lock_guard guard(mutex_);
   return expected_++;
 }
 
 double Channel::take(Job& job, int64_t number, int rank, int from, const CallName& call, const std::string& tensor) {
-  Job::Lock lock = job.lock();
-  job.wait(
-      lock, changed_, rank, call, [&] { return messages_.contains(number); }, [&] { return std::vector<int>{from}; });
+  const auto arrived = [&] {
+    const std::lock_guard guard(mutex_);
+    return messages_.contains(number);
+  };
+  job.wait({job, rank, call, changed_}, arrived, [&] { return std::vector<int>{from}; });
+  const std::lock_guard guard(mutex_);
   const Message message = messages_.extract(number).mapped();
   if (message.tensor != tensor) {
     const Error error(ErrorKind::internal,
                       fmt::format("rank {} and rank {} do not agree in {}: {} was sent, {} is expected", from, rank,
                                   call.str(), message.tensor, tensor));
-    job.fail_with(lock, rank, error);
+    job.fail_with(rank, error);
   }
   return message.arrival;
 }
@@ -34,7 +39,7 @@ Meeting::Meeting(const std::vector<int>& ranks) {
 }
 
 int64_t Meeting::issue(Job& job, int rank, const CallName& call, double ready, double seconds) {
-  Job::Lock lock = job.lock();
+  const std::lock_guard guard(mutex_);
   const int64_t number = issued_.at(rank)++;
   Round& round = rounds_[number];
   if (round.issued == 0) {
@@ -44,30 +49,34 @@ int64_t Meeting::issue(Job& job, int rank, const CallName& call, double ready, d
     const Error error(ErrorKind::internal,
                       fmt::format("rank {} and rank {} do not agree on axis {}: rank {} is in {}, rank {} in {}",
                                   round.first, rank, call.axis, round.first, round.call.str(), rank, call.str()));
-    job.fail_with(lock, rank, error);
+    job.fail_with(rank, error);
   }
   round.ready = std::max(round.ready, ready);
   round.seconds = std::max(round.seconds, seconds);
   if (++round.issued == issued_.size()) {
     // Rounds fill up in their order, for every member issues in that order.
     end_ = round.end = std::max(end_, round.ready) + round.seconds;
-    changed_.notify_all();
+    changed_.ring();
   }
   return number;
 }
 
 Meeting::End Meeting::take(Job& job, int64_t number, int rank, const CallName& call) {
-  Job::Lock lock = job.lock();
+  const auto complete = [&] {
+    const std::lock_guard guard(mutex_);
+    return rounds_.at(number).issued == issued_.size();
+  };
+  const auto missing = [&] {
+    const std::lock_guard guard(mutex_);
+    std::vector<int> list;
+    for (const auto& [member, count] : issued_) {
+      if (count <= number) list.push_back(member);
+    }
+    return list;
+  };
+  job.wait({job, rank, call, changed_}, complete, missing);
+  const std::lock_guard guard(mutex_);
   Round& round = rounds_.at(number);
-  job.wait(
-      lock, changed_, rank, call, [&] { return round.issued == issued_.size(); },
-      [&] {
-        std::vector<int> missing;
-        for (const auto& [member, count] : issued_) {
-          if (count <= number) missing.push_back(member);
-        }
-        return missing;
-      });
   const End end{round.end, round.seconds};
   if (++round.taken == issued_.size()) rounds_.erase(number);
   return end;

@@ -3,8 +3,8 @@
 // issued alone, never on the threads.
 #pragma once
 
-#include <condition_variable>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -15,9 +15,9 @@ namespace sluice {
 // Messages from one rank to another with one tag; the n-th receive takes the n-th message.
 class Channel {
  public:
-  void send(Job& job, double arrival, std::string tensor);
+  void send(double arrival, std::string tensor);
   // The number of a receive, in the order they are issued.
-  int64_t expect(Job& job);
+  int64_t expect();
   // When message `number` arrives; throws if it is not like `tensor` ("f32[4, 8]").
   double take(Job& job, int64_t number, int rank, int from, const CallName& call, const std::string& tensor);
 
@@ -26,10 +26,11 @@ class Channel {
     double arrival;
     std::string tensor;
   };
+  std::mutex mutex_;
   std::map<int64_t, Message> messages_;
   int64_t sent_ = 0;
   int64_t expected_ = 0;
-  std::condition_variable changed_;
+  Bell changed_;
 };
 
 // The collectives of one group: each starts when its last linked member is ready and the one before it has ended, and
@@ -57,10 +58,11 @@ class Meeting {
     double seconds = 0;
     double end = 0;
   };
+  std::mutex mutex_;
   std::map<int, int64_t> issued_;  // collectives of each linked member
   std::map<int64_t, Round> rounds_;
   double end_ = 0;
-  std::condition_variable changed_;
+  Bell changed_;
 };
 
 }  // namespace sluice

@@ -52,7 +52,7 @@ class MessageWork final : public MetaWork {
       : MetaWork(job, rank, std::move(call), totals, issued, seconds),
         from_(from),
         channel_(channel),
-        number_(channel.expect(job)),
+        number_(channel.expect()),
         tensor_(std::move(tensor)) {}
 
  private:
@@ -89,7 +89,7 @@ struct MetaWorld::State {
       : network(model), size(world_size), linked(std::move(linked_ranks)), job(linked, timeout_s) {}
 
   Channel& channel(const std::string& axis, int from, int to, int tag) {
-    const Job::Lock lock = job.lock();
+    const std::lock_guard guard(mutex);
     return channels[{axis, from, to, tag}];
   }
   // What `rank`'s group shares; null if no other member is linked.
@@ -97,11 +97,11 @@ struct MetaWorld::State {
     std::vector<int> present;
     std::copy_if(members.begin(), members.end(), std::back_inserter(present), [&](int r) { return is_linked(r); });
     if (present.size() < 2 || !is_linked(rank)) return nullptr;
-    const Job::Lock lock = job.lock();
+    const std::lock_guard guard(mutex);
     return &meetings.try_emplace({axis, members}, present).first->second;
   }
   Traffic& traffic_of(int rank) {
-    const Job::Lock lock = job.lock();
+    const std::lock_guard guard(mutex);
     return traffic[rank];
   }
   bool is_linked(int rank) const { return std::find(linked.begin(), linked.end(), rank) != linked.end(); }
@@ -110,6 +110,7 @@ struct MetaWorld::State {
   int size;
   std::vector<int> linked;
   Job job;
+  std::mutex mutex;                                                      // of the maps
   std::map<std::tuple<std::string, int, int, int>, Channel> channels;    // by axis, sender, receiver, tag
   std::map<std::pair<std::string, std::vector<int>>, Meeting> meetings;  // by axis and members
   std::map<int, Traffic> traffic;                                        // by rank
@@ -166,7 +167,7 @@ class MetaCommunicator final : public Communicator {
     send_link_.advance(link.seconds(bytes_of(data)));
     const double arrival = send_link_.now() + link.latency_s;
     if (state_.is_linked(receiver)) {
-      state_.channel(axis(), world_rank(), receiver, tag).send(state_.job, arrival, data.str());
+      state_.channel(axis(), world_rank(), receiver, tag).send(arrival, data.str());
     }
     const double seconds = link.seconds(bytes_of(data)) + link.latency_s;
     TrafficTotals& totals = add(Collective::send, bytes_of(data), seconds);
@@ -199,7 +200,7 @@ class MetaCommunicator final : public Communicator {
 
   CallName begin(Collective kind, std::string_view what) const {
     CallName call{kind, axis(), std::string(what)};
-    state_.job.check(state_.job.lock(), world_rank(), call);
+    state_.job.check(world_rank(), call);
     return call;
   }
 

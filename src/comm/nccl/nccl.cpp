@@ -21,8 +21,7 @@ Peers peers_in(InprocWorld& world, int rank, std::shared_ptr<Ledger> ledger) {
   Job& job = world.job();
   const auto failure = [&job, rank](const CallName& call) -> std::string {
     try {
-      const Job::Lock lock = job.lock();
-      job.check(lock, rank, call);
+      job.check(rank, call);
     } catch (const Error& error) {
       return error.what();
     }

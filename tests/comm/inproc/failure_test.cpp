@@ -194,20 +194,27 @@ TEST_P(Failure, MismatchedCollectivesNameBothRanks) {
 }
 
 TEST_P(Failure, MismatchedCountsNameBothRanks) {
-  const Error error = error_of(3, kLong, kSoon, [&](Communicator& world, Stream& stream) {
-    std::vector<int64_t> counts(3, 2);
-    std::vector<int64_t> in_counts = counts;
-    if (world.rank() == 0) in_counts[2] = 3;
-    std::vector<float> in(static_cast<size_t>(4 * (world.rank() == 0 ? 7 : 6)));
-    std::vector<float> out(24);
-    world
-        .all_to_all_v(stream, tensor_of(out.data(), {6, 4}), counts, tensor_of(in.data(), {std::ssize(in) / 4, 4}),
-                      in_counts, "dispatch")
-        .wait(stream);
-  });
-  EXPECT_STREQ(error.what(),
-               "rank 0 and rank 2 do not agree in all_to_all_v of dispatch (axis world): rank 0 sends 3 rows, rank 2 "
-               "expects 2");
+  for (const int64_t width : {4, 20000}) {  // moved by one rank for all, and by each
+    std::atomic<int> unaware = 0;
+    const Error error = error_of(3, kLong, kSoon, [&](Communicator& world, Stream& stream) {
+      std::vector<int64_t> counts(3, 2);
+      std::vector<int64_t> in_counts = counts;
+      if (world.rank() == 0) in_counts[2] = 3;
+      const int64_t in_rows = world.rank() == 0 ? 7 : 6;
+      std::vector<float> in(static_cast<size_t>(in_rows * width));
+      std::vector<float> out(static_cast<size_t>(6 * width));
+      world
+          .all_to_all_v(stream, tensor_of(out.data(), {6, width}), counts, tensor_of(in.data(), {in_rows, width}),
+                        in_counts, "dispatch")
+          .wait(stream);
+      ++unaware;
+    });
+    EXPECT_STREQ(error.what(),
+                 "rank 0 and rank 2 do not agree in all_to_all_v of dispatch (axis world): rank 0 sends 3 rows, rank 2 "
+                 "expects 2");
+    // A rank goes on only with data that is complete.
+    EXPECT_LE(unaware, width == 4 ? 0 : 2);
+  }
 }
 
 TEST_P(Failure, MismatchedMessagesNameBothRanks) {

@@ -1,7 +1,8 @@
 // One small pool of threads for all computing of a process. `run(chunks, f)` calls f(chunk, worker) for every chunk;
-// the caller takes part. One operation owns the pool at a time, so ranks as threads never oversubscribe the machine,
-// and no rank waits inside it. Work is cut into the same chunks whatever the pool's size, so results do not depend on
-// it.
+// the caller takes part. At most as many threads run chunks as the pool has, whoever calls, so ranks as threads never
+// oversubscribe the machine: operations of several ranks run side by side, each on its caller, and threads that none of
+// them needs help the one that takes long. Work is cut into the same chunks whatever the pool's size, so results do not
+// depend on it.
 #pragma once
 
 #include <cstdint>

@@ -100,7 +100,7 @@ TEST(Pool, ANestedCallIsAnInternalError) {
 TEST(Pool, SixtyFourRanksQueueForIt) {
   Pool pool(3);
   constexpr int kRanks = 64;
-  constexpr int kRuns = 40;
+  constexpr int kRuns = 400;
   std::atomic<int> inside{0};
   std::atomic<int> overlaps{0};
   std::atomic<int> wrong{0};
@@ -121,6 +121,36 @@ TEST(Pool, SixtyFourRanksQueueForIt) {
   for (auto& rank : ranks) rank.join();
   EXPECT_EQ(overlaps.load(), 0);
   EXPECT_EQ(wrong.load(), 0);
+}
+
+// A rank need not wait until another's operation has ended, as long as there are threads.
+TEST(Pool, TwoRanksComputeSideBySide) {
+  Pool pool(2);
+  std::atomic<int> arrived{0};
+  const auto meet = [&] {
+    pool.run(1, [&](int64_t, int worker) {
+      EXPECT_EQ(worker, 0);
+      arrived.fetch_add(1);
+      while (arrived.load() < 2) std::this_thread::yield();
+    });
+  };
+  std::thread other(meet);
+  meet();
+  other.join();
+  EXPECT_EQ(arrived.load(), 2);
+}
+
+// While ranks take turns an operation begins on its caller, and gets help once it takes long.
+TEST(Pool, ALongOperationGetsHelpAmongOtherRanks) {
+  Pool pool(2);
+  std::thread([&] { pool.run(1, [](int64_t, int) {}); }).join();
+  std::thread([&] { pool.run(1, [](int64_t, int) {}); }).join();
+  std::atomic<bool> helped{false};
+  pool.run(1'000'000, [&](int64_t, int worker) {
+    if (worker != 0) helped = true;
+    if (!helped) std::this_thread::sleep_for(std::chrono::microseconds(10));
+  });
+  EXPECT_TRUE(helped);
 }
 
 TEST(Pool, SleepsWhenIdleAndWakes) {

@@ -3,15 +3,20 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <memory>
 #include <string>
+
+#include "base/text.h"
 
 namespace sluice::log {
 namespace {
 
 constexpr int no_rank = -1;
 thread_local int thread_rank = no_rank;
+std::atomic<std::size_t> width = 0;
+std::atomic<bool> line_shown = false;
 
 std::shared_ptr<spdlog::logger> make_logger() {
   const bool plain = std::getenv("NO_COLOR") != nullptr;
@@ -67,6 +72,14 @@ void set_level(Level level) {
   logger().set_level(to_spdlog(level));
 }
 
+void set_width(std::size_t columns) {
+  width = columns;
+}
+
+void set_line_shown(bool shown) {
+  line_shown = shown;
+}
+
 bool enabled(Level level) {
   return level != Level::off && logger().should_log(to_spdlog(level));
 }
@@ -76,7 +89,9 @@ void write(Level level, std::string_view message) {
   std::string text;
   if (thread_rank != no_rank) text = fmt::format("[rank {}] ", thread_rank);
   text += label(level);
-  text += message;
+  text += printable(message);
+  if (const std::size_t columns = width; columns > 0) text = wrap(text, columns, 2);
+  if (line_shown.exchange(false)) text.insert(0, "\r\033[K");
   logger().log(to_spdlog(level), spdlog::string_view_t(text));
 }
 

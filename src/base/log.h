@@ -1,9 +1,11 @@
 // Messages to the person at the terminal, on stderr: "[rank 3] warning: text". Safe from any thread.
-// This is the only place that holds mutable global state: the level, and the rank each thread speaks for.
+// This is the only place that holds mutable global state: the level, the rank each thread speaks
+// for, and what the terminal shows.
 #pragma once
 
 #include <fmt/core.h>
 
+#include <cstddef>
 #include <string_view>
 #include <utility>
 
@@ -15,7 +17,13 @@ enum class Level { debug, info, warn, error, off };
 void set_level(Level level);
 bool enabled(Level level);
 
-// Puts one message out, ready formatted.
+// Columns of the terminal that stderr is, at which messages are broken; 0, as at the start: they are not.
+void set_width(std::size_t columns);
+// Whether a line that is written over (see Progress) stands on stderr without its end: the next message takes its
+// place.
+void set_line_shown(bool shown);
+
+// Puts one message out, ready formatted. What a terminal could take for a command is made printable.
 void write(Level level, std::string_view message);
 
 // While alive, this thread's messages carry "[rank N]". Nothing is shown in a world of one.

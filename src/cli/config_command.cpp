@@ -19,7 +19,7 @@ namespace {
 // Continued lines are comments too.
 std::string paragraph(const std::string& text) {
   std::string result;
-  for (const char c : wrap(text, 97, 2)) {
+  for (const char c : wrap(text, page_width() - 2, 4)) {
     if (result.empty() || result.back() == '\n') result += "# ";
     result += c;
   }
@@ -39,8 +39,8 @@ uint64_t activation_bytes(const RunSpec& spec, const RecomputePolicy& policy) {
 
 std::string recompute_table(const RunSpec& spec) {
   const uint64_t all = activation_bytes(spec, {});
-  std::string text = fmt::format(
-      "# bytes kept for backward by rank 0: {} without recomputation; memory.recompute frees\n", format_bytes(all));
+  std::string text = paragraph(fmt::format(
+      "bytes kept for backward by rank 0: {} without recomputation; memory.recompute frees", format_bytes(all)));
   const auto add = [&](const char* name, const RecomputePolicy& policy) {
     if (!policy.any()) return;  // a piece this model does not have
     const uint64_t kept = activation_bytes(spec, policy);
@@ -78,7 +78,7 @@ std::string ignored_by_model(const Config& config) {
   const HfConfig model =
       load_hf_config(config.model.config.pretrained_model_name_or_path.value_or(""), model_overrides(config));
   for (const IgnoredHfField& field : ignored_fields(model)) {
-    text += fmt::format("#   {} ({}): {}\n", field.key, field.where, field.reason);
+    text += paragraph(fmt::format("  {} ({}): {}", field.key, field.where, field.reason));
   }
   return text.empty() ? text : "# of the model's own config, without effect here:\n" + text;
 }
@@ -87,7 +87,7 @@ std::string ignored_by_model(const Config& config) {
 
 int run_config(const ConfigOptions& options) {
   if (options.keys) {
-    print(config::describe_keys(options.file));
+    print(wrap(config::describe_keys(options.file), page_width(), 6));
     return 0;
   }
   if (options.file.empty()) {
@@ -98,7 +98,7 @@ int run_config(const ConfigOptions& options) {
   const int ranks = checked_ranks(options.ranks.value_or(scale ? 1 : ranks_of(config)));
   if (scale) config = scale_config(config, scale, ranks).config;
   const RunSpec spec = resolve(config, ranks, Purpose::plan);
-  print(config::to_yaml(config, options.given ? config::Show::given : config::Show::all));
+  print(config::to_yaml(config, options.given ? config::Show::given : config::Show::all, page_width()));
   print(ignored_by_model(config) + derived(spec) + recompute_table(spec));
   return 0;
 }

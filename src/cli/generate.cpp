@@ -264,11 +264,16 @@ int run_generate(const GenerateOptions& options) {
   events.begins = [&](int64_t sample) {
     if (named) print(fmt::format("--- sample {} of {} ---\n", sample + 1, options.samples));
   };
+  // A file or a pipe gets what the model wrote, byte for byte; a terminal nothing that it would obey.
+  Printable shown;
+  const bool terminal = prints_to_terminal();
   events.tokens = [&](std::span<const int32_t> tokens) {
-    print(codec.text_of(tokens));
+    const std::string text = codec.text_of(tokens);
+    print_bytes(terminal ? shown.add(text) : text);
     std::fflush(stdout);
   };
   events.ended = [&](int64_t) {
+    print_bytes(shown.finish());
     if (job.max_tokens > 0) print("\n");
     std::fflush(stdout);
   };

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "cli/lost_file.h"
 #include "cli/parser.h"
 #include "cli/terminal.h"
@@ -32,6 +33,7 @@ int run(const std::vector<std::string>& arguments) {
 
 int main(int count, char** words) {
   sluice::cli::keep_standard_descriptors();
+  sluice::log::set_width(sluice::cli::watched_width());
   std::signal(SIGXFSZ, SIG_IGN);  // a file at its limit is an error of its write
   sluice::cli::explain_lost_files();
   try {

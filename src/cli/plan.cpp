@@ -29,7 +29,7 @@ std::string list_changes(const std::vector<config::Change>& changes) {
   for (const config::Change& change : changes) {
     text += fmt::format("{} {} {} -> {}", text.ends_with(':') ? "" : ",", change.key, change.before, change.after);
   }
-  return cli::wrap(text, 100, 2) + "\n";
+  return wrap(text, 100, 2) + "\n";
 }
 
 // A line now and then, where counting takes long enough to be waited for.

@@ -12,6 +12,7 @@
 #include <system_error>
 
 #include "base/error.h"
+#include "base/text.h"
 
 namespace sluice::cli {
 namespace {
@@ -45,7 +46,7 @@ size_t watched_width() {
 
 size_t page_width() {
   size_t columns = wanted_width();
-  if (columns == 0) columns = ::isatty(STDOUT_FILENO) == 1 ? terminal_width(STDOUT_FILENO) : wide_page;
+  if (columns == 0) columns = prints_to_terminal() ? terminal_width(STDOUT_FILENO) : wide_page;
   return std::clamp(columns, narrow_page, wide_page);
 }
 
@@ -56,41 +57,33 @@ void keep_standard_descriptors() {
   }
 }
 
+bool prints_to_terminal() {
+  return ::isatty(STDOUT_FILENO) == 1;
+}
+
 void print(std::string_view text) {
-  std::fwrite(text.data(), 1, text.size(), stdout);
+  print_bytes(printable(text));
+}
+
+void print_bytes(std::string_view bytes) {
+  std::fwrite(bytes.data(), 1, bytes.size(), stdout);
 }
 
 void print_error(std::string_view text) {
   std::fflush(stdout);
-  const bool colour = watched_width() > 0 && std::getenv("NO_COLOR") == nullptr;
-  const std::string line = fmt::format("{}error:{} {}\n", colour ? "\033[1;31m" : "", colour ? "\033[0m" : "", text);
+  const size_t width = watched_width();
+  const bool colour = width > 0 && std::getenv("NO_COLOR") == nullptr;
+  constexpr std::string_view label = "error:";
+  std::string shown = fmt::format("{} {}", label, printable(text));
+  if (width > 0) shown = wrap(shown, width, label.size() + 1);
+  const std::string line =
+      fmt::format("{}{}{}{}\n", colour ? "\033[1;31m" : "", label, colour ? "\033[0m" : "", shown.substr(label.size()));
   std::fwrite(line.data(), 1, line.size(), stderr);  // fmt::print would throw where nothing can be written
 }
 
 void finish_output() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
   throw runtime_failure("cannot write the results: {}", std::generic_category().message(errno));
-}
-
-std::string wrap(std::string_view text, size_t width, size_t indent) {
-  std::string result;
-  size_t column = 0;
-  for (size_t begin = 0; begin < text.size();) {
-    const size_t end = std::min(text.find(' ', begin), text.size());
-    const std::string_view word = text.substr(begin, end - begin);
-    if (column > 0 && column + 1 + word.size() > width) {
-      result += '\n';
-      result.append(indent, ' ');
-      column = indent;
-    } else if (begin > 0) {
-      result += ' ';
-      ++column;
-    }
-    result += word;
-    column += word.size();
-    begin = end + 1;
-  }
-  return result;
 }
 
 }  // namespace sluice::cli

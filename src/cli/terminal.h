@@ -16,14 +16,15 @@ size_t page_width();
 // To be called before any file is opened: one that took the number of a closed stdout or stderr would receive what is
 // printed.
 void keep_standard_descriptors();
-// To stdout.
+// Whether stdout is a terminal.
+bool prints_to_terminal();
+// To stdout, made printable: nothing a user named can move the cursor.
 void print(std::string_view text);
-// To stderr: "error: " and the text.
+// To stdout as it is, for who does not read it on a terminal.
+void print_bytes(std::string_view bytes);
+// To stderr: "error: " and the text, made printable, its lines broken on a terminal.
 void print_error(std::string_view text);
 // Writes out what stdout still holds; a runtime error if it cannot be (a full disk).
 void finish_output();
-
-// Breaks at spaces so that no line is longer than `width`; lines after the first begin with `indent` spaces.
-std::string wrap(std::string_view text, size_t width, size_t indent);
 
 }  // namespace sluice::cli

@@ -58,7 +58,17 @@ std::string key_text(std::string_view part) {
 }
 
 std::string comment(const Origin& origin) {
-  return origin.kind == Origin::Kind::preset ? "preset" : origin.text;
+  return origin.kind == Origin::Kind::preset ? "preset" : printable_line(origin.text);
+}
+
+// Continued lines are comments too.
+std::string comment_lines(const std::string& text, std::size_t width) {
+  std::string result = "# ";
+  for (const char c : wrap(text, width == std::string::npos ? width : width - 2, 4)) {
+    result += c;
+    if (c == '\n') result += "# ";
+  }
+  return result + "\n";
 }
 
 bool under(std::string_view key, std::string_view section) {
@@ -67,8 +77,9 @@ bool under(std::string_view key, std::string_view section) {
 
 }  // namespace
 
-std::string to_yaml(const Config& config, Show show) {
-  constexpr std::size_t comment_column = 56;
+std::string to_yaml(const Config& config, Show show, std::size_t width) {
+  constexpr std::size_t wide_page = 100;
+  const std::size_t comment_column = width < wide_page ? 48 : 56;
   std::string text;
   std::vector<std::string_view> open;
   const std::vector<Line> lines = lines_of(config);
@@ -82,19 +93,32 @@ std::string to_yaml(const Config& config, Show show) {
     for (std::size_t depth = common; depth < parts.size(); ++depth) {
       text += fmt::format("{:{}}{}:\n", "", 2 * depth, key_text(parts[depth]));
     }
-    const std::string entry = fmt::format("{:{}}{}: {}", "", 2 * parts.size(), key_text(name), line.text);
-    const std::size_t width = std::max(entry.size() + 2, comment_column);
-    text += fmt::format("{:<{}}# {}\n", entry, width, comment(origin));
+    const std::string indent(2 * parts.size(), ' ');
+    const std::string entry = fmt::format("{}{}: {}", indent, key_text(name), line.text);
+    const std::size_t column = std::max(columns_of(entry) + 2, comment_column);
+    std::string from = "# " + comment(origin);
+    const auto fits = [&] { return column + columns_of(from) <= width; };
+    if (const std::size_t slash = from.rfind('/'); !fits() && slash != std::string::npos) {
+      from = "# " + from.substr(slash + 1);
+    }
+    if (fits()) {
+      text += fmt::format("{}{:{}}{}\n", entry, "", column - columns_of(entry), from);
+    } else {
+      text += fmt::format("{}{}\n{}\n", indent, from, entry);
+    }
     open = std::move(parts);
   }
   if (!config.ignored.empty()) text += "# given, without effect here:\n";
   for (const IgnoredKey& ignored : config.ignored) {
-    text += fmt::format("#   {} ({}): {}\n", ignored.key, ignored.where, ignored.reason);
+    text += comment_lines(
+        fmt::format("  {} ({}): {}", printable_line(ignored.key), printable_line(ignored.where), ignored.reason),
+        width);
   }
   const std::vector<Unavailable> missing = unavailable(config);
   if (!missing.empty()) text += "# asked for, not available here:\n";
   for (const Unavailable& each : missing) {
-    text += fmt::format("#   {} {} ({}): {}\n", each.key, each.value, each.where, each.instead);
+    text += comment_lines(
+        fmt::format("  {} {} ({}): {}", each.key, each.value, printable_line(each.where), each.instead), width);
   }
   return text;
 }

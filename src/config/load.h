@@ -43,9 +43,10 @@ struct Change {
 std::vector<Change> differences(const Config& before, const Config& after);
 
 // The resolved configuration as YAML that reads back as the same values, each with where it came from, and what was
-// given without effect.
+// given without effect. In lines of `width` columns as far as values allow: where need be, a file stands without its
+// directory, or a value's origin above it.
 enum class Show { all, given };
-std::string to_yaml(const Config& config, Show show = Show::all);
+std::string to_yaml(const Config& config, Show show = Show::all, std::size_t width = std::string::npos);
 
 // Keys of a section (all when empty) with what they take.
 struct KeyInfo {

@@ -86,7 +86,10 @@ std::string expand_environment(std::string_view text) {
 
 std::string json_quote(std::string_view text) {
   std::string result = "\"";
-  for (const char c : text) {
+  for (std::size_t i = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    const auto byte = static_cast<unsigned char>(c);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
     if (c == '"' || c == '\\') {
       result += '\\';
       result += c;
@@ -94,8 +97,11 @@ std::string json_quote(std::string_view text) {
       result += "\\n";
     } else if (c == '\t') {
       result += "\\t";
-    } else if (static_cast<unsigned char>(c) < 0x20U) {
-      result += fmt::format("\\u{:04x}", static_cast<unsigned char>(c));
+    } else if (byte < 0x20U || byte == 0x7FU) {
+      result += fmt::format("\\u{:04x}", byte);
+    } else if (byte == 0xC2U && next >= 0x80U && next < 0xA0U) {  // U+0080 to U+009F, controls too
+      result += fmt::format("\\u{:04x}", next);
+      ++i;
     } else {
       result += c;
     }

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/text.h"
 #include "config/node.h"
 
 namespace sluice::config {
@@ -201,21 +202,6 @@ class Builder : public YAML::EventHandler {
   std::map<YAML::anchor_t, Node> anchors_;
   std::size_t num_nodes_ = 0;
 };
-
-// Length of the UTF-8 sequence that begins at `text`, 0 when it is not one.
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned first = byte(0);
-  const std::size_t length = first < 0x80U ? 1 : first < 0xC2U ? 0 : first < 0xE0U ? 2 : first < 0xF0U ? 3 : 4;
-  if (length == 0 || first > 0xF4U || length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0U) != 0x80U) return 0;
-  }
-  const bool overlong = (first == 0xE0U && byte(1) < 0xA0U) || (first == 0xF0U && byte(1) < 0x90U);
-  const bool surrogate = first == 0xEDU && byte(1) > 0x9FU;
-  const bool too_large = first == 0xF4U && byte(1) > 0x8FU;
-  return overlong || surrogate || too_large ? 0 : length;
-}
 
 void check_text(std::string_view text, std::string_view name) {
   int line = 1;

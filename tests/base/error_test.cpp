@@ -12,6 +12,10 @@ TEST(Error, DescribesPlaceMessageAndHint) {
   EXPECT_EQ(describe(runtime_failure("gone")), "gone");
 }
 
+TEST(Error, APlaceIsOfOneLine) {
+  EXPECT_EQ(describe(user_error("bad").at("two\nlines\033[K.yaml:3")), "two\\x0alines\\x1b[K.yaml:3: bad");
+}
+
 TEST(Error, RequireThrowsOnlyWhenBroken) {
   EXPECT_NO_THROW(require(true, "{}", 1));
   try {

@@ -34,6 +34,26 @@ TEST(Log, BracesInAReadyMessageAreText) {
   EXPECT_EQ(stderr_of([] { write(Level::info, "{not a format}"); }), "{not a format}\n");
 }
 
+TEST(Log, TextFromOutsideIsMadePrintable) {
+  EXPECT_EQ(stderr_of([] { warn("{} is odd", "a\033]0;title\a.yaml"); }), "warning: a\\x1b]0;title\\x07.yaml is odd\n");
+}
+
+TEST(Log, BreaksLinesOnATerminal) {
+  set_width(12);
+  EXPECT_EQ(stderr_of([] { warn("a b c d"); }), "warning: a b\n  c d\n");
+  set_width(0);
+  EXPECT_EQ(stderr_of([] { warn("a b c d"); }), "warning: a b c d\n");
+}
+
+TEST(Log, TakesThePlaceOfALineThatIsWrittenOver) {
+  set_line_shown(true);
+  EXPECT_EQ(stderr_of([] {
+              info("first");
+              info("second");
+            }),
+            "\r\033[Kfirst\nsecond\n");
+}
+
 TEST(Log, RankBelongsToTheThreadAndTheScope) {
   const std::string text = stderr_of([] {
     const RankScope outer(3, 8);

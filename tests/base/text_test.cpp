@@ -49,6 +49,69 @@ TEST(Text, Durations) {
   EXPECT_EQ(format_clock(std::numeric_limits<double>::infinity()), "?");
 }
 
+TEST(Text, SharesAboveOneAreNotNumbers) {
+  EXPECT_EQ(format_share(0.4291, 1, "cache"), "42.9 %");
+  EXPECT_EQ(format_share(0.668, 0, "cache"), "67 %");
+  EXPECT_EQ(format_share(1, 1, "cache"), "100.0 %");
+  EXPECT_EQ(format_share(1.0004, 1, "cache"), "100.0 %");
+  EXPECT_EQ(format_share(1.001, 1, "cache"), "cache");
+  EXPECT_EQ(format_share(5.42, 0, "cache"), "cache");
+}
+
+TEST(Text, ColumnsAreCharacters) {
+  EXPECT_EQ(columns_of("abc"), 3U);
+  EXPECT_EQ(columns_of("█▌é"), 3U);
+  EXPECT_EQ(clipped("█▌é", 2), "█▌");
+  EXPECT_EQ(clipped("abc", 5), "abc");
+  EXPECT_EQ(clipped("abc", 0), "");
+}
+
+TEST(Text, WrapBreaksAtSpaces) {
+  EXPECT_EQ(wrap("aa bb cc", 5, 2), "aa bb\n  cc");
+  EXPECT_EQ(wrap("aa bb cc", 8, 2), "aa bb cc");
+  EXPECT_EQ(wrap("██ ██ ██", 5, 0), "██ ██\n██");
+  EXPECT_EQ(wrap("a longerword b", 4, 1), "a\n longerword\n b") << "words stay whole";
+  EXPECT_EQ(wrap("  aa bb", 5, 4), "  aa\n    bb");
+  EXPECT_EQ(wrap("aa bb\n  cc dd", 5, 3), "aa bb\n  cc\n   dd") << "each line on its own";
+}
+
+TEST(Text, Utf8Lengths) {
+  EXPECT_EQ(utf8_length("a"), 1U);
+  EXPECT_EQ(utf8_length("é"), 2U);
+  EXPECT_EQ(utf8_length("█x"), 3U);
+  EXPECT_EQ(utf8_length("\xF0\x9F\x98\x80"), 4U);
+  for (const char* bad :
+       {"", "\x80", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xFF", "\xE2\x96"}) {
+    EXPECT_EQ(utf8_length(bad), 0U) << bad;
+  }
+}
+
+TEST(Text, NothingATerminalObeysStays) {
+  EXPECT_EQ(printable("plain, é █ \xF0\x9F\x98\x80\n\tnext"), "plain, é █ \xF0\x9F\x98\x80\n\tnext");
+  EXPECT_EQ(printable("a\x1b[2Jb"), "a\\x1b[2Jb");
+  EXPECT_EQ(printable(std::string_view("\0\a\r\x7f", 4)), "\\x00\\x07\\x0d\\x7f");
+  EXPECT_EQ(printable("\xC2\x9B"
+                      "2J"),
+            "\\xc2\\x9b2J")
+      << "CSI of C1";
+  EXPECT_EQ(printable("\xC2\xA0"), "\xC2\xA0") << "the first that is none";
+  EXPECT_EQ(printable("\x9B"
+                      "2J \xE2\x96"),
+            "\\x9b2J \\xe2\\x96")
+      << "no UTF-8";
+  EXPECT_EQ(printable_line("a\nb\tc"), "a\\x0ab\\x09c");
+}
+
+TEST(Text, PrintableTakesTextInAnyParts) {
+  const std::string text = "x é █ \x1b[0m \xF0\x9F\x98\x80 \xE2\x96 \xFF end \xE2";
+  for (size_t part = 1; part < text.size(); ++part) {
+    Printable shown;
+    std::string result;
+    for (size_t at = 0; at < text.size(); at += part) result += shown.add(text.substr(at, part));
+    EXPECT_EQ(result + shown.finish(), printable(text)) << part;
+  }
+}
+
 TEST(Text, EditDistance) {
   EXPECT_EQ(edit_distance("", ""), 0U);
   EXPECT_EQ(edit_distance("", "abc"), 3U);

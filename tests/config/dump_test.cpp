@@ -19,11 +19,12 @@ TEST(Dump, ReadsBackAsTheSameValues) {
   Config config = parse(valid_yaml, "my.yaml");
   override_with(config, {"--logging.jsonl", R"(a: "b" #c \ d)", "--benchmark.row", "12", "--checkpoint.checkpoint_dir",
                          "true", "--benchmark.json_output_path", "-", "--benchmark.published.machine", "two\nlines",
-                         "--model.config.note", "a 'quoted': one", "--optimizer.eps", "1.5e-30"});
+                         "--model.config.note", "a 'quoted': \x1b[2J\x7f \xC2\x9B one", "--optimizer.eps", "1.5e-30"});
   const Config again = parse(to_yaml(config), "dump.yaml");
   EXPECT_EQ(changes_of(config, again), "");
   EXPECT_EQ(again.benchmark.row, "12");
   EXPECT_EQ(again.benchmark.published.machine, "two\nlines");
+  for (const char* control : {"\x1b", "\x7f", "\xC2\x9B"}) EXPECT_EQ(to_yaml(config).find(control), std::string::npos);
   EXPECT_EQ(changes_of(config, parse(to_yaml(config, Show::given), "dump.yaml")), "");
   EXPECT_EQ(changes_of(Config{}, parse(to_yaml(Config{}), "dump.yaml")), "");
 }
@@ -45,6 +46,27 @@ TEST(Dump, SaysWhereEachValueCameFrom) {
             "# given, without effect here:\n"
             "#   wandb (my.yaml:4): no reports leave the machine; see logging.jsonl\n");
   EXPECT_NE(to_yaml(config).find("\n  pp_size: 1                                            # preset\n"),
+            std::string::npos);
+}
+
+TEST(Dump, KeepsToAWidth) {
+  const std::string directory(60, 'd');
+  Config config =
+      parse("seed: 7\nwandb: {project: x}\nlogging: {jsonl: " + std::string(40, 'v') + "}\n", directory + "/my.yaml");
+  override_with(config, {"--model.config.a_field_with_a_long_name_of_its_own", "3"});
+  for (const std::size_t width : {80, 100}) {
+    const std::string text = to_yaml(config, Show::all, width);
+    std::istringstream lines(text);
+    for (std::string line; std::getline(lines, line);) {
+      // A name of 60 letters cannot be broken.
+      EXPECT_TRUE(line.size() <= width || line.find(directory) != std::string::npos) << line;
+    }
+    EXPECT_NE(text.find("# my.yaml:1\n"), std::string::npos) << text;
+    EXPECT_EQ(changes_of(config, parse(text, "dump.yaml")), "");
+  }
+  EXPECT_NE(to_yaml(config, Show::given, 80)
+                .find("    # --model.config.a_field_with_a_long_name_of_its_own\n"
+                      "    a_field_with_a_long_name_of_its_own: 3\n"),
             std::string::npos);
 }
 

@@ -51,17 +51,21 @@ StepBatches::StepBatches(const Dataset* dataset, const Sampling& sampling, int d
                          GateForecast* forecast)
     : dataset_(dataset), sampling_(sampling), dp_rank_(dp_rank), seq_len_(seq_len), forecast_(forecast) {}
 
-int64_t StepBatches::prepare(int64_t step) {
+LabelTokens StepBatches::prepare(int64_t step) {
   step_ = step;
   batches_.clear();
   const int64_t micro_batches = sampling_.micro_batches();
-  if (dataset_ == nullptr) return micro_batches * sampling_.micro_batch * seq_len_;
-  int64_t label_tokens = 0;
+  if (dataset_ == nullptr) {
+    const int64_t sequences = micro_batches * sampling_.micro_batch;
+    return {sequences * seq_len_, sequences * (seq_len_ - 1)};
+  }
+  LabelTokens labels;
   for (int64_t m = 0; m < micro_batches; ++m) {
     batches_.push_back(make_batch(*dataset_, sampling_.sample_ids(step, m, dp_rank_), seq_len_));
-    label_tokens += count_label_tokens(batches_.back().labels);
+    labels.own += count_label_tokens(batches_.back().labels);
+    labels.next += count_label_tokens(next_labels(batches_.back(), seq_len_));
   }
-  return label_tokens;
+  return labels;
 }
 
 void StepBatches::select(int micro_batch) {

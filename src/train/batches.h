@@ -35,12 +35,24 @@ class GateForecast : public LoadForecast {
   int micro_batch_ = 0;
 };
 
+// Labels that count in a step's losses.
+struct LabelTokens {
+  int64_t own = 0;   // of the model
+  int64_t next = 0;  // of the layer that predicts the token after the next
+
+  LabelTokens& operator+=(const LabelTokens& other) {
+    own += other.own;
+    next += other.next;
+    return *this;
+  }
+};
+
 // Feeds the runtime from a dataset (null on meta).
 class StepBatches : public MicroBatchSource {
  public:
   StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len, GateForecast* forecast);
-  // Makes the micro-batches of a step; returns how many label tokens they have.
-  int64_t prepare(int64_t step);
+  // Makes the micro-batches of a step; returns the labels they have.
+  LabelTokens prepare(int64_t step);
 
   void select(int micro_batch) override;
   void load(Context& ctx, const BatchTensors& into) override;

@@ -26,7 +26,7 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
   step_tensors_.state = step_arena_.empty({kStepSlots}, DType::f64);
   step_tensors_.loss = step_arena_.empty({2}, DType::f64);
   sum_squares_ = step_arena_.empty({1}, DType::f64);
-  count_ = step_arena_.empty({1}, DType::i64);
+  counts_ = step_arena_.empty({2}, DType::i64);
   const std::vector<FlatGroup*> groups = stage_.groups();
   for (size_t i = 0; i < groups.size(); ++i) {
     groups[i]->initialize(ctx_, spec.seed, spec.optimize ? optimizer_.master(i) : Tensor());
@@ -57,25 +57,28 @@ void Trainer::write_state(int64_t step, int64_t label_tokens) {
   ctx_.upload<double>(step_tensors_.state, state);
 }
 
-int64_t Trainer::sum_over(Communicator& ranks, int64_t value, std::string_view what) {
-  ctx_.upload<int64_t>(count_, std::array{value});
-  ranks.all_reduce(ctx_.compute(), count_, ReduceOp::sum, what).wait(ctx_.compute());
-  return ctx_.read<int64_t>(count_, [&] { return std::vector{value * ranks.size()}; }).front();
+LabelTokens Trainer::sum_over(Communicator& ranks, const LabelTokens& values, std::string_view what) {
+  ctx_.upload<int64_t>(counts_, std::array{values.own, values.next});
+  ranks.all_reduce(ctx_.compute(), counts_, ReduceOp::sum, what).wait(ctx_.compute());
+  const std::vector<int64_t> sums =
+      ctx_.read<int64_t>(counts_, [&] { return std::vector{values.own * ranks.size(), values.next * ranks.size()}; });
+  return {sums.at(0), sums.at(1)};
 }
 
-Trainer::Losses Trainer::sum_losses(int64_t label_tokens) {
+Trainer::Losses Trainer::sum_losses(const LabelTokens& labels) {
   // Only the last stage has losses; a rank's share of cp and tp would be partial too, so all ranks add theirs.
   mesh_.world.all_reduce(ctx_.compute(), step_tensors_.loss, ReduceOp::sum, "loss").wait(ctx_.compute());
   const std::vector<double> sums = ctx_.read<double>(step_tensors_.loss, [] { return std::vector{0.0, 0.0}; });
-  const auto tokens = static_cast<double>(std::max<int64_t>(label_tokens, 1));
-  return {sums.at(0) / tokens, sums.at(1) / tokens};
+  const auto mean = [](double sum, int64_t tokens) { return sum / static_cast<double>(std::max<int64_t>(tokens, 1)); };
+  return {mean(sums.at(0), labels.own), mean(sums.at(1), labels.next)};
 }
 
 StepResult Trainer::step(int64_t step) {
   const RangeScope range(ctx_.ranges(), [&] { return fmt::format("step {}", step + 1); });
   StepResult result;
   runtime_.bind_scratch();
-  result.label_tokens = sum_over(*mesh_.dp, batches_.prepare(step), "label tokens");
+  const LabelTokens labels = sum_over(*mesh_.dp, batches_.prepare(step), "label tokens");
+  result.label_tokens = labels.own;
   result.learning_rate = spec_.lr.at(step);
   write_state(step, result.label_tokens);
   ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
@@ -83,9 +86,12 @@ StepResult Trainer::step(int64_t step) {
 
   runtime_.run(batches_, step_tensors_);
 
-  const Losses losses = sum_losses(result.label_tokens);
+  const Losses losses = sum_losses(labels);
   result.loss = losses.loss;
-  if (spec_.model.mtp) result.mtp_loss = losses.mtp;
+  if (spec_.model.mtp) {
+    result.mtp_loss = losses.mtp;
+    result.mtp_label_tokens = labels.next;
+  }
   if (spec_.gradient_norm) {
     sum_gradient_squares(ctx_, mesh_, stage_.groups(), sum_squares_);
     if (spec_.max_norm > 0)
@@ -107,7 +113,7 @@ void Trainer::explain_non_finite(int64_t step, double loss, double norm) {
   const bool bad_loss = !std::isfinite(loss);
   // The sign of a NaN means nothing.
   const double value = std::abs(bad_loss ? loss : norm);
-  const std::string what = fmt::format("{} is {} at step {}", bad_loss ? "loss" : "gradient norm", value, step);
+  const std::string what = fmt::format("{} is {} at step {}", bad_loss ? "loss" : "gradient norm", value, step + 1);
   FirstBadTensor finder(ctx_, what);
   ctx_.add_observer(&finder);
   for (FlatGroup* group : stage_.groups()) group->zero_gradients(ctx_);
@@ -122,12 +128,12 @@ double Trainer::evaluate(const Dataset& dataset, int64_t batches) {
   StepBatches source(&dataset, spec_.sampling, mesh_.at.dp, spec_.seq_len, nullptr);
   runtime_.bind_scratch();
   ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
-  int64_t tokens = 0;
+  LabelTokens labels;
   for (int64_t batch = 0; batch < batches; ++batch) {
-    tokens += source.prepare(batch);
+    labels += source.prepare(batch);
     runtime_.evaluate(source, step_tensors_, static_cast<int>(spec_.sampling.micro_batches()));
   }
-  return sum_losses(sum_over(*mesh_.dp, tokens, "label tokens")).loss;
+  return sum_losses(sum_over(*mesh_.dp, labels, "label tokens")).loss;
 }
 
 }  // namespace sluice

@@ -17,11 +17,15 @@
 namespace sluice {
 
 struct StepResult {
-  double loss = 0;                      // nats per label token of the global batch
-  std::optional<double> mtp_loss = {};  // the same of the extra layer, unweighted and not part of the other
-  double gradient_norm = 0;             // before clipping; 0 when RunSpec::gradient_norm is off
+  double loss = 0;  // nats per label token of the global batch
+  // Of the extra layer, unweighted and not part of the other: nats per label of its own, which are fewer. Its gradient
+  // is that of weight x sum of its losses / label_tokens, as DeepSeek-V3's report defines it (equations 24 and 25: the
+  // sum is divided by the length of the sequence, not by the tokens that have one after the next).
+  std::optional<double> mtp_loss = {};
+  double gradient_norm = 0;  // before clipping; 0 when RunSpec::gradient_norm is off
   double learning_rate = 0;
   int64_t label_tokens = 0;
+  int64_t mtp_label_tokens = 0;
 };
 
 // What a rank computes on. All outlive the trainer.
@@ -41,8 +45,8 @@ class Trainer {
   Trainer& operator=(Trainer&&) = delete;
   ~Trainer() = default;
 
-  // Step number `step`, counted from 0. A loss or gradient that is not finite ends the run with an error naming the
-  // first bad tensor; weights are then still those before the step.
+  // Step number `step`, counted from 0 (people count from 1, and so do messages). A loss or gradient that is not finite
+  // ends the run with an error naming the first bad tensor; weights are then still those before the step.
   StepResult step(int64_t step);
   // Replaces the weights by those of a hub directory, this rank's part of them.
   ImportCount load(const HubMatch& weights, const std::function<void(int64_t done, int64_t all)>& progress);
@@ -50,7 +54,9 @@ class Trainer {
   double evaluate(const Dataset& dataset, int64_t batches);
 
   // The sum of the ranks' values. Collective; the host waits for it.
-  int64_t sum_over_world(int64_t value, std::string_view what) { return sum_over(mesh_.world, value, what); }
+  int64_t sum_over_world(int64_t value, std::string_view what) {
+    return sum_over(mesh_.world, {.own = value}, what).own;
+  }
 
   Context& context() { return ctx_; }
   Mesh& mesh() { return mesh_; }
@@ -61,12 +67,12 @@ class Trainer {
 
  private:
   void write_state(int64_t step, int64_t label_tokens);
-  int64_t sum_over(Communicator& ranks, int64_t value, std::string_view what);
+  LabelTokens sum_over(Communicator& ranks, const LabelTokens& values, std::string_view what);
   struct Losses {
     double loss = 0;
     double mtp = 0;
   };
-  Losses sum_losses(int64_t label_tokens);
+  Losses sum_losses(const LabelTokens& labels);
   [[noreturn]] void explain_non_finite(int64_t step, double loss, double norm);
 
   RunSpec spec_;
@@ -81,7 +87,7 @@ class Trainer {
   Arena step_arena_;
   StepTensors step_tensors_;
   Tensor sum_squares_;  // f64 [1]
-  Tensor count_;        // i64 [1]
+  Tensor counts_;       // i64 [2]
 };
 
 }  // namespace sluice

@@ -207,7 +207,7 @@ TEST(Train, ALossThatIsNotANumberNamesItsTensor) {
   const std::string good = folder.file("good.yaml", small_config());
   const Outcome outcome = sluice({"train", good, "--optimizer.lr", "1e38"});
   EXPECT_EQ(outcome.code, 1);
-  EXPECT_NE(outcome.err.find("at step 1: first bad tensor "), std::string::npos) << outcome.err;
+  EXPECT_NE(outcome.err.find("at step 2: first bad tensor "), std::string::npos) << outcome.err;
   EXPECT_EQ(count_lines(outcome.err, "error: "), 1);
 }
 

@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "data/mock.h"
+#include "ops/head_loss.h"
 #include "support/training.h"
 #include "train/session.h"
 
@@ -51,7 +52,7 @@ TEST(Trainer, StopsAtALossThatIsNotFiniteAndNamesTheFirstBadTensor) {
         for (int step = 0; step < 3; ++step) trainer.step(step);
       });
     });
-    EXPECT_NE(message.find("at step 1: first bad tensor"), std::string::npos) << message;
+    EXPECT_NE(message.find("at step 2: first bad tensor"), std::string::npos) << message;
     EXPECT_NE(message.find("lower optimizer.lr"), std::string::npos) << message;
   }
 }
@@ -69,7 +70,7 @@ TEST(Trainer, FindsABadWeightBeforeItSpreads) {
       trainer.step(0);
     });
   });
-  EXPECT_NE(message.find("loss is nan at step 0: first bad tensor layers.2.experts, input w of grouped_gemm"),
+  EXPECT_NE(message.find("loss is nan at step 1: first bad tensor layers.2.experts, input w of grouped_gemm"),
             std::string::npos)
       << message;
 }
@@ -91,6 +92,41 @@ TEST(Trainer, RoutingBeyondThePlanGrowsAndIsReported) {
   };
   EXPECT_FALSE(grown("1").empty());
   EXPECT_TRUE(grown("2").empty());
+}
+
+// Random tokens; every other sample's last label does not count.
+class SomeUnlearnt final : public Dataset {
+ public:
+  explicit SomeUnlearnt(int64_t vocab) : mock_(1, vocab) {}
+  void sample(int64_t id, std::span<int32_t> tokens) const override {
+    mock_.sample(id, tokens);
+    if (id % 2 == 0) tokens.back() = kIgnoredLabel;
+  }
+  int64_t size() const override { return mock_.size(); }
+  int64_t vocab_size() const override { return mock_.vocab_size(); }
+
+ private:
+  MockDataset mock_;
+};
+
+// Weights are almost nothing at first, so each label costs ln 64 in both losses, however many there are and whichever
+// ranks have them.
+TEST(Trainer, TheExtraLayersLossIsOverItsOwnLabels) {
+  for (const std::vector<std::string>& overrides :
+       {std::vector<std::string>{},
+        {"--distributed.ep_size=2"},
+        {"--distributed.pp_size=2", "--step_scheduler.local_batch_size=8"}}) {
+    const RunSpec spec = resolve(tiny_config(overrides, "deepseek_v3_mtp"), overrides.empty() ? 1 : 2);
+    const SomeUnlearnt dataset(spec.model.vocab_size);
+    const int64_t samples = spec.sampling.global_batch;
+    run_session(spec, quick(), dataset, [&](Trainer& trainer) {
+      const StepResult result = trainer.step(0);
+      EXPECT_EQ(result.label_tokens, samples * spec.seq_len - samples / 2);
+      EXPECT_EQ(result.mtp_label_tokens, samples * (spec.seq_len - 1) - samples / 2);
+      EXPECT_NEAR(result.loss, std::log(64), 0.05);
+      EXPECT_NEAR(result.mtp_loss.value_or(0), std::log(64), 0.05);
+    });
+  }
 }
 
 TEST(Trainer, KeepsMomentsInBf16WhenAsked) {

@@ -153,9 +153,7 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
            page, 3) +
       "\n";
   if (!row.grown.empty()) {
-    text +=
-        wrap(fmt::format("{} memory grew beyond memory.load_factor: {}", name, fmt::join(row.grown, "; ")), page, 3) +
-        "\n";
+    text += wrap(fmt::format("{} memory grew beyond the plan: {}", name, describe(row.grown)), page, 3) + "\n";
   }
   return text;
 }

@@ -116,10 +116,10 @@ bool Runtime::holds(const void* address) const {
   return std::any_of(arenas_.begin(), arenas_.end(), [&](const auto& entry) { return entry.second->holds(address); });
 }
 
-std::vector<std::string> Runtime::grown() const {
-  std::vector<std::string> list;
+std::vector<ArenaGrowth> Runtime::grown() const {
+  std::vector<ArenaGrowth> list;
   for (const auto& [name, arena] : arenas_) {
-    if (arena->grown() > 0) list.push_back(name + ": " + std::to_string(arena->grown()) + " more chunks");
+    if (arena->grown() > 0) list.push_back({name, arena->grown(), arena->grown_bytes()});
   }
   return list;
 }

@@ -42,6 +42,13 @@ struct RuntimeConfig {
 // Bytes each arena of a runtime needed at its fullest, by name: what a plan measures and a run reserves.
 using ArenaSizes = std::map<std::string, size_t>;
 
+// An arena that needed more than was reserved.
+struct ArenaGrowth {
+  std::string arena;  // "chunk 0 activations 1"
+  int chunks = 0;     // taken after the first
+  size_t bytes = 0;   // of them
+};
+
 // Tensors of a step that outlive its phases.
 struct StepTensors {
   Tensor state;  // f64 [kStepSlots]
@@ -71,8 +78,8 @@ class Runtime {
   bool holds(const void* address) const;
   // The action under way, or null outside of run().
   const Action* running() const { return running_; }
-  // Arenas that needed more than was reserved: "chunk 0 activations 1: 2 more chunks".
-  std::vector<std::string> grown() const;
+  // Arenas that needed more than was reserved.
+  std::vector<ArenaGrowth> grown() const;
   // The arenas F and B use outside a step: for the optimizer's scratch.
   void bind_scratch();
 

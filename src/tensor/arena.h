@@ -53,6 +53,8 @@ class Arena {
   size_t reserved() const { return reserved_; }
   // Chunks taken after the first.
   int grown() const { return chunks_.empty() ? 0 : static_cast<int>(chunks_.size()) - 1; }
+  // Bytes of those.
+  size_t grown_bytes() const { return chunks_.empty() ? 0 : reserved_ - chunks_.front().size; }
 
  private:
   struct Chunk {

@@ -2,8 +2,10 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "model/family.h"
 #include "train/features.h"
 #include "train/make_dataset.h"
@@ -23,7 +25,7 @@ double median(std::vector<double> values) {
 struct RankResult {
   double load_factor = 1;
   uint64_t memory = 0;
-  std::vector<std::string> grown;
+  std::vector<ArenaGrowth> grown;
 };
 
 // One step from barrier to barrier: as long as the slowest rank's.
@@ -136,8 +138,27 @@ std::string recompute_name(const Config& config) {
   return names.empty() ? "none" : names;
 }
 
-BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, MachineInfo& machine, Progress& progress) {
+std::string describe(const std::vector<RankGrowth>& grown) {
+  if (grown.empty()) return {};
+  std::set<int> ranks;
+  size_t bytes = 0;
+  for (const RankGrowth& each : grown) {
+    ranks.insert(each.rank);
+    bytes += each.growth.bytes;
+  }
+  const RankGrowth& most = *std::max_element(grown.begin(), grown.end(), [](const RankGrowth& a, const RankGrowth& b) {
+    return a.growth.bytes < b.growth.bytes;
+  });
+  const std::string name = fmt::format("rank {}'s {}", most.rank, most.growth.arena);
+  if (grown.size() == 1) return fmt::format("{} by {}", name, format_bytes(bytes));
+  return fmt::format("{} arenas of {} rank{} by {} together, the most {} by {}", grown.size(), ranks.size(),
+                     ranks.size() == 1 ? "" : "s", format_bytes(bytes), name, format_bytes(most.growth.bytes));
+}
+
+BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineInfo& machine, Progress& progress) {
   const Config& config = job.settings;
+  RunSpec spec = run;
+  spec.further_steps = job.profile_ops ? 1 : 0;
   if (config.benchmark.warmup_steps >= spec.steps) {
     throw user_error("benchmark.warmup_steps {} leaves none of step_scheduler.max_steps {} to time",
                      config.benchmark.warmup_steps, spec.steps);
@@ -186,10 +207,10 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, Machine
 
   row.planned_memory_bytes = *std::max_element(planned.begin(), planned.end());
   row.load_factor = 0;
-  for (const RankResult& rank : ranks) {
-    row.load_factor += rank.load_factor / static_cast<double>(ranks.size());
-    row.max_memory_bytes = std::max(row.max_memory_bytes, rank.memory);
-    row.grown.insert(row.grown.end(), rank.grown.begin(), rank.grown.end());
+  for (size_t rank = 0; rank < ranks.size(); ++rank) {
+    row.load_factor += ranks[rank].load_factor / static_cast<double>(ranks.size());
+    row.max_memory_bytes = std::max(row.max_memory_bytes, ranks[rank].memory);
+    for (const ArenaGrowth& growth : ranks[rank].grown) row.grown.push_back({static_cast<int>(rank), growth});
   }
   return row;
 }

@@ -21,6 +21,13 @@ struct PublishedRow {
   std::optional<double> peak_tflops;  // of its machine
 };
 
+struct RankGrowth {
+  int rank = 0;
+  ArenaGrowth growth;
+};
+// "3 arenas of 2 ranks by 1.20 MiB together, the most rank 3's chunk 0 activations 1 by 800 KiB"; empty for none.
+std::string describe(const std::vector<RankGrowth>& grown);
+
 struct BenchmarkRow {
   std::string row;     // "R4"; empty for a file without a label
   std::string model;   // "Qwen3-30B-A3B"
@@ -39,7 +46,7 @@ struct BenchmarkRow {
   double load_factor = 1;  // fullest expert over the mean, averaged over layers, micro-batches and ranks of a step
   uint64_t max_memory_bytes = 0;
   uint64_t planned_memory_bytes = 0;
-  std::vector<std::string> grown;     // arenas that needed more than was planned
+  std::vector<RankGrowth> grown;      // arenas that needed more than was planned
   std::string balance;                // "published", "spread", "skewed", "router"; "none" without experts
   double gate_noise = 0;              // of the published gate
   std::string recompute;              // see recompute_name
@@ -64,12 +71,12 @@ struct BenchmarkJob {
   std::string scale;
   Config settings;
   const Pretrained* weights = nullptr;  // null: drawn at random
-  bool profile_ops = false;             // one more step, with each operation timed
+  bool profile_ops = false;             // one more step, with each operation timed: planned for like the others
   Hardware hardware = {};               // instead of what runtime.device names
 };
 
 // Measures the machine again afterwards; `machine` and the row hold the better figures.
-BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& spec, MachineInfo& machine, Progress& progress);
+BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineInfo& machine, Progress& progress);
 
 // "none", "full", "norm act".
 std::string recompute_name(const Config& config);

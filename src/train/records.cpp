@@ -119,7 +119,11 @@ Json row_json(const BenchmarkRow& row) {
   json["not_available"] = unavailable_json(row.unavailable);
   json["max_memory_bytes"] = row.max_memory_bytes;
   json["planned_memory_bytes"] = row.planned_memory_bytes;
-  json["grown"] = row.grown;
+  json["grown"] = Json::array();
+  for (const auto& [rank, growth] : row.grown) {
+    json["grown"].push_back(
+        {{"rank", rank}, {"arena", growth.arena}, {"chunks", growth.chunks}, {"bytes", growth.bytes}});
+  }
   json["published"] = row.published ? published_json(*row.published) : Json(nullptr);
   if (row.ops) json["ops"] = ops_json(*row.ops);
   return json;

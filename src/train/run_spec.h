@@ -43,6 +43,7 @@ struct RunSpec {
   double load_factor = 1.5;
   uint64_t seed = 0;
   int64_t steps = 0;
+  int64_t further_steps = 0;  // that follow them and are no part of the run: a benchmark's profiled one
 
   int64_t tokens_per_step() const { return sampling.global_batch * seq_len; }
   int64_t accumulation() const { return sampling.global_batch / (local_batch * mesh.dp()); }

@@ -24,7 +24,7 @@ int64_t steps_to_measure(const RunSpec& spec) {
       gate.kind == GateKind::published && gate.noise == 0 && spec.seq_len * gate.top_k % gate.num_experts == 0;
   if (spec.mesh.ep == 1 || spec.load_varies() || periodic) return 1;
   const int64_t tokens = spec.mesh.ep * spec.tokens_per_step() / spec.mesh.dp();
-  return std::clamp<int64_t>(std::min(spec.steps, kMostTokens / tokens), 1, kMostSteps);
+  return std::clamp<int64_t>(std::min(spec.steps + spec.further_steps, kMostTokens / tokens), 1, kMostSteps);
 }
 
 ArenaSizes measure_arenas(const RunSpec& spec, int rank, const DeviceModel& device) {

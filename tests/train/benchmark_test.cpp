@@ -68,6 +68,27 @@ TEST(Benchmark, TimesTheStepsAfterTheWarmUp) {
   EXPECT_LE(row.ops->seconds_in_ops(), row.ops->step_seconds);
 }
 
+TEST(Benchmark, GrowthIsSummedUp) {
+  EXPECT_EQ(describe(std::vector<RankGrowth>{}), "");
+  EXPECT_EQ(describe({{3, {"scratch", 1, 2048}}}), "rank 3's scratch by 2.00 KiB");
+  EXPECT_EQ(describe({{0, {"scratch", 1, 1024}}, {3, {"chunk 0 activations 1", 2, 4096}}, {3, {"scratch", 1, 1024}}}),
+            "3 arenas of 2 ranks by 6.00 KiB together, the most rank 3's chunk 0 activations 1 by 4.00 KiB");
+  BenchmarkRow row;
+  row.step_seconds = {1};
+  row.grown = {{3, {"scratch", 1, 2048}}};
+  const auto json = nlohmann::json::parse(benchmark_json(slow_machine(), "abc", {row})).at("rows").at(0).at("grown");
+  EXPECT_EQ(json.at(0).at("rank"), 3);
+  EXPECT_EQ(json.at(0).at("arena"), "scratch");
+  EXPECT_EQ(json.at(0).at("bytes"), 2048);
+}
+
+TEST(Benchmark, TheProfiledStepIsPlannedToo) {
+  const BenchmarkRow row = run(
+      2, {"--step_scheduler.max_steps", "3", "--runtime.threads", "2", "--model.backend.fake_gate_noise", "0.5"}, true);
+  EXPECT_EQ(row.layout.ep, 2);
+  EXPECT_TRUE(row.grown.empty()) << describe(row.grown);
+}
+
 TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {
   const BenchmarkRow one = run(1, short_run);
   const BenchmarkRow two = run(2, short_run);

@@ -81,12 +81,12 @@ TEST(Trainer, RoutingBeyondThePlanGrowsAndIsReported) {
         tiny_config({"--benchmark.balance=router", "--distributed.ep_size=2", "--memory.load_factor=" + load_factor}),
         2);
     const MockDataset dataset(spec.seed, spec.model.vocab_size);
-    std::vector<std::string> reports;
+    std::vector<ArenaGrowth> reports;
     std::mutex mutex;
     run_session(spec, quick(), dataset, [&](Trainer& trainer) {
       trainer.step(0);
       const std::lock_guard lock(mutex);
-      for (const std::string& report : trainer.runtime().grown()) reports.push_back(report);
+      for (const ArenaGrowth& report : trainer.runtime().grown()) reports.push_back(report);
     });
     return reports;
   };

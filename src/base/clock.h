@@ -23,18 +23,20 @@ class ProgressTimer {
  public:
   // Seconds since the work began.
   double seconds() const { return watch_.seconds(); }
-  // True at most every five seconds, the first time after as many.
+  // True first after four seconds, then after twice as long each time, until it is once a minute.
   bool due() {
-    constexpr double quiet_seconds = 5;
+    constexpr double most = 60;
     const double now = seconds();
-    if (now - told_ < quiet_seconds) return false;
+    if (now - told_ < quiet_) return false;
     told_ = now;
+    quiet_ = quiet_ < most / 2 ? 2 * quiet_ : most;
     return true;
   }
 
  private:
   Stopwatch watch_;
   double told_ = 0;
+  double quiet_ = 4;
 };
 
 }  // namespace sluice

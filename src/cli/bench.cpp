@@ -114,8 +114,9 @@ int run_bench(const BenchOptions& options) {
     print(table_lines(rows.back()));
     std::fflush(stdout);
     notes += table_notes(rows.back(), next.changes);
-    if (options.ops) ops += "\n" + ops_table(rows.back());
+    if (options.ops) ops += "\n" + ops_table(rows.back(), page_width());
   }
+  if (const std::string note = peak_note(machine); !note.empty()) notes += wrap(note, page_width(), 3) + "\n";
   print("\n" + notes + table_legend() + ops);
   if (json) json->write(benchmark_json(machine, commit(), rows));
   return 0;

@@ -97,7 +97,7 @@ std::string table_lines(const BenchmarkRow& row) {
   const Figures ours{.step_s = seconds(row.median_seconds()),
                      .tokens = count(row.tokens_per_s_per_rank()),
                      .gflops = gflops(1000 * row.model_tflops_per_rank()),
-                     .mfu = fmt::format("{:.1f}", 100 * row.mfu()),
+                     .mfu = row.mfu() > 1 ? "?" : fmt::format("{:.1f}", 100 * row.mfu()),
                      .memory = short_bytes(row.max_memory_bytes)};
   std::string text = line(row.row, row.model, row.layout, ours);
   if (row.published) {
@@ -146,12 +146,11 @@ std::string table_notes(const BenchmarkRow& row, const std::vector<config::Chang
   const std::string mtp = row.mtp_losses.empty() ? ""
                                                  : fmt::format(" | extra layer {:.4f} -> {:.4f}",
                                                                row.mtp_losses.front(), row.mtp_losses.back());
-  text +=
-      wrap(fmt::format("{} loss {:.4f} -> {:.4f}{} | {:.1f} % of the speed this step's operations allow at best ({})",
-                       name, row.losses.front(), row.losses.back(), mtp,
-                       100 * row.roofline_seconds / row.median_seconds(), format_duration(row.roofline_seconds)),
-           page, 3) +
-      "\n";
+  text += wrap(fmt::format("{} loss {:.4f} -> {:.4f}{} | {}", name, row.losses.front(), row.losses.back(), mtp,
+                           roofline_note(row)),
+               page, 3) +
+          "\n";
+  if (const std::string why = missing_mfu_note(row); !why.empty()) text += wrap(name + " " + why, page, 3) + "\n";
   if (!row.grown.empty()) {
     text += wrap(fmt::format("{} memory grew beyond the plan: {}", name, describe(row.grown)), page, 3) + "\n";
   }

@@ -10,6 +10,7 @@
 #include "train/evaluation.h"
 #include "train/forecast.h"
 #include "train/make_dataset.h"
+#include "train/progress.h"
 #include "train/scale_config.h"
 
 namespace sluice::cli {
@@ -36,25 +37,31 @@ int run_eval(const EvalOptions& options) {
   const config::Dataset& data = validation ? config.validation_dataset : config.dataset;
   const std::unique_ptr<Dataset> dataset = make_dataset(config, data, section, spec);
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
+  Progress progress(stderr, watched_width(), "");
+  progress.wait_for("planning the evaluation");
   require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory(), kSmallerBatch);
+  progress.finish();
   const ParamCount parameters = param_count(spec.model);
   const int64_t batches = evaluation_batches(spec, *dataset, options.batches);
-  print(fmt::format("{}: {} parameters{}, {} of {} x {} x {} tokens\n", options.file,
-                    format_magnitude(static_cast<double>(parameters.total)), weights ? "" : " drawn at random", section,
-                    batches, spec.sampling.global_batch, spec.seq_len));
+  const auto line = [](const std::string& text) { print(wrap(text, page_width(), 2) + "\n"); };
+  line(fmt::format("{}: {} parameters{}, {} of {} x {} x {} tokens", options.file,
+                   format_magnitude(static_cast<double>(parameters.total)), weights ? "" : " drawn at random", section,
+                   batches, spec.sampling.global_batch, spec.seq_len));
   std::fflush(stdout);
+  progress.wait_for("evaluating");
 
   const Evaluation result = run_evaluation(spec, session, *dataset, batches, weights.get());
+  progress.finish();
   if (!std::isfinite(result.loss)) {
     throw runtime_failure("the loss is {}", result.loss)
         .advise("weights that are not finite, or too large for runtime.dtype, make it so");
   }
   const bool bytes = data.target == config::DatasetKind::bytes;
-  print(fmt::format("loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)\n", result.loss, bytes ? "byte" : "token",
-                    bytes ? fmt::format("{:.4f} bits/byte", result.loss / std::log(2.0))
-                          : fmt::format("perplexity {:.4g}", std::exp(result.loss)),
-                    format_count(result.tokens), format_duration(result.seconds),
-                    format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds))));
+  line(fmt::format("loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)", result.loss, bytes ? "byte" : "token",
+                   bytes ? fmt::format("{:.4f} bits/byte", result.loss / std::log(2.0))
+                         : fmt::format("perplexity {:.4g}", std::exp(result.loss)),
+                   format_count(result.tokens), format_duration(result.seconds),
+                   format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds))));
   return 0;
 }
 

@@ -42,7 +42,7 @@ void Interrupt::watch(const std::stop_token& ended) {
       pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
       raise(signal);
     }
-    log::info("\nending after this step; again: at once");
+    log::info("ending after this step; again: at once");
   }
 }
 

@@ -15,6 +15,7 @@
 #include "train/make_dataset.h"
 #include "train/scale_config.h"
 #include "train/training.h"
+#include "train/yardstick.h"
 
 namespace sluice::cli {
 namespace {
@@ -103,14 +104,13 @@ const char* loss_unit(const Config& config) {
 // Turns records into what a person sees and a file holds.
 class Reporter {
  public:
-  Reporter(const Config& config, const RunSpec& spec, const RunForecast& forecast, int64_t steps)
-      : spec_(spec),
-        forecast_(forecast),
+  Reporter(const Config& config, Yardstick& yardstick, int64_t steps, Progress& progress)
+      : yardstick_(yardstick),
         steps_(steps),
         every_(config.logging.every),
         unit_(loss_unit(config)),
         lines_(config.logging.jsonl),
-        progress_(stderr, watched_width(), "") {}
+        progress_(progress) {}
 
   void record(const TrainRecord& record) {
     if (record.validation_loss) {
@@ -123,7 +123,6 @@ class Reporter {
     if (record.step % every_ == 0 || record.step == steps_) lines_.write(record);
     if (progress_.live() || due(record.step)) show(record);
   }
-  void finish() { progress_.finish(); }
 
  private:
   // Without a terminal, at most some thirty lines beside the first.
@@ -133,25 +132,25 @@ class Reporter {
   }
 
   void show(const TrainRecord& record) {
+    yardstick_.check(record.seconds, Yardstick::Run::goes_on);
     progress_.show(
         {.step = record.step,
          .steps = steps_,
          .loss = record.result->loss,
          .mtp_loss = record.result->mtp_loss,
          .tokens_per_s = record.tokens_per_s,
-         .mfu = forecast_.mfu(record.seconds, spec_.mesh.world),
-         .roofline = forecast_.roofline_seconds / record.seconds,
+         .mfu = yardstick_.mfu(record.seconds),
+         .roofline = yardstick_.roofline_share(record.seconds),
          .eta_seconds = spent_ / static_cast<double>(record.step) * static_cast<double>(steps_ - record.step)});
   }
 
-  const RunSpec& spec_;
-  const RunForecast& forecast_;
+  Yardstick& yardstick_;
   int64_t steps_;
   int64_t every_;
   const char* unit_;
   double spent_ = 0;
   JsonLines lines_;
-  Progress progress_;
+  Progress& progress_;
 };
 
 std::string summary(const TrainingResult& result, const std::string& unit) {
@@ -159,7 +158,9 @@ std::string summary(const TrainingResult& result, const std::string& unit) {
       fmt::format("{}: {} steps, {} tokens in {} ({} tok/s)\n", result.stopped ? "stopped" : "done",
                   format_count(result.steps), format_count(result.tokens), format_duration(result.seconds),
                   format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds)));
-  text += fmt::format("training loss {:.4f} -> {:.4f} {}\n", result.first_loss, result.loss, unit);
+  const std::string recent = result.recent_steps == 1 ? "step" : fmt::format("{} steps", result.recent_steps);
+  text += fmt::format("training loss {:.4f} in step 1, {:.4f} mean of the last {} ({})\n", result.first_loss,
+                      result.recent_loss, recent, unit);
   if (result.validation_loss) text += fmt::format("validation loss {:.4f} {}\n", *result.validation_loss, unit);
   return text;
 }
@@ -182,30 +183,35 @@ int run_train(const TrainOptions& options) {
   std::optional<Export> exported;
   if (options.export_directory) exported.emplace(config, spec, *options.export_directory);
 
-  const MachineInfo machine = measure_for(spec, session);
-  const RunForecast forecast = forecast_run(spec, session, machine);
-  require_memory(forecast, memory_for(spec, session), kSmallerBatch);
+  Progress progress(stderr, watched_width(), "");
+  progress.wait_for("measuring the machine");
+  MachineInfo machine = measure_for(spec, session);
+  progress.wait_for("planning the run");
+  Yardstick yardstick(spec, session, config.benchmark.peak_tflops, machine);
+  require_memory(yardstick.forecast(), memory_for(spec, session), kSmallerBatch);
+  progress.finish();
   const ParamCount parameters = param_count(spec.model);
   print(wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory",
                          options.file, format_magnitude(static_cast<double>(parameters.total)),
                          format_magnitude(static_cast<double>(parameters.active)), format_count(job.steps),
                          spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s",
-                         format_bytes(forecast.total_bytes)),
-             100, 2) +
+                         format_bytes(yardstick.forecast().total_bytes)),
+             page_width(), 2) +
         "\n");
   std::fflush(stdout);
 
   Interrupt interrupt;
-  Reporter reporter(config, spec, forecast, job.steps);
+  Reporter reporter(config, yardstick, job.steps, progress);
+  progress.wait_for("getting ready, first step");
   const TrainingResult result = run_training(job, spec, session,
                                              {.recorded = [&](const TrainRecord& record) { reporter.record(record); },
                                               .stop = [&] { return interrupt.requested(); },
                                               .trained =
                                                   [&](Trainer& trainer) {
-                                                    reporter.finish();
+                                                    progress.finish();
                                                     if (exported) exported->write(trainer);
                                                   }});
-  print(summary(result, loss_unit(config)));
+  print(wrap(summary(result, loss_unit(config)), page_width(), 2));
   return 0;
 }
 

@@ -10,6 +10,7 @@
 #include "train/features.h"
 #include "train/make_dataset.h"
 #include "train/profiler_window.h"
+#include "train/yardstick.h"
 
 namespace sluice {
 namespace {
@@ -43,8 +44,8 @@ double timed_step(Trainer& trainer, int64_t step, StepResult& result) {
 // Runs the steps on one rank; rank 0 writes the row.
 class RankRun {
  public:
-  RankRun(Trainer& trainer, BenchmarkRow& row, const RunForecast& forecast, Progress& progress)
-      : trainer_(trainer), row_(row), forecast_(forecast), progress_(progress) {}
+  RankRun(Trainer& trainer, BenchmarkRow& row, Yardstick& yardstick, Progress& progress)
+      : trainer_(trainer), row_(row), yardstick_(yardstick), progress_(progress) {}
 
   RankResult run(bool profile_ops, const config::Benchmark& keys) {
     ProfilerWindow profiler(trainer_, keys);
@@ -54,7 +55,6 @@ class RankRun {
     for (int64_t step = 0; step < trainer_.spec().steps; ++step) {
       std::optional<ObserverScope> watching;
       if (step == looked_at) watching.emplace(trainer_.context(), load);
-      profiler.before(step);
       one_step(step);
       profiler.after(step);
     }
@@ -75,14 +75,15 @@ class RankRun {
     if (step >= row_.warmup_steps) row_.step_seconds.push_back(seconds);
     const RunSpec& spec = trainer_.spec();
     spent_ += seconds;
+    yardstick_.check(seconds, Yardstick::Run::goes_on);
     progress_.show(
         {.step = step + 1,
          .steps = spec.steps,
          .loss = result.loss,
          .mtp_loss = result.mtp_loss,
          .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / seconds,
-         .mfu = forecast_.mfu(seconds, spec.mesh.world),
-         .roofline = forecast_.roofline_seconds / seconds,
+         .mfu = yardstick_.mfu(seconds),
+         .roofline = yardstick_.roofline_share(seconds),
          .eta_seconds = spent_ / static_cast<double>(step + 1) * static_cast<double>(spec.steps - step - 1)});
   }
 
@@ -97,7 +98,7 @@ class RankRun {
 
   Trainer& trainer_;
   BenchmarkRow& row_;
-  const RunForecast& forecast_;
+  Yardstick& yardstick_;
   Progress& progress_;
   double spent_ = 0;
 };
@@ -138,6 +139,21 @@ std::string recompute_name(const Config& config) {
   return names.empty() ? "none" : names;
 }
 
+std::string roofline_note(const BenchmarkRow& row) {
+  const std::string best = format_duration(row.roofline_seconds);
+  const std::string share = format_share(row.roofline_seconds / row.median_seconds(), 1, "");
+  return share.empty() ? fmt::format("faster than its operations' {} with data from memory: caches served it", best)
+                       : fmt::format("{} of the speed this step's operations allow at best ({})", share, best);
+}
+
+std::string missing_mfu_note(const BenchmarkRow& row) {
+  if (!(row.mfu() > 1)) return {};
+  return fmt::format(
+      "has no MFU: it did {:.1f} GFLOP/s, more than the peak of {:.1f}, which was measured while other "
+      "processes were busy or is not this machine's",
+      1000 * row.model_tflops_per_rank(), 1000 * row.peak_tflops);
+}
+
 std::string describe(const std::vector<RankGrowth>& grown) {
   if (grown.empty()) return {};
   std::set<int> ranks;
@@ -165,8 +181,10 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   }
   SessionOptions options = session_options(config);
   options.hardware = job.hardware;
-  const RunForecast forecast = forecast_run(spec, options, machine);
-  require_memory(forecast, memory_for(spec, options), smaller_than(job.scale));
+  progress.wait_for("planning the run");
+  Yardstick yardstick(spec, options, config.benchmark.peak_tflops, machine);
+  require_memory(yardstick.forecast(), memory_for(spec, options), smaller_than(job.scale));
+  progress.wait_for("getting ready, first step");
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
 
   BenchmarkRow row;
@@ -194,16 +212,17 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   run_session(spec, options, *dataset, [&](Trainer& trainer) {
     const auto rank = static_cast<size_t>(trainer.mesh().world.world_rank());
     if (job.weights != nullptr) job.weights->load(trainer);
-    ranks[rank] = RankRun(trainer, row, forecast, progress).run(job.profile_ops, config.benchmark);
+    ranks[rank] = RankRun(trainer, row, yardstick, progress).run(job.profile_ops, config.benchmark);
   });
-  progress.finish();
+  progress.wait_for("measuring the machine again");
 
-  // Where other processes disturbed the first measurement of the machine, the second one may be truer.
-  machine.take_best(measure_for(spec, options));
-  const RunForecast best = forecast_run(spec, options, machine);
-  row.peak_tflops = config.benchmark.peak_tflops.value_or(best.roof.flops * 1e-12);
-  row.roofline_seconds = best.roofline_seconds;
-  if (row.ops) row.ops->roof = best.roof;
+  // Where other processes disturbed the measurements before, this one may be truer.
+  yardstick.measure_again(Yardstick::Run::has_ended);
+  yardstick.check(row.median_seconds(), Yardstick::Run::has_ended);
+  row.peak_tflops = yardstick.peak_flops() * 1e-12;
+  row.roofline_seconds = yardstick.forecast().roofline_seconds;
+  if (row.ops) row.ops->roof = yardstick.forecast().roof;
+  progress.finish();
 
   row.planned_memory_bytes = *std::max_element(planned.begin(), planned.end());
   row.load_factor = 0;

@@ -66,6 +66,11 @@ struct BenchmarkRow {
   double mfu() const { return model_tflops_per_rank() / peak_tflops; }
 };
 
+// "81.3 % of the speed this step's operations allow at best (1.02 s)", or that caches made it faster than that.
+std::string roofline_note(const BenchmarkRow& row);
+// Why a row has no MFU: it was faster than the peak that was measured. Empty for one that has.
+std::string missing_mfu_note(const BenchmarkRow& row);
+
 struct BenchmarkJob {
   std::string config;  // names for the row
   std::string scale;
@@ -75,7 +80,8 @@ struct BenchmarkJob {
   Hardware hardware = {};               // instead of what runtime.device names
 };
 
-// Measures the machine again afterwards; `machine` and the row hold the better figures.
+// Measures the machine again between the warm-up and the timed steps (not a GPU, whose memory the run has) and
+// afterwards; `machine` and the row hold the best figures.
 BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineInfo& machine, Progress& progress);
 
 // "none", "full", "norm act".

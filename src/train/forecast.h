@@ -12,8 +12,6 @@ struct RunForecast {
   uint64_t total_bytes = 0;     // of all ranks
   double flops_per_step = 0;    // model FLOPs, by the family's formula
   Roof roof;                    // of a rank: its share of the machine
-
-  double mfu(double step_seconds, int ranks) const { return flops_per_step / (step_seconds * ranks * roof.flops); }
 };
 
 // Ranks share the machine, unless each has a GPU: each can reach its share of peak and bandwidth.

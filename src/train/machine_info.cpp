@@ -126,6 +126,19 @@ double busy_cores() {
 void MachineInfo::take_best(const MachineInfo& other) {
   peak_gflops = std::max(peak_gflops, other.peak_gflops);
   bandwidth_gbs = std::max(bandwidth_gbs, other.bandwidth_gbs);
+  peaks_gflops.insert(peaks_gflops.end(), other.peaks_gflops.begin(), other.peaks_gflops.end());
+}
+
+std::string peak_note(const MachineInfo& machine) {
+  constexpr double much = 0.05;
+  if (machine.peaks_gflops.empty()) return {};
+  const auto [least, most] = std::minmax_element(machine.peaks_gflops.begin(), machine.peaks_gflops.end());
+  const double spread = 1 - *least / *most;
+  if (!(spread > much)) return {};
+  return fmt::format(
+      "The peak varied by {:.0f} % during this run ({:.0f} to {:.0f} GFLOP/s in {} measurements): other processes were "
+      "busy, figures are low.",
+      100 * spread, *least, *most, machine.peaks_gflops.size());
 }
 
 namespace {
@@ -147,6 +160,7 @@ MachineInfo measure_machine(int threads) {
   MachineInfo machine = look_at_machine();
   Pool pool(threads);
   machine.peak_gflops = cpu::measure_fma_peak(pool);
+  machine.peaks_gflops = {machine.peak_gflops};
   machine.bandwidth_gbs = cpu::measure_bandwidth(pool);
   return machine;
 }
@@ -171,6 +185,7 @@ MachineInfo measure_gpu(DType dtype) {
   const Ceilings ceilings =
       measure_ceilings(*backend, *memory, dtype, dtype == DType::bf16 ? kSide : kSlowSide, kCopied);
   machine.peak_gflops = ceilings.flops * 1e-9;
+  machine.peaks_gflops = {machine.peak_gflops};
   machine.bandwidth_gbs = ceilings.bandwidth * 1e-9;
   return machine;
 }

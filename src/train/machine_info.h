@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/error.h"
 #include "tensor/dtype.h"
@@ -22,10 +23,16 @@ struct MachineInfo {
   DType peak_dtype = DType::f32;
   double peak_gflops = 0;    // measured: multiply-adds of all threads; on a GPU a large product
   double bandwidth_gbs = 0;  // measured: read plus written, by all threads or on the GPU
+  // Every measurement of the peak, in order; peak_gflops is the best of them.
+  std::vector<double> peaks_gflops;
 
   // Keeps the better figures of two measurements: other processes only ever make them worse.
   void take_best(const MachineInfo& other);
 };
+
+// What is to be said of a peak that varied by more than a few percent: other processes were busy, figures are low.
+// Empty where it did not.
+std::string peak_note(const MachineInfo& machine);
 
 // Cores in this process's affinity mask, no more than its share of processor time allows.
 int usable_cores();

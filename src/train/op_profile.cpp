@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "base/text.h"
+
 namespace sluice {
 
 namespace {
@@ -33,6 +35,14 @@ double OpProfile::seconds_in_ops() const {
 
 double OpProfile::roof_seconds() const {
   return sum_over(ops, [&](const OpTotals& op) { return op.roof_seconds(roof); });
+}
+
+double OpProfile::flops() const {
+  return sum_over(ops, [](const OpTotals& op) { return op.flops(); });
+}
+
+std::string roofline_text(double seconds, double roof_seconds, double flop_seconds, int decimals) {
+  return format_share(roof_seconds / seconds, decimals, flop_seconds > seconds ? "above peak" : "cache");
 }
 
 void OpProfiler::before(const OpRecord& /*record*/) {

@@ -30,6 +30,11 @@ struct OpTotals {
   double roof_seconds(const Roof& roof) const;
 };
 
+// "81.3 %": how near `seconds` come to the best ones, `roof_seconds`. "cache" where they are less: the roof counts each
+// tensor once at the memory's bandwidth, and a cache served it. "above peak" where even the arithmetic, `flop_seconds`
+// at the peak, should have taken longer: the peak was measured too low.
+std::string roofline_text(double seconds, double roof_seconds, double flop_seconds, int decimals);
+
 struct OpProfile {
   double step_seconds = 0;
   std::vector<OpTotals> ops;  // the most time first
@@ -37,6 +42,7 @@ struct OpProfile {
 
   double seconds_in_ops() const;
   double roof_seconds() const;
+  double flops() const;
 };
 
 class OpProfiler : public OpObserver {

@@ -1,11 +1,16 @@
 // What a person sees while a run goes on: on a terminal one line that is written over, elsewhere a line each time.
 #pragma once
 
+#include <condition_variable>
 #include <cstdint>
 #include <cstdio>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
+
+#include "base/clock.h"
 
 namespace sluice {
 
@@ -20,7 +25,8 @@ struct ProgressReport {
   double eta_seconds = 0;
 };
 
-// "step 3/7  loss 8.412  2,101 tok/s  MFU 42.9 %  67 % of roofline  ETA 0:09"
+// "step 3/7  loss 8.412  2,101 tok/s  MFU 42.9 %  67 % of roofline  ETA 0:09". Shares above one are no numbers: "above
+// peak", "cache-served" (see roofline_text).
 std::string format(const ProgressReport& report);
 
 class Progress {
@@ -35,16 +41,31 @@ class Progress {
 
   bool live() const { return width_ > 0; }
   void show(const ProgressReport& report);
+  // What goes on until the next show() or finish(), with the time since the first such call: a live line that keeps
+  // counting, elsewhere a line when it takes long (see ProgressTimer).
+  void wait_for(const std::string& what);
   // A line that stays, above the live one.
   void note(const std::string& text);
   // Takes the live line away.
   void finish();
 
  private:
+  void tick(const std::stop_token& ended);
+  void end_wait();
+  void put(const std::string& text);
+  void draw(const std::string& line);
+  void erase();
+
   std::FILE* out_;
   size_t width_;
   std::string label_;
+  std::mutex mutex_;  // of what follows, while there is a ticker
+  std::condition_variable_any wake_;
   std::string line_;  // the live one, while it is shown
+  std::string what_;  // is waited for
+  Stopwatch waited_;
+  ProgressTimer timer_;
+  std::jthread ticker_;
 };
 
 }  // namespace sluice

@@ -40,6 +40,7 @@ Json machine_json(const MachineInfo& machine) {
           {"libraries", machine.libraries.empty() ? Json(nullptr) : Json(machine.libraries)},
           {"peak_dtype", name_of(machine.peak_dtype)},
           {"peak_gflops", machine.peak_gflops},
+          {"peak_measurements_gflops", machine.peaks_gflops},
           {"bandwidth_gbs", machine.bandwidth_gbs}};
 }
 
@@ -137,7 +138,8 @@ std::string benchmark_json(const MachineInfo& machine, std::string_view commit, 
   json["commit"] = commit;
   json["rows"] = Json::array();
   for (const BenchmarkRow& row : rows) json["rows"].push_back(row_json(row));
-  return json.dump(2) + "\n";
+  // Names from outside need not be UTF-8.
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 
 std::string record_json(const TrainRecord& record) {

@@ -28,7 +28,8 @@ class RankTraining {
     }
     if (!result_.stopped) validate();
     if (first_ && events_.trained) events_.trained(trainer_);
-    result_.loss =
+    result_.recent_steps = std::ssize(recent_);
+    result_.recent_loss =
         std::accumulate(recent_.begin(), recent_.end(), 0.0) / static_cast<double>(std::max<size_t>(1, recent_.size()));
     return result_;
   }

@@ -31,7 +31,8 @@ struct TrainingResult {
   int64_t tokens = 0;
   double seconds = 0;  // of the steps
   double first_loss = 0;
-  double loss = 0;  // mean of the last steps
+  int64_t recent_steps = 0;  // the last ones, twenty at most
+  double recent_loss = 0;    // their mean
   std::optional<double> validation_loss;
   bool stopped = false;
 };

@@ -188,6 +188,7 @@ TEST(Train, LearnsValidatesAndKeepsRecords) {
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(count_lines(outcome.out, "done: 30 steps, 1,920 tokens in "), 1) << outcome.out;
   EXPECT_EQ(count_lines(outcome.out, "validation loss "), 1);
+  expect_in(outcome.out, {"training loss ", " in step 1, ", " mean of the last 20 steps (nats/byte)\n"});
   EXPECT_EQ(count_lines(outcome.err, "step 10/30  validation loss "), 1) << outcome.err;
   int steps = 0;
   double first = 0;
@@ -216,7 +217,7 @@ TEST(Train, AnInterruptEndsItAfterTheStep) {
   const std::string good = folder.file("good.yaml", small_config());
   const Outcome outcome = on_terminal({"train", good, "--step_scheduler.max_steps", "1000000"}, "step 5/");
   EXPECT_EQ(outcome.code, 0);
-  EXPECT_NE(outcome.out.find("\nending after this step"), std::string::npos);
+  EXPECT_NE(outcome.out.find("\033[Kending after this step"), std::string::npos);
   EXPECT_NE(outcome.out.find("stopped: "), std::string::npos) << outcome.out.substr(outcome.out.size() - 400);
   // A live line, written over.
   EXPECT_NE(outcome.out.find("\rstep 2/1000000  loss "), std::string::npos);

@@ -3,15 +3,18 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <memory>
 #include <thread>
 
+#include "base/text.h"
 #include "config/load.h"
 #include "emulation/profiler.h"
 #include "support/training.h"
 #include "train/records.h"
 #include "train/scale_config.h"
+#include "train/yardstick.h"
 
 namespace sluice {
 namespace {
@@ -31,11 +34,15 @@ MachineInfo slow_machine() {
   return machine;
 }
 
-BenchmarkRow run(int ranks, const std::vector<std::string>& overrides, bool ops = false,
-                 const Hardware& hardware = {}) {
+Config tiny_row(int ranks, const std::vector<std::string>& overrides) {
   Config config = config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/qwen3_moe_30b_8.yaml");
   config::apply_overrides(config, overrides);
-  const Config scaled = scale_config(config, Scale::tiny, ranks).config;
+  return scale_config(config, Scale::tiny, ranks).config;
+}
+
+BenchmarkRow run(int ranks, const std::vector<std::string>& overrides, bool ops = false,
+                 const Hardware& hardware = {}) {
+  const Config scaled = tiny_row(ranks, overrides);
   Null null;
   MachineInfo machine = slow_machine();
   return run_benchmark(
@@ -68,6 +75,62 @@ TEST(Benchmark, TimesTheStepsAfterTheWarmUp) {
   EXPECT_LE(row.ops->seconds_in_ops(), row.ops->step_seconds);
 }
 
+// What progress said of the last step follows from the row's own denominator.
+TEST(Benchmark, ProgressAndTableHaveOneDenominator) {
+  std::vector<std::string> overrides = short_run;
+  const double tflops = run(1, short_run).model_tflops_per_rank();
+  overrides.insert(overrides.end(), {"--benchmark.peak_tflops", std::to_string(3 * tflops)});
+  const Config config = tiny_row(1, overrides);
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
+  MachineInfo machine = slow_machine();
+  BenchmarkRow row;
+  {
+    Progress progress(file.get(), 0, "");
+    row = run_benchmark({.config = "row.yaml", .scale = "tiny", .settings = config}, resolve(config, 1), machine,
+                        progress);
+  }
+  ASSERT_EQ(std::fseek(file.get(), 0, SEEK_SET), 0);
+  std::string text(1 << 14, '\0');
+  text.resize(std::fread(text.data(), 1, text.size(), file.get()));
+  row.step_seconds = {row.step_seconds.back()};
+  const std::string expected = "MFU " + format_share(row.mfu(), 1, "above peak");
+  EXPECT_NE(text.substr(text.rfind("MFU")).find(expected), std::string::npos) << expected << " is not in " << text;
+}
+
+TEST(Benchmark, TheMachineIsMeasuredBeforeBetweenAndAfter) {
+  const Config config = tiny_row(1, short_run);
+  Null null;
+  MachineInfo machine = slow_machine();
+  machine.peaks_gflops = {machine.peak_gflops};
+  run_benchmark({.config = "row.yaml", .scale = "tiny", .settings = config}, resolve(config, 1), machine,
+                null.progress);
+  EXPECT_GE(machine.peaks_gflops.size(), 3U);
+  EXPECT_EQ(machine.peak_gflops, *std::max_element(machine.peaks_gflops.begin(), machine.peaks_gflops.end()));
+  const auto json = nlohmann::json::parse(benchmark_json(machine, "abc", {}));
+  EXPECT_EQ(json.at("machine").at("peak_measurements_gflops").size(), machine.peaks_gflops.size());
+}
+
+TEST(Yardstick, AStepFasterThanThePeakMeasuresAgain) {
+  const Config config = tiny_row(1, short_run);
+  const RunSpec spec = resolve(config, 1);
+  MachineInfo machine = slow_machine();
+  Yardstick yardstick(spec, session_options(config), {}, machine);
+  EXPECT_GT(yardstick.mfu(1), 1);
+  yardstick.check(1, Yardstick::Run::goes_on);
+  EXPECT_LE(yardstick.mfu(1), 1);
+  EXPECT_GT(machine.peak_gflops, kSlowGflops);
+  EXPECT_DOUBLE_EQ(yardstick.peak_flops(), machine.peak_gflops * 1e9);
+  // No machine is so fast: it gives up.
+  yardstick.check(1e-12, Yardstick::Run::has_ended);
+  EXPECT_LE(machine.peaks_gflops.size(), 3U);
+
+  MachineInfo other = slow_machine();
+  Yardstick stated(spec, session_options(config), 989.0, other);
+  stated.check(1e-12, Yardstick::Run::has_ended);
+  EXPECT_TRUE(other.peaks_gflops.empty()) << "what is stated needs no measurement";
+  EXPECT_DOUBLE_EQ(stated.peak_flops(), 989e12);
+}
+
 TEST(Benchmark, GrowthIsSummedUp) {
   EXPECT_EQ(describe(std::vector<RankGrowth>{}), "");
   EXPECT_EQ(describe({{3, {"scratch", 1, 2048}}}), "rank 3's scratch by 2.00 KiB");
@@ -87,6 +150,33 @@ TEST(Benchmark, TheProfiledStepIsPlannedToo) {
       2, {"--step_scheduler.max_steps", "3", "--runtime.threads", "2", "--model.backend.fake_gate_noise", "0.5"}, true);
   EXPECT_EQ(row.layout.ep, 2);
   EXPECT_TRUE(row.grown.empty()) << describe(row.grown);
+}
+
+TEST(Benchmark, NoShareAboveOneIsPrinted) {
+  BenchmarkRow row;
+  row.layout = {.ranks = 1, .gbs = 1, .seq_len = 1000};
+  row.step_seconds = {1};
+  row.gflop_per_token = 1;
+  row.peak_tflops = 2;
+  row.roofline_seconds = 0.5;
+  EXPECT_EQ(missing_mfu_note(row), "");
+  EXPECT_EQ(roofline_note(row), "50.0 % of the speed this step's operations allow at best (500 ms)");
+  row.peak_tflops = 0.5;
+  row.roofline_seconds = 2;
+  EXPECT_NE(missing_mfu_note(row).find("1000.0 GFLOP/s, more than the peak of 500.0"), std::string::npos);
+  EXPECT_EQ(roofline_note(row).find('%'), std::string::npos) << roofline_note(row);
+}
+
+TEST(Machine, SaysWhenItWasBusy) {
+  MachineInfo machine;
+  EXPECT_EQ(peak_note(machine), "");
+  machine.peaks_gflops = {200, 197, 199};
+  EXPECT_EQ(peak_note(machine), "");
+  machine.peaks_gflops = {200, 164, 199};
+  EXPECT_EQ(
+      peak_note(machine),
+      "The peak varied by 18 % during this run (164 to 200 GFLOP/s in 3 measurements): other processes were busy, "
+      "figures are low.");
 }
 
 TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {

@@ -68,6 +68,13 @@ TEST(OpProfiler, AddsUpCallsAndOrdersByTime) {
   EXPECT_DOUBLE_EQ(profile.roof_seconds(), (3.0 * 4 * (1 << 18) + 2 * 4 * 16) / 1e6);
 }
 
+TEST(Roofline, WhatBeatsItIsSaidInWords) {
+  EXPECT_EQ(roofline_text(2, 1, 1, 1), "50.0 %");
+  EXPECT_EQ(roofline_text(1, 1, 1, 1), "100.0 %");
+  EXPECT_EQ(roofline_text(1, 5.42, 0.9, 1), "cache") << "bytes would take longer than it took";
+  EXPECT_EQ(roofline_text(1, 1.22, 1.22, 1), "above peak") << "arithmetic alone would";
+}
+
 TEST(Roof, TheTighterBoundBinds) {
   const Roof roof{.flops = 100, .bandwidth = 10};
   EXPECT_DOUBLE_EQ(roof.seconds({.flops = 200, .bytes_read = 10, .bytes_written = 5}), 2);

@@ -1,9 +1,12 @@
 #include "train/progress.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
+#include <thread>
 
 namespace sluice {
 namespace {
@@ -14,7 +17,7 @@ std::string written(size_t width, const std::function<void(Progress&)>& act) {
     Progress progress(file.get(), width, "R4");
     act(progress);
   }
-  std::rewind(file.get());
+  EXPECT_EQ(std::fseek(file.get(), 0, SEEK_SET), 0);
   std::string text(4096, '\0');
   text.resize(std::fread(text.data(), 1, text.size(), file.get()));
   return text;
@@ -25,6 +28,43 @@ const ProgressReport report{
 
 TEST(Progress, SaysWhatOneWantsToKnow) {
   EXPECT_EQ(format(report), "step 3/7  loss 8.412  2,101 tok/s  MFU 42.9 %  67 % of roofline  ETA 0:09");
+}
+
+TEST(Progress, NoShareAboveOneIsPrinted) {
+  ProgressReport fast = report;
+  fast.mfu = 1.22;
+  fast.roofline = 5.42;
+  EXPECT_EQ(format(fast), "step 3/7  loss 8.412  2,101 tok/s  MFU above peak  cache-served  ETA 0:09");
+}
+
+// The line that counts seconds is there before the first step, and gone behind it.
+TEST(Progress, SaysWhatIsWaitedForOnATerminal) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::tmpfile(), std::fclose);
+  const auto text = [&] {
+    std::string all(1 << 16, '\0');
+    const ssize_t count = ::pread(::fileno(file.get()), all.data(), all.size(), 0);
+    return all.substr(0, static_cast<size_t>(std::max<ssize_t>(0, count)));
+  };
+  Progress progress(file.get(), 100, "R4");
+  progress.wait_for("planning 8 ranks");
+  while (text().find("\rR4 planning 8 ranks  0:0") == std::string::npos) std::this_thread::yield();
+  progress.wait_for("first\033[2J step");
+  while (text().find("\rR4 first\\x1b[2J step  0:0") == std::string::npos) std::this_thread::yield();
+  progress.show(report);
+  const std::string line = "\rR4 " + format(report) + "\033[K";
+  EXPECT_TRUE(text().ends_with(line)) << text();
+  progress.finish();
+  EXPECT_TRUE(text().ends_with(line + "\r\033[K"));
+}
+
+TEST(Progress, AMomentSaysNothing) {
+  EXPECT_EQ(written(0,
+                    [](Progress& progress) {
+                      progress.wait_for("planning");
+                      progress.finish();
+                      progress.finish();
+                    }),
+            "");
 }
 
 TEST(Progress, PlainLinesWithoutATerminal) {

@@ -70,7 +70,8 @@ int run_convert(const ConvertOptions& options) {
   const HubWeights hub(source);
   const HubMatch match = match_weights(hub, model);
   prepare_target(source, target);
-  print(fmt::format("{} ({}): {}\n", model.name, model.model_type, describe(match, hub)));
+  const auto line = [](const std::string& text) { print(wrap(text, page_width(), 2) + "\n"); };
+  line(fmt::format("{} ({}): {}", model.name, model.model_type, describe(match, hub)));
   std::fflush(stdout);
 
   Pool pool(static_cast<int>(std::max(1U, std::thread::hardware_concurrency())));
@@ -88,10 +89,10 @@ int run_convert(const ConvertOptions& options) {
   const HubWeights written(target);
   match_weights(written, make_model(HfConfig::load(target)));
   const double seconds = timer.seconds();
-  print(fmt::format("{}: {} tensors, {} in {} file{}, {} file{} beside them, in {} ({}/s)\n", target.string(),
-                    format_count(std::ssize(written.weights())), format_bytes(count.bytes), count.files,
-                    count.files == 1 ? "" : "s", beside, beside == 1 ? "" : "s", format_duration(seconds),
-                    format_bytes(static_cast<uint64_t>(static_cast<double>(count.bytes) / seconds))));
+  line(fmt::format("{}: {} tensors, {} in {} file{}, {} file{} beside them, in {} ({}/s)", target.string(),
+                   format_count(std::ssize(written.weights())), format_bytes(count.bytes), count.files,
+                   count.files == 1 ? "" : "s", beside, beside == 1 ? "" : "s", format_duration(seconds),
+                   format_bytes(static_cast<uint64_t>(static_cast<double>(count.bytes) / seconds))));
   return 0;
 }
 

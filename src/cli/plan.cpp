@@ -4,12 +4,12 @@
 #include <functional>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/text.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 #include "plan/report.h"
 #include "train/machine_info.h"
+#include "train/progress.h"
 #include "train/scale_config.h"
 
 namespace sluice {
@@ -29,16 +29,16 @@ std::string list_changes(const std::vector<config::Change>& changes) {
   for (const config::Change& change : changes) {
     text += fmt::format("{} {} {} -> {}", text.ends_with(':') ? "" : ",", change.key, change.before, change.after);
   }
-  return wrap(text, 100, 2) + "\n";
+  return wrap(text, cli::page_width(), 2) + "\n";
 }
 
-// A line now and then, where counting takes long enough to be waited for.
-std::function<void(int64_t, int64_t)> counting_progress(const RunSpec& spec) {
-  return [seq_len = spec.seq_len, timer = ProgressTimer()](int64_t done, int64_t all) mutable {
-    if (done == all || !timer.due()) return;
-    log::info("counting where the gate sends {} tokens: {:.0f} %, {} to go", format_count(all * seq_len),
-              100.0 * static_cast<double>(done) / static_cast<double>(all),
-              format_clock(timer.seconds() * static_cast<double>(all - done) / static_cast<double>(done)));
+// How far the count of a gate's rows is.
+std::function<void(int64_t, int64_t)> counting_progress(const RunSpec& spec, Progress& progress) {
+  return [seq_len = spec.seq_len, &progress, timer = Stopwatch()](int64_t done, int64_t all) {
+    progress.wait_for(
+        fmt::format("counting where the gate sends {} tokens: {:.0f} %, {} to go", format_count(all * seq_len),
+                    100.0 * static_cast<double>(done) / static_cast<double>(all),
+                    format_clock(timer.seconds() * static_cast<double>(all - done) / static_cast<double>(done))));
   };
 }
 
@@ -46,9 +46,11 @@ std::function<void(int64_t, int64_t)> counting_progress(const RunSpec& spec) {
 std::string published_text(const Config& config, const PlanOptions& options) {
   const config::Published& published = config.benchmark.published;
   if (options.scale || !published.tokens_per_s_per_gpu) return {};
-  return fmt::format("  published: {} tok/s/GPU on {} GPUs ({})\n",
-                     format_count(std::lround(*published.tokens_per_s_per_gpu)), published.gpus.value_or(0),
-                     published.machine.value_or("machine not stated"));
+  return wrap(fmt::format("  published: {} tok/s/GPU on {} GPUs ({})",
+                          format_count(std::lround(*published.tokens_per_s_per_gpu)), published.gpus.value_or(0),
+                          published.machine.value_or("machine not stated")),
+              cli::page_width(), 4) +
+         "\n";
 }
 
 }  // namespace
@@ -61,14 +63,20 @@ int run_plan(const PlanOptions& options) {
   const std::optional<Scale> scale = options.scale ? cli::scale_named(*options.scale) : std::nullopt;
   const ScaledConfig scaled = scale_config(config, scale, ranks);
   const int threads = static_cast<int>(config.runtime.threads.value_or(usable_cores()));
+  Progress progress(stderr, cli::watched_width(), "");
+  if (options.profile == "cpu") progress.wait_for("measuring the machine");
   const Profile profile = find_profile(options.profile, ranks, threads);
   const RunSpec spec = resolve_for(scaled.config, ranks, profile);
 
   Pool pool(usable_cores());
-  count_gate(spec, pool, counting_progress(spec));
+  count_gate(spec, pool, counting_progress(spec, progress));
+  progress.wait_for(fmt::format("planning {} rank{}", spec.mesh.world, spec.mesh.world == 1 ? "" : "s"));
   const Plan plan = make_plan(spec, profile, Detail::memory_peaks);
+  progress.wait_for("planning what else one could do");
   const Advice advice = advise(scaled.config, plan, pool);
-  cli::print(list_changes(scaled.changes) + render(plan, advice) + published_text(scaled.config, options));
+  progress.finish();
+  cli::print(list_changes(scaled.changes) + render(plan, advice, cli::page_width()) +
+             published_text(scaled.config, options));
   if (json) json->write(to_json(plan, advice));
   return plan.fits() ? 0 : 1;
 }

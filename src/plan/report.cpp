@@ -15,8 +15,7 @@ namespace {
 
 constexpr size_t kLabel = 13;
 constexpr size_t kFigure = 11;
-constexpr size_t kBar = 18;
-constexpr size_t kColumn = kLabel + kFigure + kBar + 7;  // the left half of the table
+constexpr size_t kSpaces = 7;  // around them, in a half of the table
 constexpr size_t kMostWays = 6;
 
 struct Line {
@@ -35,25 +34,19 @@ std::string bar(double value, double most, size_t width) {
   return text + kParts[eighths % 8];
 }
 
-// Columns a UTF-8 text takes.
-size_t columns(const std::string& text) {
-  return static_cast<size_t>(
-      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
-}
-
 std::string padded(const std::string& text, size_t width) {
-  const size_t used = columns(text);
+  const size_t used = columns_of(text);
   return used < width ? text + std::string(width - used, ' ') : text;
 }
 
-// A table of labelled bars, one text line each.
-std::vector<std::string> bars(const std::vector<Line>& lines) {
+// A table of labelled bars, of `columns` at most, one text line each.
+std::vector<std::string> bars(const std::vector<Line>& lines, size_t columns) {
   double most = 0;
   for (const Line& line : lines) most = std::max(most, line.value);
   std::vector<std::string> text;
   for (const Line& line : lines) {
     text.push_back(
-        fmt::format("{:<{}} {:>{}}  {}", line.label, kLabel, line.figure, kFigure, bar(line.value, most, kBar)));
+        fmt::format("{:<{}} {:>{}}  {}", line.label, kLabel, line.figure, kFigure, bar(line.value, most, columns)));
   }
   return text;
 }
@@ -126,23 +119,9 @@ std::string way_text(const WayOut& way) {
                               : fmt::format(": {}, does not fit yet", format_bytes(way.peak_bytes)));
 }
 
-// Sentences below the table, broken at spaces to 100 columns.
-void add_sentence(std::string& text, const std::string& sentence) {
-  constexpr size_t kWidth = 98;
-  std::string line;
-  size_t at = 0;
-  while (at < sentence.size()) {
-    const size_t end = std::min(sentence.find(' ', at), sentence.size());
-    const std::string word = sentence.substr(at, end - at);
-    if (!line.empty() && columns(line) + 1 + columns(word) > kWidth) {
-      text += "  " + line + "\n";
-      line = "  " + word;
-    } else {
-      line += (line.empty() ? "" : " ") + word;
-    }
-    at = end + 1;
-  }
-  text += "  " + line + "\n";
+// A sentence below the table, or what belongs to one; `indent` before it.
+void add_sentence(std::string& text, const std::string& sentence, size_t width, size_t indent = 2) {
+  text += wrap(std::string(indent, ' ') + sentence, width, 4) + "\n";
 }
 
 // "340 TFLOP/s", "117 GFLOP/s".
@@ -152,7 +131,8 @@ std::string rate(double flops_per_s) {
 }
 
 // Memory to the left, time to the right, their sums in the last line.
-std::string table(const Plan& plan) {
+std::string table(const Plan& plan, size_t width) {
+  const size_t column = width / 2 - 1, bar_columns = column - kLabel - kFigure - kSpaces;
   const StagePlan& fullest = plan.fullest();
   const bool pipelined = plan.spec.mesh.pp > 1;
   std::string title = "memory";
@@ -160,24 +140,26 @@ std::string table(const Plan& plan) {
     title += fmt::format(", fullest rank {} of {}", fullest.rank.rank, plan.spec.mesh.world);
   }
   if (pipelined) title += fmt::format(" (stage {})", fullest.stage);
-  std::vector<std::string> left = bars(memory_lines(plan));
-  std::vector<std::string> right = bars(time_lines(plan));
+  constexpr std::string_view spare = "fullest ";
+  if (columns_of(title) + 2 > column) title.erase(title.find(spare), spare.size());
+  std::vector<std::string> left = bars(memory_lines(plan), bar_columns);
+  std::vector<std::string> right = bars(time_lines(plan), bar_columns);
   left.resize(std::max(left.size(), right.size()));
   right.resize(left.size());
   left.push_back(fmt::format("{:<{}} {:>{}}", "peak", kLabel, format_bytes(plan.peak_bytes()), kFigure));
   right.push_back(fmt::format("{:<{}} {:>{}}", "total", kLabel, format_duration(plan.step_seconds), kFigure));
 
   std::string text =
-      " " + padded(title, kColumn - 1) + (pipelined ? "step time, mean of the stages" : "step time") + "\n";
+      " " + padded(title, column - 1) + (pipelined ? "step time, mean of the stages" : "step time") + "\n";
   for (size_t i = 0; i < left.size(); ++i) {
-    std::string line = "   " + padded(left[i], kColumn - 1) + right[i];
+    std::string line = "   " + padded(left[i], column - 1) + right[i];
     line.erase(line.find_last_not_of(' ') + 1);
     text += line + "\n";
   }
   return text;
 }
 
-void add_peak(std::string& text, const MemoryPeak& peak) {
+void add_peak(std::string& text, const MemoryPeak& peak, size_t width) {
   if (peak.action.empty()) return;
   std::string sentence = "peak reached at: " + peak.action;
   if (!peak.place.empty()) sentence += " (" + peak.place + ")";
@@ -185,33 +167,37 @@ void add_peak(std::string& text, const MemoryPeak& peak) {
     sentence += fmt::format("{}{} {}", i == 0 ? "; largest: " : ", ", peak.largest[i].name,
                             format_bytes(peak.largest[i].bytes));
   }
-  add_sentence(text, sentence);
+  add_sentence(text, sentence, width);
 }
 
-void add_advice(std::string& text, const Plan& plan, const Advice& advice) {
+void add_advice(std::string& text, const Plan& plan, const Advice& advice, size_t width) {
   if (!advice.ways_out.empty()) {
     text += "  to make it fit:\n";
     const size_t shown = std::min(kMostWays, advice.ways_out.size());
-    for (size_t i = 0; i < shown; ++i) add_sentence(text, "  " + way_text(advice.ways_out[i]));
+    for (size_t i = 0; i < shown; ++i) add_sentence(text, way_text(advice.ways_out[i]), width, 4);
     if (shown < advice.ways_out.size() && !advice.ways_out.front().fits) {
-      add_sentence(text, "  " + way_text(advice.ways_out.back()));
+      add_sentence(text, way_text(advice.ways_out.back()), width, 4);
     }
   } else if (!plan.fits()) {
     text += "  no single setting makes it fit: use more ranks\n";
   }
   if (advice.faster) {
-    add_sentence(text, fmt::format("`{}` fits too, with {}, and takes {:.0f} % less time", advice.faster->change,
-                                   format_bytes(advice.faster->peak_bytes), (1 - advice.faster->time_ratio) * 100));
+    add_sentence(text,
+                 fmt::format("`{}` fits too, with {}, and takes {:.0f} % less time", advice.faster->change,
+                             format_bytes(advice.faster->peak_bytes), (1 - advice.faster->time_ratio) * 100),
+                 width);
   }
   if (advice.next_best) {
     const OtherLayout& other = *advice.next_best;
     const bool better = plan.fits() && other.plan.step_seconds < plan.step_seconds;
-    add_sentence(text, fmt::format("{}: `{}`, {} tok/s/rank, {} ({})",
-                                   !plan.fits() ? "best layout that fits"
-                                   : better     ? "a faster layout"
-                                                : "next best layout",
-                                   other.change, format_count(std::lround(other.plan.tokens_per_s_per_rank)),
-                                   format_bytes(other.plan.peak_bytes()), other.because));
+    add_sentence(text,
+                 fmt::format("{}: `{}`, {} tok/s/rank, {} ({})",
+                             !plan.fits() ? "best layout that fits"
+                             : better     ? "a faster layout"
+                                          : "next best layout",
+                             other.change, format_count(std::lround(other.plan.tokens_per_s_per_rank)),
+                             format_bytes(other.plan.peak_bytes()), other.because),
+                 width);
   }
 }
 
@@ -269,21 +255,25 @@ Advice advise(const Config& config, const Plan& plan, Pool& pool) {
   return advice;
 }
 
-std::string render(const Plan& plan, const Advice& advice) {
-  std::string text = layout_text(plan) + "\n" + settings_text(plan) + "\n" +
-                     fmt::format("{}: {}\n\n", plan.profile.name, plan.profile.description) + table(plan) + "\n";
-  add_sentence(text, fmt::format("{}: {} of {} usable", plan.fits() ? "fits" : "does not fit",
-                                 format_bytes(plan.peak_bytes()), format_bytes(plan.profile.usable)));
-  add_sentence(
-      text,
-      fmt::format("{} tok/s/rank, {}/rank, MFU {:.1f} % of {}", format_count(std::lround(plan.tokens_per_s_per_rank)),
-                  rate(plan.model_tflops_per_rank * 1e12), plan.mfu * 100, rate(plan.profile.device.peak_flops)));
-  add_peak(text, plan.fullest().peak);
-  if (plan.spec.load_varies()) {
-    add_sentence(text, fmt::format("room for {:g} x the balanced load (memory.load_factor); more is grown and reported",
-                                   plan.spec.load_factor));
+std::string render(const Plan& plan, const Advice& advice, size_t width) {
+  std::string text;
+  for (const std::string& line :
+       {layout_text(plan), settings_text(plan), fmt::format("{}: {}", plan.profile.name, plan.profile.description)}) {
+    text += wrap(line, width, 2) + "\n";
   }
-  add_advice(text, plan, advice);
+  text += "\n" + table(plan, width) + "\n";
+  const auto add = [&](const std::string& sentence) { add_sentence(text, sentence, width); };
+  add(fmt::format("{}: {} of {} usable", plan.fits() ? "fits" : "does not fit", format_bytes(plan.peak_bytes()),
+                  format_bytes(plan.profile.usable)));
+  add(fmt::format("{} tok/s/rank, {}/rank, MFU {} of {}", format_count(std::lround(plan.tokens_per_s_per_rank)),
+                  rate(plan.model_tflops_per_rank * 1e12), format_share(plan.mfu, 1, "above the peak"),
+                  rate(plan.profile.device.peak_flops)));
+  add_peak(text, plan.fullest().peak, width);
+  if (plan.spec.load_varies()) {
+    add(fmt::format("room for {:g} x the balanced load (memory.load_factor); more is grown and reported",
+                    plan.spec.load_factor));
+  }
+  add_advice(text, plan, advice, width);
   return text;
 }
 
@@ -326,7 +316,8 @@ std::string to_json(const Plan& plan, const Advice& advice) {
                          {"peak_bytes", advice.next_best->plan.peak_bytes()},
                          {"because", advice.next_best->because}};
   }
-  return json.dump(2) + "\n";
+  // Names from outside need not be UTF-8.
+  return json.dump(2, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n";
 }
 
 }  // namespace sluice

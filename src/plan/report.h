@@ -17,8 +17,8 @@ struct Advice {
 // was resolved from.
 Advice advise(const Config& config, const Plan& plan, Pool& pool);
 
-// At most 100 columns.
-std::string render(const Plan& plan, const Advice& advice);
+// At most `width` columns wide, 80 or more.
+std::string render(const Plan& plan, const Advice& advice, size_t width);
 // One JSON object.
 std::string to_json(const Plan& plan, const Advice& advice);
 

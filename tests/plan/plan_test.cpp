@@ -238,8 +238,8 @@ TEST(Report, OfARunThatFits) {
   const Plan plan = make_plan(row_spec(), find_profile("dgx-h100", 8, 1), Detail::memory_peaks);
   ASSERT_TRUE(plan.fits());
   const Advice advice = advise(row({}), plan, pool);
-  const std::string text = render(plan, advice);
-  EXPECT_LE(widest_line(text), 100U) << text;
+  for (const size_t width : {80, 100}) EXPECT_LE(widest_line(render(plan, advice, width)), width);
+  const std::string text = render(plan, advice, 100);
   EXPECT_TRUE(advice.ways_out.empty());
   ASSERT_TRUE(advice.faster.has_value());
   EXPECT_LT(advice.faster->time_ratio, 1);
@@ -277,8 +277,8 @@ TEST(Report, OfARunThatDoesNotFit) {
     EXPECT_TRUE(before.fits || !way.fits);
     EXPECT_TRUE(!before.fits || !way.fits || before.time_ratio <= way.time_ratio);
   }
-  const std::string text = render(plan, advice);
-  EXPECT_LE(widest_line(text), 100U) << text;
+  for (const size_t width : {80, 100}) EXPECT_LE(widest_line(render(plan, advice, width)), width);
+  const std::string text = render(plan, advice, 100);
   EXPECT_NE(text.find("does not fit: "), std::string::npos) << text;
   EXPECT_NE(text.find("`memory.recompute: full` frees "), std::string::npos) << text;
 }
@@ -294,6 +294,26 @@ TEST(Report, OfARunThatNoSingleSettingSaves) {
   // The last way is all that help, together.
   EXPECT_NE(advice.ways_out.back().change.find(" + "), std::string::npos);
   for (const WayOut& way : advice.ways_out) EXPECT_LE(way.freed_bytes, advice.ways_out.back().freed_bytes);
+}
+
+// Bars and titles of a pipelined run with many ranks, where they are longest.
+TEST(Report, FitsTheWidthItIsGiven) {
+  Plan plan = make_plan(row_spec({"--distributed.pp_size=2", "--distributed.ep_size=4"}),
+                        find_profile("dgx-h100", 8, 1), Detail::memory_peaks);
+  plan.spec.mesh.world = 1024;
+  for (StagePlan& stage : plan.stages) stage.rank.rank = 1023;
+  plan.profile.description += ", and a description that goes on for longer than any line of a terminal is wide";
+  Advice advice;
+  advice.ways_out.push_back(
+      {.change = "memory.recompute: [norm, act, mla_up, dispatch, experts] + optimizer.state_dtype: bf16",
+       .peak_bytes = size_t{100} << 30,
+       .freed_bytes = 1e10,
+       .time_ratio = 1.12});
+  for (const size_t width : {80, 83, 100}) {
+    const std::string text = render(plan, advice, width);
+    EXPECT_LE(widest_line(text), width) << text;
+    EXPECT_NE(text.find("█"), std::string::npos);
+  }
 }
 
 // Written into the file, a change gives the plan that was promised.
@@ -364,7 +384,7 @@ TEST(Report, IsTheSameEveryTime) {
   const Plan first = make_plan(spec, profile, Detail::memory_peaks);
   const Plan second = make_plan(spec, profile, Detail::memory_peaks);
   const Advice advice = advise(config, first, one);
-  EXPECT_EQ(render(first, advice), render(second, advise(config, second, two)));
+  EXPECT_EQ(render(first, advice, 100), render(second, advise(config, second, two), 100));
   EXPECT_EQ(to_json(first, advice), to_json(second, advise(config, second, two)));
 }
 

@@ -12,8 +12,6 @@
 #include "cli/command.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
-#include "device/cuda/cuda.h"
-#include "train/machine_info.h"
 
 namespace sluice::cli {
 namespace {
@@ -34,17 +32,6 @@ std::string chosen(const std::string& line) {
   return open == std::string::npos ? "" : line.substr(open + 1, line.find(']') - open - 1);
 }
 
-struct Findings {
-  MachineInfo machine;
-  unsigned cores_there = 1;
-  double quota = 0;
-  double load = 0;
-  uint64_t available = 0;
-  std::string huge_pages;
-  cuda::Gpus gpus;
-  bool driver_there = false;  // of NVIDIA's
-};
-
 Findings look() {
   Findings f;
   f.load = busy_cores();  // before the measurement adds to it
@@ -53,17 +40,28 @@ Findings look() {
   f.available = available_memory();
   f.huge_pages = chosen(first_line("/sys/kernel/mm/transparent_hugepage/enabled"));
   f.machine = measure_machine(usable_cores());
+  f.machine.take_best(measure_machine(usable_cores()));
+  f.load = std::max(f.load, busy_cores());
   f.gpus = cuda::find_gpus();
   f.driver_there = std::filesystem::exists("/dev/nvidiactl");
   return f;
 }
 
-std::string item(const std::string& name, const std::string& text) {
-  return fmt::format("  {:<11} {}\n", name, text);
-}
+// The items of a report: a name, and a text of one or more lines beside it.
+class Items {
+ public:
+  explicit Items(size_t width) : width_(width) {}
+  std::string operator()(const std::string& name, const std::string& text) const {
+    constexpr size_t kName = 11;
+    return wrap(fmt::format("  {:<{}} {}", name, kName, text), width_, kName + 3) + "\n";
+  }
+
+ private:
+  size_t width_;
+};
 
 // A line for each GPU, or why there is none.
-std::string shown_gpus(const cuda::Gpus& gpus) {
+std::string shown_gpus(const cuda::Gpus& gpus, const Items& item) {
   if (gpus.list.empty()) return item("gpu", "none: " + gpus.why_none);
   std::string text;
   for (const cuda::Gpu& gpu : gpus.list) {
@@ -73,7 +71,7 @@ std::string shown_gpus(const cuda::Gpus& gpus) {
   return text;
 }
 
-std::string shown(const Findings& f) {
+std::string shown(const Findings& f, const Items& item) {
   const MachineInfo& m = f.machine;
   std::string text = fmt::format("sluice {} ({})\n\nthis machine\n", version(), commit());
   text += item("processor", fmt::format("{}, {}", m.cpu, m.isa));
@@ -83,7 +81,7 @@ std::string shown(const Findings& f) {
   text += item("huge pages", f.huge_pages.empty() ? "unknown" : f.huge_pages);
   text += item("load", fmt::format("{:.1f} cores busy with other processes", f.load));
   text += item("system", m.os);
-  text += shown_gpus(f.gpus);
+  text += shown_gpus(f.gpus, item);
   text += "\nmeasured\n";
   text += item("peak", fmt::format("{:.0f} GFLOP/s fp32 multiply-adds, {:.0f} a thread", m.peak_gflops,
                                    m.peak_gflops / m.cores));
@@ -97,14 +95,25 @@ std::string shown(const Findings& f) {
   return text;
 }
 
+// What shows that other processes take time from this one; empty where nothing does.
+std::string busyness(const Findings& f) {
+  constexpr double much_load = 0.25, much_spread = 0.2;
+  if (f.load > much_load * f.machine.cores) {
+    return fmt::format("other processes keep about {:.1f} of {} cores busy", f.load, f.machine.cores);
+  }
+  const std::vector<double>& peaks = f.machine.peaks_gflops;
+  if (peaks.empty()) return {};
+  const auto [least, most] = std::minmax_element(peaks.begin(), peaks.end());
+  if (*least >= (1 - much_spread) * *most) return {};
+  return fmt::format("the peak was {:.0f} GFLOP/s once and {:.0f} a moment later, other processes are at work", *least,
+                     *most);
+}
+
 // What makes figures worse, each with its fix.
 std::vector<std::string> problems(const Findings& f) {
   std::vector<std::string> found;
-  if (f.load > 0.25 * f.machine.cores) {
-    found.push_back(
-        fmt::format("Other processes keep about {:.1f} of {} cores busy: timings will be low; stop them "
-                    "(top shows which) or wait.",
-                    f.load, f.machine.cores));
+  if (const std::string busy = busyness(f); !busy.empty()) {
+    found.push_back(fmt::format("Busy: {}: timings will be low; stop them (top shows which) or wait.", busy));
   }
   if (f.quota > 0 && f.quota < f.machine.cores) {
     found.push_back(
@@ -148,7 +157,8 @@ std::string obstacle(const Findings& f) {
                        format_bytes(least_memory));
   }
   const double per_thread = f.machine.peak_gflops / f.machine.cores;
-  if (!(per_thread >= least_peak_per_thread)) {
+  // What a busy machine shows says nothing of its processor.
+  if (!(per_thread >= least_peak_per_thread) && busyness(f).empty()) {
     return fmt::format("a thread reaches {:.1f} GFLOP/s, at least {:.0f} are expected of an idle core", per_thread,
                        least_peak_per_thread);
   }
@@ -157,16 +167,24 @@ std::string obstacle(const Findings& f) {
 
 }  // namespace
 
-int run_doctor() {
-  const Findings findings = look();
-  std::string text = shown(findings);
+std::string verdict(const Findings& findings) {
+  if (const std::string reason = obstacle(findings); !reason.empty()) return "not ready: " + reason;
+  const std::string busy = busyness(findings);
+  return busy.empty() ? "ready" : "ready, but busy: " + busy;
+}
+
+std::string doctor_report(const Findings& findings, size_t width) {
+  std::string text = shown(findings, Items(width));
   const std::vector<std::string> list = problems(findings);
   if (!list.empty()) text += "\nin the way\n";
-  for (const std::string& problem : list) text += "  " + wrap(problem, 98, 2) + "\n";
-  const std::string reason = obstacle(findings);
-  text += reason.empty() ? "\nready\n" : "\nnot ready: " + reason + "\n";
-  print(text);
-  return reason.empty() ? 0 : 1;
+  for (const std::string& problem : list) text += wrap("  " + problem, width, 2) + "\n";
+  return text + "\n" + wrap(verdict(findings), width, 2) + "\n";
+}
+
+int run_doctor() {
+  const Findings findings = look();
+  print(doctor_report(findings, page_width()));
+  return obstacle(findings).empty() ? 0 : 1;
 }
 
 Command doctor_command() {

@@ -10,6 +10,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- results: made by benchmarks/table.py -->", "<!-- end of results -->"
 
 
+def share(value, decimals, beyond):
+    """A share in percent; the words of `beyond` above 100 %, as `sluice bench` has them: what it was divided by was no
+    bound then."""
+    text = f"{100 * value:.{decimals}f} %"
+    return text if value <= 1 or text == f"{100:.{decimals}f} %" else beyond
+
+
 def title_lines(name, result):
     machine = result["machine"]
     yield (f"**{name}**: {machine['cpu']}, {machine['cores']} cores, {machine['isa']}, {machine['os'].split(',')[0]}, "
@@ -23,12 +30,12 @@ def peer_lines(name, result):
     yield "| program | s/step | of the peak | sluice is faster by |"
     yield "|---|---|---|---|"
     ours = next(run["seconds_per_step"] for run in result["runs"] if run["kind"] == "sluice")
-    share = result["share_of_peak"]["sluice"]
+    of_peak = result["share_of_peak"]["sluice"]
     for run in sorted(result["runs"], key=lambda run: run["seconds_per_step"]):
         seconds = run["seconds_per_step"]
         ratio = "" if run["kind"] == "sluice" else f"{seconds / ours:.2f} x"
         note = "" if run["finalist"] else ", first round only"
-        yield f"| {run['name']}{note} | {seconds:.2f} | {100 * share * ours / seconds:.1f} % | {ratio} |"
+        yield f"| {run['name']}{note} | {seconds:.2f} | {share(of_peak * ours / seconds, 1, 'above peak')} | {ratio} |"
     yield ""
 
 
@@ -40,7 +47,7 @@ def row_lines(name, result):
         time = row["step_time_s"]
         yield (f"| {row['row']} {row['model']} | {row['threads']} | {row['gbs']} x {row['seq_len']} "
                f"| {time['median']:.3f} ({time['min']:.3f}-{time['max']:.3f}) | {row['tokens_per_s_per_gpu']:,.0f} "
-               f"| {1000 * row['model_tflops_per_s_per_gpu']:.1f} | {100 * row['mfu']:.1f} % "
+               f"| {1000 * row['model_tflops_per_s_per_gpu']:.1f} | {share(row['mfu'], 1, 'above peak')} "
                f"| {row['loss'][0]:.3f}, {row['loss'][-1]:.3f} | {row['max_memory_bytes'] / 2**20:,.0f} MiB |")
     for row in result["rows"]:
         yield from operation_lines(row)
@@ -59,10 +66,11 @@ def operation_lines(row):
     yield "|---|---|---|---|---|---|---|"
     for op in profile["ops"]:
         seconds = op["seconds"]
+        beyond = "above peak" if op["flops"] / (1e12 * row["peak_tflops"]) > seconds else "cache"
         if seconds >= 0.002 * step:
             yield (f"| {op['name']} | {op['calls']} | {100 * seconds / step:.1f} % | {1000 * seconds:.1f} "
                    f"| {op['flops'] / seconds / 1e9:.1f} | {op['bytes'] / seconds / 1e9:.1f} "
-                   f"| {100 * op['roofline_seconds'] / seconds:.0f} % |")
+                   f"| {share(op['roofline_seconds'] / seconds, 0, beyond)} |")
 
 
 def main():

@@ -97,7 +97,7 @@ TEST(Pool, ANestedCallIsAnInternalError) {
   }
 }
 
-TEST(Pool, SixtyFourRanksQueueForIt) {
+TEST(Pool, SixtyFourRanksShareItsThreads) {
   Pool pool(3);
   constexpr int kRanks = 64;
   constexpr int kRuns = 400;

@@ -1,9 +1,11 @@
 #include "cli/bench.h"
 
+#include <algorithm>
 #include <memory>
 #include <tuple>
 #include <utility>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/bench_table.h"
@@ -17,78 +19,111 @@
 namespace sluice::cli {
 namespace {
 
+constexpr size_t kMostReportBytes = size_t{1} << 26;
+
 // A row ready to run: everything that can be wrong with it has been found.
 struct PreparedRow {
   BenchmarkJob job;
   RunSpec spec;
   std::unique_ptr<Pretrained> weights;
-  std::vector<config::Change> changes;
   std::optional<PublishedRow> published;
-  bool scaled_unasked = false;
 };
 
 // The row as it was published: the file alone, whatever the command line says.
-std::optional<PublishedRow> published_row(const std::string& file) {
-  const Config row = config::load(file);
+std::optional<PublishedRow> published_row(const Config& row) {
   if (!row.benchmark.published.gpus) return std::nullopt;
-  return PublishedRow{row.benchmark.published, layout_of(resolve(row, ranks_of(row), Purpose::plan)),
-                      row.benchmark.peak_tflops};
+  return PublishedRow{row.benchmark.published, row.benchmark.peak_tflops};
 }
 
-PreparedRow prepare(const std::string& file, const BenchOptions& options) {
+void set_steps(ScaledConfig& scaled, int timed) {
+  config::set(scaled.config, "step_scheduler.max_steps", std::to_string(scaled.config.benchmark.warmup_steps + timed),
+              {config::Origin::Kind::command_line, "--steps"});
+  std::erase_if(scaled.changes, [](const config::Change& c) { return c.key == "step_scheduler.max_steps"; });
+}
+
+PreparedRow prepare(const std::string& file, const BenchOptions& options, bool row_layout) {
   PreparedRow row;
   const Config settings = load_settings(file, options.overrides, options.shortcuts);
-  row.published = published_row(file);
-  row.scaled_unasked = !options.scale && row.published;
+  row.published = published_row(config::load(file));
   row.job.config = file;
-  row.job.scale = options.scale.value_or(row.published ? "laptop" : "full");
+  row.job.row_layout = row_layout;
+  row.job.scale = options.scale.value_or(!row.published ? "full" : row_layout ? "tiny" : "laptop");
   row.job.profile_ops = options.ops;
-  ScaledConfig scaled = scale_config(settings, scale_named(row.job.scale), options.ranks);
-  if (options.steps) {
-    config::set(scaled.config, "step_scheduler.max_steps",
-                std::to_string(scaled.config.benchmark.warmup_steps + *options.steps),
-                {config::Origin::Kind::command_line, "--steps"});
-    std::erase_if(scaled.changes, [](const config::Change& c) { return c.key == "step_scheduler.max_steps"; });
-  }
+  const std::optional<Scale> scale = scale_named(row.job.scale);
+  const int ranks = row_layout ? ranks_of(settings) : options.ranks.value_or(1);
+  ScaledConfig scaled = row_layout ? scale_within_layout(settings, scale) : scale_config(settings, scale, ranks);
+  if (options.steps) set_steps(scaled, *options.steps);
   row.job.settings = std::move(scaled.config);
-  row.changes = std::move(scaled.changes);
-  row.spec = resolve(row.job.settings, options.ranks);
+  row.job.changes = std::move(scaled.changes);
+  row.spec = resolve(row.job.settings, ranks);
   row.weights =
       find_pretrained(row.job.settings, row.spec, settings.recipe == config::Recipe::train && row.job.scale == "full");
   row.job.weights = row.weights.get();
   return row;
 }
 
-std::string head(const MachineInfo& machine, int threads) {
-  const std::string on =
-      machine.gpu.empty() ? fmt::format(" on {} thread{}", threads, threads == 1 ? "" : "s") : std::string();
-  return fmt::format("sluice {} ({})  |  {}\nmeasured now{}: {}\n\n", version(), commit(), describe(machine), on,
-                     describe_ceilings(machine));
+Layouts layouts_of(const BenchOptions& options) {
+  if (options.layout) {
+    return *options.layout == "row" ? Layouts::row : *options.layout == "fit" ? Layouts::fitted : Layouts::both;
+  }
+  const bool of_layout = std::ranges::any_of(options.overrides, [](const std::string& argument) {
+    return argument.starts_with("--distributed.") || argument.starts_with("--step_scheduler.");
+  });
+  return options.ranks || options.scale || of_layout ? Layouts::fitted : Layouts::both;
+}
+
+std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
+  const Layouts layouts = layouts_of(options);
+  if (layouts == Layouts::row && options.ranks) {
+    throw user_error("--ranks {} with --layout row: a row's own layout has its own ranks", *options.ranks)
+        .at("command line")
+        .advise("leave one of them out");
+  }
+  std::vector<PreparedRow> prepared;
+  for (const std::string& name : options.files.empty() ? published_rows() : options.files) {
+    const std::string file = file_of_row(name);
+    if (layouts != Layouts::row) prepared.push_back(prepare(file, options, false));
+    if (layouts == Layouts::fitted || (layouts == Layouts::both && !prepared.back().published)) continue;
+    PreparedRow own = prepare(file, options, true);
+    if (layouts == Layouts::row || has_quick_step(own.spec)) prepared.push_back(std::move(own));
+  }
+  return prepared;
 }
 
 BenchmarkRow run_row(const PreparedRow& prepared, MachineInfo& machine) {
-  Progress progress(stderr, watched_width(), prepared.job.settings.benchmark.row.value_or(""));
-  if (prepared.scaled_unasked) {
-    log::info("{} was measured on {} GPUs: here it runs at laptop scale on {} (--scale full: as written)",
-              prepared.spec.model.name, prepared.published->layout.ranks,
-              config::word(prepared.job.settings.runtime.device));
-  }
+  const std::string name = prepared.job.settings.benchmark.row.value_or("");
+  Progress progress(stderr, watched_width(), prepared.job.row_layout ? name + " layout" : name);
   BenchmarkRow row = run_benchmark(prepared.job, prepared.spec, machine, progress);
   row.published = prepared.published;
   return row;
 }
 
+void print_now(const std::string& text) {
+  print(text);
+  std::fflush(stdout);
+}
+
+int print_recorded(const BenchOptions& options) {
+  const bool alone = options.files.empty() && !options.layout && !options.scale && !options.ranks && !options.steps &&
+                     options.json.empty() && !options.ops && options.overrides.empty();
+  if (!alone) {
+    throw user_error("--from {} prints a recorded run as it is", options.from)
+        .at("command line")
+        .advise("give nothing else with it");
+  }
+  print(render(read_report(read_file(options.from, kMostReportBytes), options.from), page_width()));
+  return 0;
+}
+
 }  // namespace
 
 int run_bench(const BenchOptions& options) {
-  checked_ranks(options.ranks);
+  if (!options.from.empty()) return print_recorded(options);
+  if (options.ranks) checked_ranks(*options.ranks);
   if (options.steps && *options.steps < 1) {
     throw user_error("--steps {}: at least one is needed", *options.steps).at("command line");
   }
-  std::vector<PreparedRow> prepared;
-  for (const std::string& file : options.files.empty() ? published_rows() : options.files) {
-    prepared.push_back(prepare(file, options));
-  }
+  const std::vector<PreparedRow> prepared = prepare_all(options);
   std::optional<OutputFile> json;
   const std::string path =
       options.json.empty() ? prepared.front().job.settings.benchmark.json_output_path.value_or("") : options.json;
@@ -99,26 +134,22 @@ int run_bench(const BenchOptions& options) {
   if (const double load = busy_cores(); load > 0.5 * usable_cores()) {
     log::warn("other processes keep about {:.1f} of {} cores busy: figures will be low", load, usable_cores());
   }
-  MachineInfo machine;
+  const size_t width = page_width();
+  BenchmarkReport report{.version = std::string(version()), .commit = std::string(commit()), .machine = {}, .rows = {}};
   std::tuple<Device, int, DType> measured{Device::cpu, 0, DType::f32};
-  std::vector<BenchmarkRow> rows;
-  std::string notes;
   std::string ops;
   for (const PreparedRow& next : prepared) {
     const SessionOptions session = session_options(next.job.settings);
     const std::tuple now{session.device, session.threads,
                          session.device == Device::cuda ? next.spec.dtype : DType::f32};
-    if (now != std::exchange(measured, now)) machine = measure_for(next.spec, session);
-    rows.push_back(run_row(next, machine));
-    if (rows.size() == 1) print(head(machine, session.threads) + table_head());
-    print(table_lines(rows.back()));
-    std::fflush(stdout);
-    notes += table_notes(rows.back(), next.changes);
-    if (options.ops) ops += "\n" + ops_table(rows.back(), page_width());
+    if (now != std::exchange(measured, now)) report.machine = measure_for(next.spec, session);
+    if (report.rows.empty()) print_now(table_head(report, width));
+    report.rows.push_back(run_row(next, report.machine));
+    print_now(table_lines(report, report.rows.size() - 1, width));
+    if (options.ops) ops += "\n" + ops_table(report.rows.back(), width);
   }
-  if (const std::string note = peak_note(machine); !note.empty()) notes += wrap(note, page_width(), 3) + "\n";
-  print("\n" + notes + table_legend() + ops);
-  if (json) json->write(benchmark_json(machine, commit(), rows));
+  print("\n" + table_notes(report, width) + ops);
+  if (json) json->write(report_json(report));
   return 0;
 }
 
@@ -128,17 +159,25 @@ Command bench_command() {
       .name = "bench",
       .summary = "the published benchmark rows on this machine, beside the published figures",
       .details =
-          "Scales shrink the model by a rule; sluice config ROW.yaml --scale laptop shows the result.\n"
-          "With --ranks N each parallel degree becomes the largest that N ranks allow, up to the row's.",
-      .options = {{"ROW", &options->files, "configurations to run (default: all published rows)"},
+          "Scales shrink the model by a rule; sluice config ROW --scale laptop shows the result.\n"
+          "A fitted layout has for each parallel degree the largest that --ranks N allows, up to the row's.\n"
+          "The row's own layout has its ranks, degrees and batch sizes, each rank a thread, and a tiny model;\n"
+          "unless it is asked for it runs where a step takes about a second.",
+      .options = {{"ROW", &options->files, "rows by name (R4) or file (default: all published rows)"},
+                  {"--layout",
+                   &options->layout,
+                   "the row's own, or fitted to --ranks (default: both)",
+                   "row|fit|both",
+                   {"row", "fit", "both"}},
                   {"--scale",
                    &options->scale,
-                   "size of the model (default: laptop for published rows)",
+                   "size of the model (default: of published rows laptop)",
                    "laptop|tiny|full",
                    {"laptop", "tiny", "full"}},
-                  {"--ranks", &options->ranks, "ranks, threads of this process (default: 1)", "N"},
+                  {"--ranks", &options->ranks, "ranks of a fitted layout, threads here (default: 1)", "N"},
                   {"--steps", &options->steps, "timed steps, after the warm-up (default: as configured)", "N"},
                   {"--json", &options->json, "also write the results to a file", "FILE"},
+                  {"--from", &options->from, "print what --json wrote; nothing is run", "FILE"},
                   {"--ops", &options->ops, "show where one more step's time goes, by operation"}},
       .overrides = &options->overrides,
       .run = [options] { return run_bench(*options); }};

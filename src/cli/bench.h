@@ -9,13 +9,20 @@
 
 namespace sluice::cli {
 
+// Which layouts of a row run: one fitted to --ranks, the row's own, or both where the row's own takes seconds.
+enum class Layouts : uint8_t { fitted, row, both };
+
 struct BenchOptions {
-  std::vector<std::string> files;    // none: the published rows
-  std::optional<std::string> scale;  // "laptop", "tiny", "full"; none: laptop for a published row, full for others
-  int ranks = 1;
-  std::optional<int> steps;  // timed ones
-  std::string json;          // file for the results; empty: none
-  bool ops = false;          // where one step's time goes
+  std::vector<std::string> files;  // or names of published rows; none: all of those
+  std::optional<std::string>
+      layout;                        // "fit", "row", "both"; none: both for published rows that nothing else is said of
+  std::optional<std::string> scale;  // "laptop", "tiny", "full"; none: laptop for a published row (tiny at its own
+                                     // layout), full for others
+  std::optional<int> ranks;          // of a fitted layout; none: 1
+  std::optional<int> steps;          // timed ones
+  std::string json;                  // file for the results; empty: none
+  std::string from;                  // print what this file holds instead of running; empty: run
+  bool ops = false;                  // where one step's time goes
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
 };

@@ -1,20 +1,22 @@
-// The benchmark's tables, 100 columns wide.
+// The benchmark's table: for each row of the published one a line with the published columns, and below it one for each
+// layout that ran here, in the same columns. Lines are at most `width` columns long, from 80 on; below 100 a line's
+// figures continue on the next. All text is a function of the report, so a recorded one prints the same again.
 #pragma once
 
 #include <string>
-#include <vector>
 
-#include "config/load.h"
 #include "train/benchmark.h"
 
 namespace sluice::cli {
 
-std::string table_head();
-// The row, and below it the published one in the same columns.
-std::string table_lines(const BenchmarkRow& row);
-// What must stand beside the figures: what was changed, how it was measured.
-std::string table_notes(const BenchmarkRow& row, const std::vector<config::Change>& changes);
-// What the columns mean.
-std::string table_legend();
+// What machine, and the names of the columns.
+std::string table_head(const BenchmarkReport& report, size_t width);
+// The line of row `index`, under its model's name and published line if it is the first of them.
+std::string table_lines(const BenchmarkReport& report, size_t index, size_t width);
+// What must stand beside the figures: how they were measured and what was changed. Of several models what they share;
+// of a single one everything.
+std::string table_notes(const BenchmarkReport& report, size_t width);
+// All of it.
+std::string render(const BenchmarkReport& report, size_t width);
 
 }  // namespace sluice::cli

@@ -29,6 +29,23 @@ std::vector<fs::path> roots() {
   return found;
 }
 
+// Label and file of the published rows, in the order of their labels; none where there are no such files.
+std::vector<std::pair<std::string, std::string>> labelled_rows() {
+  std::error_code failed;
+  std::vector<std::pair<std::string, std::string>> rows;
+  for (const fs::path& root : roots()) {
+    for (const auto& entry : fs::directory_iterator(root / "examples" / "benchmark" / "configs", failed)) {
+      if (entry.path().extension() != ".yaml") continue;
+      const std::string file = fs::proximate(entry.path(), failed).string();
+      const config::Benchmark row = config::load(file).benchmark;
+      if (row.published.gpus) rows.emplace_back(row.row.value_or(""), file);
+    }
+    if (!rows.empty()) break;
+  }
+  std::sort(rows.begin(), rows.end());
+  return rows;
+}
+
 }  // namespace
 
 void add_shortcuts(Command& command, Shortcuts& shortcuts) {
@@ -44,7 +61,7 @@ void add_shortcuts(Command& command, Shortcuts& shortcuts) {
 }
 
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides, const Shortcuts& shortcuts) {
-  return apply_settings(config::load(file), overrides, shortcuts);
+  return apply_settings(config::load(file_of_row(file)), overrides, shortcuts);
 }
 
 Config apply_settings(Config config, const std::vector<std::string>& overrides, const Shortcuts& shortcuts) {
@@ -83,22 +100,26 @@ void prepare_hub_directory(const fs::path& directory) {
 }
 
 std::vector<std::string> published_rows() {
-  std::error_code failed;
-  for (const fs::path& root : roots()) {
-    std::vector<std::pair<std::string, std::string>> rows;  // label, file
-    for (const auto& entry : fs::directory_iterator(root / "examples" / "benchmark" / "configs", failed)) {
-      if (entry.path().extension() != ".yaml") continue;
-      const std::string file = fs::proximate(entry.path(), failed).string();
-      const config::Benchmark row = config::load(file).benchmark;
-      if (row.published.gpus) rows.emplace_back(row.row.value_or(""), file);
-    }
-    std::sort(rows.begin(), rows.end());
-    std::vector<std::string> files;
-    for (const auto& [label, file] : rows) files.push_back(file);
-    if (!files.empty()) return files;
-  }
+  std::vector<std::string> files;
+  for (const auto& [label, file] : labelled_rows()) files.push_back(file);
+  if (!files.empty()) return files;
   throw user_error("the published rows' files, examples/benchmark/configs/*.yaml, are nowhere around")
       .advise("name a file, sluice bench my.yaml, or call it from the repository");
+}
+
+std::string file_of_row(const std::string& name) {
+  const auto is_label = [](const std::string& text) {
+    return text.size() >= 2 && (text[0] == 'R' || text[0] == 'r') &&
+           text.find_first_not_of("0123456789", 1) == std::string::npos;
+  };
+  std::error_code failed;
+  if (!is_label(name) || fs::exists(name, failed)) return name;
+  std::string known;
+  for (const auto& [label, file] : labelled_rows()) {
+    if (label == "R" + name.substr(1)) return file;
+    known += (known.empty() ? "" : ", ") + label;
+  }
+  throw user_error("{} is no published row", name).at("command line").advise("there are: " + known);
 }
 
 OutputFile::OutputFile(fs::path path, const fs::path& input) : path_(std::move(path)) {

@@ -22,7 +22,11 @@ struct Shortcuts {
 // Their options, at the end of a command's.
 void add_shortcuts(Command& command, Shortcuts& shortcuts);
 
-// The file with what the command line says laid over it. Warns of what it asks for and sluice does not have.
+// The file of a published row by its name ("R4", in any case), if no file is called so; else `name` itself.
+std::string file_of_row(const std::string& name);
+
+// The file, or published row, with what the command line says laid over it. Warns of what it asks for and sluice does
+// not have.
 Config load_settings(const std::string& file, const std::vector<std::string>& overrides,
                      const Shortcuts& shortcuts = {});
 // The same for a configuration that is at hand.

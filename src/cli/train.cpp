@@ -13,6 +13,7 @@
 #include "cli/version.h"
 #include "model/cards.h"
 #include "train/make_dataset.h"
+#include "train/progress.h"
 #include "train/scale_config.h"
 #include "train/training.h"
 #include "train/yardstick.h"

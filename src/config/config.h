@@ -175,13 +175,15 @@ struct Backend {
 
   template <class V>
   void fields(V& v) {
-    v("attn", attn, "checked, not used", {"te", "sdpa", "flex", "eager", "tilelang", "cudnn", "magi"});
-    v("linear", linear, "checked, not used", {"torch", "te", "quack"});
-    v("rms_norm", rms_norm, "checked, not used", {"torch", "torch_fp32", "te", "quack"});
+    v("attn", attn, "attention of NeMo's: checked; sluice has its own, which bench names",
+      {"te", "sdpa", "flex", "eager", "tilelang", "cudnn", "magi"});
+    v("linear", linear, "its products, likewise", {"torch", "te", "quack"});
+    v("rms_norm", rms_norm, "its norms, likewise", {"torch", "torch_fp32", "te", "quack"});
     v("rope", rope, "checked, not used", {"torch", "quack"});
     v("rope_fusion", rope_fusion, "checked, not used");
-    v("experts", experts, "checked, not used", {"torch", "te", "gmm", "torch_mm", "torch_mm_mxfp8"});
-    v("dispatcher", dispatcher, "checked, not used", {"torch", "deepep", "hybridep", "uccl_ep", "mok"});
+    v("experts", experts, "its products of the experts, likewise",
+      {"torch", "te", "gmm", "torch_mm", "torch_mm_mxfp8"});
+    v("dispatcher", dispatcher, "how its tokens travel, likewise", {"torch", "deepep", "hybridep", "uccl_ep", "mok"});
     v("dispatcher_num_sms", dispatcher_num_sms, "checked, not used", count);
     v("fake_balanced_gate", fake_balanced_gate, "route by the published balanced gate (unless benchmark.balance says)");
     v("fake_gate_noise", fake_gate_noise, "noise of that gate, 0 to 1: 0.1 loads about 1.2x, 0.5 about 2x",
@@ -311,25 +313,56 @@ struct Dataset {
   }
 };
 
-// Figures of the same row measured elsewhere, printed beside ours.
+// The row as it was published: its columns, null where the page has none or "-". `corrected_*` is what the page would
+// say if it counted this row as the others.
 struct Published {
-  std::optional<double> step_time_s;
-  std::optional<double> tokens_per_s_per_gpu;
-  std::optional<double> tflops_per_s_per_gpu;
-  std::optional<double> printed_tflops;
-  std::optional<std::string> printed_because;
   std::optional<std::int64_t> gpus;
   std::optional<std::string> machine;
+  std::optional<std::string> precision;
+  std::optional<std::int64_t> gbs;
+  std::optional<std::int64_t> mbs;
+  std::optional<std::int64_t> lbs;
+  std::optional<std::int64_t> ga;
+  std::optional<std::int64_t> seq_len;
+  std::optional<std::int64_t> tp;
+  std::optional<std::int64_t> pp;
+  std::optional<std::int64_t> cp;
+  std::optional<std::int64_t> ep;
+  std::optional<std::int64_t> vp;
+  std::optional<std::int64_t> fsdp;
+  std::optional<std::string> kernels;
+  std::optional<double> step_time_s;
+  std::optional<double> tflops_per_s_per_gpu;
+  std::optional<double> tokens_per_s_per_gpu;
+  std::optional<double> corrected_tflops;
+  std::optional<std::string> corrected_because;
+  std::optional<std::string> notes;
+  std::optional<std::string> step;
 
   template <class V>
   void fields(V& v) {
-    v("step_time_s", step_time_s, "[sluice] seconds per optimizer step", positive);
-    v("tokens_per_s_per_gpu", tokens_per_s_per_gpu, "[sluice] tokens per second per GPU", positive);
-    v("tflops_per_s_per_gpu", tflops_per_s_per_gpu, "[sluice] model TFLOP per second per GPU", positive);
-    v("printed_tflops", printed_tflops, "[sluice] what was printed for it, where that was counted otherwise", positive);
-    v("printed_because", printed_because, "[sluice] and how it was counted");
     v("gpus", gpus, "[sluice] GPUs it ran on", count);
     v("machine", machine, "[sluice] what they were");
+    v("precision", precision, "[sluice] of its products");
+    v("gbs", gbs, "[sluice] sequences per optimizer step", count);
+    v("mbs", mbs, "[sluice] sequences in one forward pass", count);
+    v("lbs", lbs, "[sluice] sequences per data-parallel rank per local batch", count);
+    v("ga", ga, "[sluice] gradient accumulation steps", count);
+    v("seq_len", seq_len, "[sluice] tokens of a sequence", count);
+    v("tp", tp, "[sluice] tensor parallel ranks", count);
+    v("pp", pp, "[sluice] pipeline parallel ranks", count);
+    v("cp", cp, "[sluice] context parallel ranks", count);
+    v("ep", ep, "[sluice] expert parallel ranks", count);
+    v("vp", vp, "[sluice] pipeline stages per rank", count);
+    v("fsdp", fsdp, "[sluice] ranks that shard a dense parameter", count);
+    v("kernels", kernels, "[sluice] libraries its kernels came from");
+    v("step_time_s", step_time_s, "[sluice] seconds per optimizer step", positive);
+    v("tflops_per_s_per_gpu", tflops_per_s_per_gpu, "[sluice] model TFLOP per second per GPU, as printed", positive);
+    v("tokens_per_s_per_gpu", tokens_per_s_per_gpu, "[sluice] tokens per second per GPU", positive);
+    v("corrected_tflops", corrected_tflops, "[sluice] what that is, counted as for the other rows", positive);
+    v("corrected_because", corrected_because, "[sluice] and how it was counted");
+    v("notes", notes, "[sluice] what the page says of how it was run");
+    v("step", step, "[sluice] what the page counts as a step");
   }
 };
 

@@ -61,7 +61,7 @@ std::vector<KernelUse> KernelLog::uses() const {
       if (masks.empty()) continue;
       append(ours, masked ? "; " : " + ", describe(kernel) + (masked ? ": " + masks : ""));
     }
-    if (!ours.empty()) list.push_back({kPartNames[p], std::move(ours)});
+    if (!ours.empty()) list.push_back({std::string(kPartNames[p]), std::move(ours)});
   }
   return list;
 }

@@ -50,7 +50,7 @@ class KernelSet {
 
 // One part in words: "attention", "own AVX-512: causal, sliding window".
 struct KernelUse {
-  std::string_view part;
+  std::string part;
   std::string ours;
 };
 

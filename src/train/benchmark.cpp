@@ -55,6 +55,8 @@ class RankRun {
     for (int64_t step = 0; step < trainer_.spec().steps; ++step) {
       std::optional<ObserverScope> watching;
       if (step == looked_at) watching.emplace(trainer_.context(), load);
+      if (step == row_.warmup_steps && first()) yardstick_.measure_again(Yardstick::Run::goes_on);
+      profiler.before(step);
       one_step(step);
       profiler.after(step);
     }
@@ -129,6 +131,17 @@ double BenchmarkRow::model_tflops_per_rank() const {
   return tokens_per_s_per_rank() * gflop_per_token * 1e-3;
 }
 
+std::string precision_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "fp32";
+    case DType::f64:
+      return "fp64";
+    default:
+      return std::string(name_of(dtype));
+  }
+}
+
 std::string recompute_name(const Config& config) {
   const config::Recompute recompute = config.recompute();
   if (recompute.full) return "full";
@@ -192,6 +205,9 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   row.model = spec.model.name;
   row.config = job.config;
   row.scale = job.scale;
+  row.row_layout = job.row_layout;
+  row.changes = job.changes;
+  row.precision = precision_name(spec.dtype);
   row.device = config::word(config.runtime.device);
   row.threads = options.threads;
   row.layout = layout_of(spec);
@@ -200,6 +216,8 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   row.balance = spec.model.num_experts > 0 ? config::word(config.balance()) : "none";
   row.gate_noise = row.balance == config::word(config::Balance::published) ? spec.gate.noise : 0;
   row.recompute = recompute_name(config);
+  row.data = config::word(config.dataset.target);
+  row.max_grad_norm = spec.max_norm;
   row.optimizer_state_dtype = spec.optimize ? config::word(config.optimizer.state_dtype) : "none";
   row.layers = spec.model.num_layers;
   row.features = describe_features(spec.stage());

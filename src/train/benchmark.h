@@ -16,8 +16,7 @@ namespace sluice {
 
 // The same row measured elsewhere.
 struct PublishedRow {
-  config::Published figures;
-  Layout layout;
+  config::Published columns;
   std::optional<double> peak_tflops;  // of its machine
 };
 
@@ -29,12 +28,15 @@ struct RankGrowth {
 std::string describe(const std::vector<RankGrowth>& grown);
 
 struct BenchmarkRow {
-  std::string row;     // "R4"; empty for a file without a label
-  std::string model;   // "Qwen3-30B-A3B"
-  std::string config;  // the file
-  std::string scale;   // "laptop", "tiny", "full"
-  std::string device;  // "cpu", "ref", "cuda"
-  int threads = 1;     // of all ranks together
+  std::string row;                      // "R4"; empty for a file without a label
+  std::string model;                    // "Qwen3-30B-A3B"
+  std::string config;                   // the file
+  std::string scale;                    // "laptop", "tiny", "full"
+  bool row_layout = false;              // ranks, degrees and batch are the row's own, not fitted to fewer ranks
+  std::vector<config::Change> changes;  // what scale and fit changed of the file
+  std::string precision;                // of parameters and activations: "fp32", "bf16", "fp64"
+  std::string device;                   // "cpu", "ref", "cuda"
+  int threads = 1;                      // of all ranks together
   Layout layout;
   int64_t warmup_steps = 0;
   std::vector<double> step_seconds;  // timed steps, the slowest rank's
@@ -50,6 +52,8 @@ struct BenchmarkRow {
   std::string balance;                // "published", "spread", "skewed", "router"; "none" without experts
   double gate_noise = 0;              // of the published gate
   std::string recompute;              // see recompute_name
+  std::string data;                   // "mock", "bytes"
+  double max_grad_norm = 0;           // gradients are clipped to it; 0: they are not
   std::string optimizer_state_dtype;  // "fp32" with master weights, "bf16" without, "none": no optimizer
   int64_t layers = 0;
   std::string features;            // see describe_features
@@ -72,8 +76,10 @@ std::string roofline_note(const BenchmarkRow& row);
 std::string missing_mfu_note(const BenchmarkRow& row);
 
 struct BenchmarkJob {
-  std::string config;  // names for the row
+  std::string config;  // these four name the row
   std::string scale;
+  bool row_layout = false;
+  std::vector<config::Change> changes = {};
   Config settings;
   const Pretrained* weights = nullptr;  // null: drawn at random
   bool profile_ops = false;             // one more step, with each operation timed: planned for like the others
@@ -86,5 +92,15 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
 
 // "none", "full", "norm act".
 std::string recompute_name(const Config& config);
+// As the field writes it: "fp32", "bf16", "fp64".
+std::string precision_name(DType dtype);
+
+// What one call of the benchmark measured: all that is printed, and what --json writes.
+struct BenchmarkReport {
+  std::string version;
+  std::string commit;
+  MachineInfo machine;
+  std::vector<BenchmarkRow> rows;
+};
 
 }  // namespace sluice

@@ -9,67 +9,200 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-template <class T>
-Json or_null(const std::optional<T>& value) {
-  return value ? Json(*value) : Json(nullptr);
-}
+// Both directions go through one list of fields (`describe` below): a writer fills an object, a reader takes from it.
+class Writer {
+ public:
+  explicit Writer(Json& json) : json_(json) {}
 
-void add_layout(Json& json, const Layout& layout) {
-  json["ranks"] = layout.ranks;
-  json["gbs"] = layout.gbs;
-  json["mbs"] = layout.mbs;
-  json["lbs"] = layout.lbs;
-  json["ga"] = layout.ga;
-  json["seq_len"] = layout.seq_len;
-  json["tp"] = layout.tp;
-  json["pp"] = layout.pp;
-  json["cp"] = layout.cp;
-  json["ep"] = layout.ep;
-  json["vp"] = layout.vp > 0 ? Json(layout.vp) : Json(nullptr);
-  json["fsdp"] = layout.fsdp;
-}
-
-Json machine_json(const MachineInfo& machine) {
-  return {{"cpu", machine.cpu},
-          {"cores", machine.cores},
-          {"isa", machine.isa},
-          {"memory_bytes", machine.memory_bytes},
-          {"os", machine.os},
-          {"compiler", machine.compiler},
-          {"gpu", machine.gpu.empty() ? Json(nullptr) : Json(machine.gpu)},
-          {"libraries", machine.libraries.empty() ? Json(nullptr) : Json(machine.libraries)},
-          {"peak_dtype", name_of(machine.peak_dtype)},
-          {"peak_gflops", machine.peak_gflops},
-          {"peak_measurements_gflops", machine.peaks_gflops},
-          {"bandwidth_gbs", machine.bandwidth_gbs}};
-}
-
-Json published_json(const PublishedRow& published) {
-  Json json;
-  json["machine"] = or_null(published.figures.machine);
-  json["gpus"] = or_null(published.figures.gpus);
-  json["step_time_s"] = or_null(published.figures.step_time_s);
-  json["tokens_per_s_per_gpu"] = or_null(published.figures.tokens_per_s_per_gpu);
-  json["tflops_per_s_per_gpu"] = or_null(published.figures.tflops_per_s_per_gpu);
-  json["printed_tflops"] = or_null(published.figures.printed_tflops);
-  json["printed_because"] = or_null(published.figures.printed_because);
-  add_layout(json, published.layout);
-  return json;
-}
-
-Json unavailable_json(const std::vector<config::Unavailable>& unavailable) {
-  Json list = Json::array();
-  for (const config::Unavailable& each : unavailable) {
-    list.push_back({{"key", each.key}, {"value", each.value}, {"instead", each.instead}});
+  template <class T>
+  void operator()(const char* name, const T& value) {
+    json_[name] = value;
   }
-  return list;
+  template <class T>
+  void operator()(const char* name, const std::optional<T>& value) {
+    json_[name] = value ? Json(*value) : Json(nullptr);
+  }
+  // null stands for `none`.
+  template <class T>
+  void or_null(const char* name, const T& value, const T& none) {
+    json_[name] = value == none ? Json(nullptr) : Json(value);
+  }
+  // Follows from the fields: written for those who read the file.
+  template <class T>
+  void derived(const char* name, const T& value) {
+    json_[name] = value;
+  }
+  template <class T, class Describe>
+  void object(const char* name, T& value, Describe describe) {
+    Json inner = Json::object();
+    Writer writer(inner);
+    describe(writer, value);
+    json_[name] = std::move(inner);
+  }
+  template <class T, class Describe>
+  void objects(const char* name, std::vector<T>& list, Describe describe) {
+    Json items = Json::array();
+    for (T& each : list) {
+      Json item = Json::object();
+      Writer writer(item);
+      describe(writer, each);
+      items.push_back(std::move(item));
+    }
+    json_[name] = std::move(items);
+  }
+  // An object whose keys are the parts.
+  void kernels(const char* name, const std::vector<KernelUse>& list) {
+    Json by_part = Json::object();
+    for (const KernelUse& use : list) by_part[use.part] = use.ours;
+    json_[name] = std::move(by_part);
+  }
+  template <class T, class Describe>
+  void object_or_null(const char* name, std::optional<T>& value, Describe describe) {
+    json_[name] = nullptr;
+    if (value) object(name, *value, describe);
+  }
+
+ private:
+  Json& json_;
+};
+
+class Reader {
+ public:
+  explicit Reader(const Json& json) : json_(json) {}
+
+  template <class T>
+  void operator()(const char* name, T& value) {
+    json_.at(name).get_to(value);
+  }
+  template <class T>
+  void operator()(const char* name, std::optional<T>& value) {
+    const Json& found = json_.at(name);
+    value = found.is_null() ? std::nullopt : std::optional<T>(found.get<T>());
+  }
+  template <class T>
+  void or_null(const char* name, T& value, const T& none) {
+    const Json& found = json_.at(name);
+    value = found.is_null() ? none : found.get<T>();
+  }
+  template <class T>
+  void derived(const char* /*name*/, const T& /*value*/) {}
+  template <class T, class Describe>
+  void object(const char* name, T& value, Describe describe) {
+    Reader reader(json_.at(name));
+    describe(reader, value);
+  }
+  template <class T, class Describe>
+  void objects(const char* name, std::vector<T>& list, Describe describe) {
+    for (const Json& item : json_.at(name)) {
+      Reader reader(item);
+      describe(reader, list.emplace_back());
+    }
+  }
+  void kernels(const char* name, std::vector<KernelUse>& list) {
+    for (const auto& [part, ours] : json_.at(name).items()) list.push_back({part, ours.get<std::string>()});
+  }
+  template <class T, class Describe>
+  void object_or_null(const char* name, std::optional<T>& value, Describe describe) {
+    if (!json_.at(name).is_null()) object(name, value.emplace(), describe);
+  }
+
+ private:
+  const Json& json_;
+};
+
+// The type of that name, of those a peak is measured in.
+DType dtype_named(const std::string& name) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f64}) {
+    if (name_of(dtype) == name) return dtype;
+  }
+  throw user_error("a peak of type {}, which there is none of", name);
 }
 
-Json kernels_json(const std::vector<KernelUse>& kernels) {
-  Json json = Json::object();
-  for (const KernelUse& use : kernels) json[std::string(use.part)] = use.ours;
-  return json;
-}
+constexpr auto describe_machine = [](auto& v, MachineInfo& machine) {
+  v("cpu", machine.cpu);
+  v("cores", machine.cores);
+  v("isa", machine.isa);
+  v("memory_bytes", machine.memory_bytes);
+  v("os", machine.os);
+  v("compiler", machine.compiler);
+  v.or_null("gpu", machine.gpu, std::string());
+  v.or_null("libraries", machine.libraries, std::string());
+  std::string dtype(name_of(machine.peak_dtype));
+  v("peak_dtype", dtype);
+  machine.peak_dtype = dtype_named(dtype);
+  v("peak_gflops", machine.peak_gflops);
+  v("peak_measurements_gflops", machine.peaks_gflops);
+  v("bandwidth_gbs", machine.bandwidth_gbs);
+};
+
+constexpr auto describe_layout = [](auto& v, Layout& layout) {
+  v("ranks", layout.ranks);
+  v("gbs", layout.gbs);
+  v("mbs", layout.mbs);
+  v("lbs", layout.lbs);
+  v("ga", layout.ga);
+  v("seq_len", layout.seq_len);
+  v("tp", layout.tp);
+  v("pp", layout.pp);
+  v("cp", layout.cp);
+  v("ep", layout.ep);
+  v.or_null("vp", layout.vp, int64_t{0});
+  v("fsdp", layout.fsdp);
+};
+
+// Its columns go by the names of the row's own, so that the two can be compared key by key.
+constexpr auto describe_published = [](auto& v, PublishedRow& published) {
+  config::Published& columns = published.columns;
+  v("machine", columns.machine);
+  v("precision", columns.precision);
+  v("ranks", columns.gpus);
+  v("gbs", columns.gbs);
+  v("mbs", columns.mbs);
+  v("lbs", columns.lbs);
+  v("ga", columns.ga);
+  v("seq_len", columns.seq_len);
+  v("tp", columns.tp);
+  v("pp", columns.pp);
+  v("cp", columns.cp);
+  v("ep", columns.ep);
+  v("vp", columns.vp);
+  v("fsdp", columns.fsdp);
+  v("kernels", columns.kernels);
+  v("step_time_s", columns.step_time_s);
+  v("tflops_per_s_per_gpu", columns.tflops_per_s_per_gpu);
+  v("tokens_per_s_per_gpu", columns.tokens_per_s_per_gpu);
+  v("peak_tflops", published.peak_tflops);
+  v("corrected_tflops", columns.corrected_tflops);
+  v("corrected_because", columns.corrected_because);
+  v("notes", columns.notes);
+  v("step", columns.step);
+};
+
+constexpr auto describe_change = [](auto& v, config::Change& change) {
+  v("key", change.key);
+  v("before", change.before);
+  v("after", change.after);
+};
+
+constexpr auto describe_unavailable = [](auto& v, config::Unavailable& unavailable) {
+  v("key", unavailable.key);
+  v("value", unavailable.value);
+  v("instead", unavailable.instead);
+};
+
+constexpr auto describe_growth = [](auto& v, RankGrowth& grown) {
+  v("rank", grown.rank);
+  v("arena", grown.growth.arena);
+  v("chunks", grown.growth.chunks);
+  v("bytes", grown.growth.bytes);
+};
+
+constexpr auto describe_times = [](auto& v, BenchmarkRow& row) {
+  v.derived("median", row.median_seconds());
+  v.derived("min", row.step_seconds.empty() ? 0 : *std::ranges::min_element(row.step_seconds));
+  v.derived("max", row.step_seconds.empty() ? 0 : *std::ranges::max_element(row.step_seconds));
+  v("all", row.step_seconds);
+};
 
 Json ops_json(const OpProfile& profile) {
   Json ops = Json::array();
@@ -87,59 +220,81 @@ Json ops_json(const OpProfile& profile) {
           {"ops", std::move(ops)}};
 }
 
-Json row_json(const BenchmarkRow& row) {
-  const auto [fastest, slowest] = std::minmax_element(row.step_seconds.begin(), row.step_seconds.end());
-  Json json;
-  json["row"] = row.row;
-  json["model"] = row.model;
-  json["config"] = row.config;
-  json["scale"] = row.scale;
-  json["layers"] = row.layers;
-  json["features"] = row.features;
-  json["kernels"] = kernels_json(row.kernels);
-  json["device"] = row.device;
-  json["threads"] = row.threads;
-  add_layout(json, row.layout);
-  json["warmup_steps"] = row.warmup_steps;
-  json["step_time_s"] = {
-      {"median", row.median_seconds()}, {"min", *fastest}, {"max", *slowest}, {"all", row.step_seconds}};
-  json["tokens_per_s_per_gpu"] = row.tokens_per_s_per_rank();
-  json["model_tflops_per_s_per_gpu"] = row.model_tflops_per_rank();
-  json["peak_tflops"] = row.peak_tflops;
-  json["mfu"] = row.mfu();
-  json["gflop_per_token"] = row.gflop_per_token;
-  json["roofline_step_time_s"] = row.roofline_seconds;
-  json["loss"] = row.losses;
-  if (!row.mtp_losses.empty()) json["mtp_loss"] = row.mtp_losses;
-  json["local_shard"] = row.local_shard > 1 ? Json(fmt::format("1/{}", row.local_shard)) : Json(nullptr);
-  json["balance"] = row.balance;
-  json["gate_noise"] = row.gate_noise;
-  json["load_factor"] = row.load_factor;
-  json["optimizer_state_dtype"] = row.optimizer_state_dtype;
-  json["recompute"] = row.recompute;
-  json["not_available"] = unavailable_json(row.unavailable);
-  json["max_memory_bytes"] = row.max_memory_bytes;
-  json["planned_memory_bytes"] = row.planned_memory_bytes;
-  json["grown"] = Json::array();
-  for (const auto& [rank, growth] : row.grown) {
-    json["grown"].push_back(
-        {{"rank", rank}, {"arena", growth.arena}, {"chunks", growth.chunks}, {"bytes", growth.bytes}});
-  }
-  json["published"] = row.published ? published_json(*row.published) : Json(nullptr);
-  if (row.ops) json["ops"] = ops_json(*row.ops);
-  return json;
-}
+constexpr auto describe_row = [](auto& v, BenchmarkRow& row) {
+  v("row", row.row);
+  v("model", row.model);
+  v("config", row.config);
+  v("scale", row.scale);
+  std::string layout = row.row_layout ? "row" : "fitted";
+  v("layout", layout);
+  row.row_layout = layout == "row";
+  v("layers", row.layers);
+  v("features", row.features);
+  v.kernels("kernels", row.kernels);
+  v("device", row.device);
+  v("threads", row.threads);
+  v("precision", row.precision);
+  describe_layout(v, row.layout);
+  v("warmup_steps", row.warmup_steps);
+  v.object("step_time_s", row, describe_times);
+  v.derived("tokens_per_s_per_gpu", row.tokens_per_s_per_rank());
+  v.derived("model_tflops_per_s_per_gpu", row.model_tflops_per_rank());
+  v("peak_tflops", row.peak_tflops);
+  v.derived("mfu", row.mfu());
+  v("gflop_per_token", row.gflop_per_token);
+  v("roofline_step_time_s", row.roofline_seconds);
+  v("loss", row.losses);
+  v("mtp_loss", row.mtp_losses);
+  std::string shard = row.local_shard > 1 ? fmt::format("1/{}", row.local_shard) : std::string();
+  v.or_null("local_shard", shard, std::string());
+  row.local_shard = shard.empty() ? 1 : std::stoll(shard.substr(shard.find('/') + 1));
+  v("balance", row.balance);
+  v("gate_noise", row.gate_noise);
+  v("load_factor", row.load_factor);
+  v("optimizer_state_dtype", row.optimizer_state_dtype);
+  v("recompute", row.recompute);
+  v("data", row.data);
+  v.or_null("max_grad_norm", row.max_grad_norm, 0.0);
+  v.objects("not_available", row.unavailable, describe_unavailable);
+  v("max_memory_bytes", row.max_memory_bytes);
+  v("planned_memory_bytes", row.planned_memory_bytes);
+  v.objects("grown", row.grown, describe_growth);
+  v.objects("changed", row.changes, describe_change);
+  v.object_or_null("published", row.published, describe_published);
+  if (row.ops) v.derived("ops", ops_json(*row.ops));
+};
+
+constexpr auto describe_report = [](auto& v, BenchmarkReport& report) {
+  v("version", report.version);
+  v("commit", report.commit);
+  v.object("machine", report.machine, describe_machine);
+  v.objects("rows", report.rows, describe_row);
+};
 
 }  // namespace
 
-std::string benchmark_json(const MachineInfo& machine, std::string_view commit, const std::vector<BenchmarkRow>& rows) {
-  Json json;
-  json["machine"] = machine_json(machine);
-  json["commit"] = commit;
-  json["rows"] = Json::array();
-  for (const BenchmarkRow& row : rows) json["rows"].push_back(row_json(row));
+std::string report_json(const BenchmarkReport& report) {
+  Json json = Json::object();
+  Writer writer(json);
+  BenchmarkReport copy = report;  // the fields are listed as a reader needs them
+  describe_report(writer, copy);
   // Names from outside need not be UTF-8.
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+BenchmarkReport read_report(std::string_view json, const std::string& file) {
+  try {
+    const Json parsed = Json::parse(json);
+    BenchmarkReport report;
+    Reader reader(parsed);
+    describe_report(reader, report);
+    if (report.rows.empty()) throw user_error("{} holds no rows", file);
+    return report;
+  } catch (const Error&) {
+    throw;
+  } catch (const std::exception& error) {  // of the JSON library or of a number's text
+    throw user_error("{} is not what sluice bench --json writes: {}", file, error.what());
+  }
 }
 
 std::string record_json(const TrainRecord& record) {

@@ -1,17 +1,20 @@
-// Results as JSON: the object `bench --json` writes, and the lines of a training run's log.
+// Results as JSON: a benchmark's report, which `bench --json` writes and `bench --from` prints again, and the lines of
+// a training run's log.
 #pragma once
 
 #include <optional>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "train/benchmark.h"
 
 namespace sluice {
 
-// {"machine": {...}, "commit": "...", "rows": [...]}
-std::string benchmark_json(const MachineInfo& machine, std::string_view commit, const std::vector<BenchmarkRow>& rows);
+// {"version": "...", "commit": "...", "machine": {...}, "rows": [...]}; docs/benchmark.md lists the keys.
+std::string report_json(const BenchmarkReport& report);
+
+// The report that report_json wrote, without the operations of a step. User error that names `file` for any other text.
+BenchmarkReport read_report(std::string_view json, const std::string& file);
 
 // One logged step of a training run; a validation has only its step and loss.
 struct TrainRecord {

@@ -121,10 +121,10 @@ void scale_batch(Rule& rule, int64_t ranks, int64_t micro_batch) {
   rule.set("step_scheduler.global_batch_size", config.step_scheduler.global_batch_size, local * dp * accumulation);
 }
 
-void scale_steps(Rule& rule) {
+void scale_steps(Rule& rule, int64_t warmup, int64_t timed) {
   const config::Benchmark& benchmark = rule.config().benchmark;
-  rule.set("benchmark.warmup_steps", benchmark.warmup_steps, warmup_steps);
-  rule.set("step_scheduler.max_steps", rule.config().step_scheduler.max_steps, benchmark.warmup_steps + timed_steps);
+  rule.set("benchmark.warmup_steps", benchmark.warmup_steps, warmup);
+  rule.set("step_scheduler.max_steps", rule.config().step_scheduler.max_steps, benchmark.warmup_steps + timed);
   rule.clear("benchmark.peak_tflops", benchmark.peak_tflops.has_value(),
              fmt::format("{}", benchmark.peak_tflops.value_or(0)));
 }
@@ -143,12 +143,31 @@ ScaledConfig scale_config(const Config& row, std::optional<Scale> scale, int ran
     keep_stages(of_scale, row);
     scale_sizes(of_scale, *scale, row_ep);
     scale_batch(of_scale, ranks, micro_batch);
-    scale_steps(of_scale);
+    scale_steps(of_scale, warmup_steps, timed_steps);
   }
   const ModelConfig model = model_of(result.config);
   fit_groups(of_ranks, ranks, model.num_experts);
   fit_chunks(of_ranks, model.num_layers);
   return result;
+}
+
+ScaledConfig scale_within_layout(const Config& row, std::optional<Scale> scale) {
+  ScaledConfig result{.config = row, .changes = {}};
+  if (!scale) return result;
+  Rule rule(result, fmt::format("scale {}", name_of(*scale)));
+  keep_stages(rule, row);
+  scale_sizes(rule, *scale, row.distributed.ep_size * row.benchmark.local_shard);
+  if (has_quick_step(resolve(result.config, ranks_of(row)))) {
+    scale_steps(rule, 1, 2);
+  } else {
+    scale_steps(rule, 0, 1);
+  }
+  return result;
+}
+
+bool has_quick_step(const RunSpec& spec) {
+  constexpr int64_t quick = int64_t{1} << 18;  // tokens through a layer
+  return spec.tokens_per_step() * spec.model.num_layers <= quick;
 }
 
 int ranks_of(const Config& config) {

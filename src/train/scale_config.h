@@ -13,6 +13,7 @@
 
 #include "config/load.h"
 #include "model/scale.h"
+#include "train/run_spec.h"
 
 namespace sluice {
 
@@ -23,6 +24,13 @@ struct ScaledConfig {
 
 // Fits the degrees to `ranks`, and with a scale the rest too.
 ScaledConfig scale_config(const Config& row, std::optional<Scale> scale, int ranks);
+
+// The row's own layout: ranks, degrees and batch stay, with a scale the model and the sequence shrink. Of a step that
+// is quick one warms up and two are timed, of another one alone.
+ScaledConfig scale_within_layout(const Config& row, std::optional<Scale> scale);
+
+// Whether a step is so little work that it takes a second or two on a laptop.
+bool has_quick_step(const RunSpec& spec);
 
 // The ranks a configuration is written for: those of its published row, else the fewest its degrees allow.
 int ranks_of(const Config& config);

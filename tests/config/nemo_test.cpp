@@ -433,6 +433,15 @@ struct TableRow {
   bool recomputes;
 };
 
+// The page's names of the kernels that a file asks for.
+std::string kernels_named_by(const Backend& backend) {
+  std::string text;
+  if (backend.linear == "te" && backend.rms_norm == "te") text = "TE";
+  if (backend.dispatcher == "deepep") text += " + DeepEP";
+  if (backend.attn == "flex") text += " + FlexAttn";
+  return text;
+}
+
 TEST(Examples, TheRowsAreTheTables) {
   for (const TableRow& row : {TableRow{"deepseek_v3_1024", "R1", 8192, 1, 8, 4, 4, 64, 8, 1024, true},
                               {"deepseek_v3_256", "R2", 512, 1, 8, 1, 4, 64, 8, 256, true},
@@ -460,6 +469,7 @@ TEST(Examples, TheRowsAreTheTables) {
     const Published& published = config.benchmark.published;
     ASSERT_TRUE(published.step_time_s && published.gpus && published.tokens_per_s_per_gpu);
     EXPECT_EQ(published.gpus, row.gpus);
+    EXPECT_EQ(published.kernels, kernels_named_by(config.model.backend));
     EXPECT_NEAR(static_cast<double>(row.gbs * 4096) / (*published.step_time_s * static_cast<double>(row.gpus)),
                 *published.tokens_per_s_per_gpu, 1e-3 * *published.tokens_per_s_per_gpu);
   }

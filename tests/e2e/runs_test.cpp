@@ -25,14 +25,19 @@ TEST(Bench, PublishedRowsBesideOurs) {
   const Folder folder;
   const Outcome outcome = sluice({"bench", "--scale", "tiny", "--ops", "--json", folder.path("r.json")});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
-  EXPECT_EQ(count_lines(outcome.out, "row model         ranks  GBS MBS LBS  GA  seq TP PP CP EP VP FSDP"), 1);
-  EXPECT_EQ(count_lines(outcome.out, "R4  Qwen3-30B-A3B     1   32   4   4   8   64  1  1  1  1  -    1"), 1);
+  EXPECT_EQ(count_lines(outcome.out, "           prec ranks  GBS MBS LBS GA  seq TP PP CP EP VP FSDP s/step  tok/s"),
+            1);
+  EXPECT_EQ(count_lines(outcome.out, "R4 Qwen3-30B-A3B"), 1);
+  EXPECT_EQ(count_lines(outcome.out, " tiny      fp32     1   32   4   4  8   64  1  1  1  1  -    1"), 1);
   EXPECT_EQ(
-      count_lines(outcome.out, "    published         8  512   4   4  16 4096  1  1  1  8  -    8  21.77  12,040"), 1);
-  EXPECT_NE(outcome.out.find("another machine (8 x DGX-H100) and another size (here: tiny)"), std::string::npos);
-  EXPECT_NE(outcome.out.find("hidden_size 2048 -> 32"), std::string::npos);
-  EXPECT_NE(outcome.out.find("balance published (load 1.00) | optimizer state bf16, no master | recompute full"),
-            std::string::npos);
+      count_lines(outcome.out, " published BF16     8  512   4   4 16 4096  1  1  1  8  -    8 21.773 12,040   277T"),
+      1);
+  // As printed: 279, not the 299 of the model's head size, and no expert parallel ranks.
+  EXPECT_EQ(
+      count_lines(outcome.out, " published BF16     8  256   2   2 16 4096  1  1  1  -  -    8  10.04 13,058   279T"),
+      1);
+  EXPECT_EQ(count_lines(outcome.out, "published TFLOP/s: 279 of R5 is 299, 231 of R6 is 249 as the other rows"), 1);
+  EXPECT_NE(outcome.out.find("mock data, balance published, load 1.00"), std::string::npos);
   EXPECT_NE(outcome.out.find("attention_backward"), std::string::npos);
   for (const std::string& line : lines_of(outcome.out)) EXPECT_LE(line.size(), 100U) << line;
   // Not a terminal: plain lines, one a step.
@@ -53,19 +58,50 @@ TEST(Bench, PublishedRowsBesideOurs) {
   EXPECT_NE(rows[4].at("features").get<std::string>().find("sinks"), std::string::npos);
   const nlohmann::json& row = rows[3];
   EXPECT_EQ(row.at("scale"), "tiny");
+  EXPECT_EQ(row.at("layout"), "fitted");
+  EXPECT_EQ(row.at("precision"), "fp32");
   EXPECT_EQ(row.at("step_time_s").at("all").size(), 5U);
   EXPECT_EQ(row.at("loss").size(), 7U);
   EXPECT_EQ(row.at("published").at("tokens_per_s_per_gpu"), 12040);
   EXPECT_EQ(row.at("published").at("gbs"), 512);
-  // GPT-OSS was counted with another head size: the table shows the model's, a note what was printed.
-  EXPECT_EQ(rows[4].at("published").at("tflops_per_s_per_gpu"), 299);
-  EXPECT_EQ(rows[4].at("published").at("printed_tflops"), 279);
-  EXPECT_NE(outcome.out.find("13,058 299,000  30.2"), std::string::npos);
-  EXPECT_EQ(count_lines(outcome.out, "R5 published 299,000 GFLOP/s, printed as 279,000: counted with head_dim 45"), 1);
-  EXPECT_EQ(count_lines(outcome.out, "R6 published 249,000 GFLOP/s, printed as 231,000: counted with head_dim 45"), 1);
-  EXPECT_EQ(outcome.out.find("R4 published 2"), std::string::npos);
+  EXPECT_EQ(row.at("published").at("kernels"), "TE + DeepEP");
+  EXPECT_EQ(rows[4].at("published").at("tflops_per_s_per_gpu"), 279);
+  EXPECT_EQ(rows[4].at("published").at("corrected_tflops"), 299);
+  EXPECT_TRUE(rows[4].at("published").at("ep").is_null());
   EXPECT_EQ(row.at("max_memory_bytes"), row.at("planned_memory_bytes"));
   EXPECT_TRUE(row.at("ops").at("ops").size() > 10);
+
+  // What was written prints the same again, but for the operations.
+  const Outcome again = sluice({"bench", "--from", folder.path("r.json")});
+  ASSERT_EQ(again.code, 0) << again.err;
+  EXPECT_EQ(outcome.out.substr(0, again.out.size()), again.out);
+  EXPECT_EQ(sluice({"bench", "--from", "README.md"}).code, 2);
+  EXPECT_EQ(sluice({"bench", "R4", "--from", folder.path("r.json")}).code, 2);
+}
+
+TEST(Bench, ARowAtItsOwnLayout) {
+  const Folder folder;
+  const Outcome outcome = sluice({"bench", "r4", "--layout", "row", "--json", folder.path("r.json")});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(count_lines(outcome.out, " layout    fp32     8  512   4   4 16   64  1  1  1  8  -    8"), 1)
+      << outcome.out;
+  EXPECT_EQ(count_lines(outcome.out, "R4 layout changed: hidden_size 2048 -> 32"), 1) << outcome.out;
+  const nlohmann::json rows = read_json(folder.path("r.json")).at("rows");
+  ASSERT_EQ(rows.size(), 1U);
+  for (const char* column : {"ranks", "gbs", "mbs", "lbs", "ga", "tp", "pp", "cp", "ep", "vp", "fsdp"}) {
+    EXPECT_EQ(rows[0].at(column), rows[0].at("published").at(column)) << column;
+  }
+  const Outcome both = sluice({"bench", "R5", "--layout", "both", "--scale", "tiny", "--steps", "1"});
+  ASSERT_EQ(both.code, 0) << both.err;
+  EXPECT_EQ(count_lines(both.out, " tiny      fp32     1 "), 1) << both.out;
+  EXPECT_EQ(count_lines(both.out, " layout    fp32     8 "), 1) << both.out;
+  EXPECT_EQ(count_lines(both.out, " published "), 1) << both.out;
+
+  const Outcome unknown = sluice({"bench", "R7"});
+  EXPECT_EQ(unknown.code, 2);
+  EXPECT_NE(unknown.err.find("R7 is no published row\n       there are: R1, R2, R3, R4, R5, R6"), std::string::npos)
+      << unknown.err;
+  EXPECT_EQ(sluice({"bench", "R4", "--layout", "row", "--ranks", "8"}).code, 2);
 }
 
 TEST(Bench, RanksGiveTheSameLosses) {
@@ -112,6 +148,7 @@ TEST(Bench, AnOwnFileRunsAsWritten) {
       sluice({"bench", good, "--steps", "2", "--device", "ref", "--threads", "1", "--json", folder.path("r.json")});
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   EXPECT_EQ(outcome.out.find("changed:"), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.out.find("published"), std::string::npos) << outcome.out;
   const nlohmann::json row = read_json(folder.path("r.json")).at("rows").at(0);
   EXPECT_EQ(row.at("scale"), "full");
   EXPECT_EQ(row.at("device"), "ref");
@@ -156,7 +193,7 @@ optimizer: {_target_: torch.optim.Adam, lr: 0.0001}
       << outcome.err;
   EXPECT_NE(outcome.out.find("Qwen3-30B-A3B asks for model.backend.te_fp8.recipe block: "), std::string::npos)
       << outcome.out;
-  EXPECT_NE(outcome.out.find("optimizer state bf16, no master"), std::string::npos);
+  EXPECT_NE(outcome.out.find("optimizer state bf16"), std::string::npos);
   EXPECT_EQ(read_json(folder.path("r.json")).at("rows").at(0).at("recompute"), "full");
   EXPECT_EQ(read_json(folder.path("r.json")).at("rows").at(0).at("not_available").at(0).at("value"), "block");
   std::vector<std::string> without = bench;

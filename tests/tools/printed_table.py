@@ -31,7 +31,6 @@ NO_COMMANDS = {
 
 # Options outside of advise() that tell what to add to a command, by file.
 ADVICE = {
-    ("src/cli/bench.cpp", "--scale full"),
     ("src/plan/advice.cpp", "--ranks {}"),
     ("src/train/benchmark.cpp", "--scale laptop"),
     ("src/train/benchmark.cpp", "--scale tiny"),
@@ -56,7 +55,7 @@ STAND_INS = {
     "FILE": "my.yaml",
     "--json FILE": "--json out/results.json",
     "--prompt-file FILE": "--prompt-file notes.txt",
-    "ROW.yaml": "examples/benchmark/configs/qwen3_moe_30b_8.yaml",
+    "ROW": "R4",
     "DIRECTORY": "model",
     "OUT": "out/NEW",  # NEW: a name that no other command has
     "TEXT": "The",
@@ -81,6 +80,8 @@ FILLS = {
     "sluice {} --help": "subcommands",
     "sluice config --keys {}": "sections",
     "sluice plan FILE --ranks {}": ["2"],
+    "sluice bench {}": ["R4"],
+    "sluice bench{} --layout row": [" R4"],
     "sluice generate DIRECTORY --max-tokens {}": ["2"],
 }
 
@@ -127,7 +128,9 @@ FILES = {
 
 # By subcommand: words put in the place of others wherever they stand, and words added unless their first one is there.
 SMALLER = {
-    "bench": ({"--scale laptop": "--scale tiny", "--scale full": "--scale tiny", "--device cuda": "--device cpu"},
+    "bench": ({"--scale laptop": "--scale tiny", "--scale full": "--scale tiny", "--device cuda": "--device cpu",
+               "--layout row": "R4 --layout row", "R4 --layout row": "R4 --layout row",
+               "R3 --layout row": "R4 --layout row", "R1 R2 R3 --layout row": "R4 --layout row"},
               ["--scale tiny", "--steps 1"]),
     "train": ({"--device cuda": "--device cpu"},
               ["--step_scheduler.max_steps 2", "--step_scheduler.global_batch_size 2",
@@ -138,7 +141,7 @@ SMALLER = {
 }
 
 # What is given in the place of an added option, by that.
-IN_PLACE = {"--tokens": ["--prompt", "--prompt-file"]}
+IN_PLACE = {"--tokens": ["--prompt", "--prompt-file"], "--scale": ["--from"], "--steps": ["--from"]}
 
 # --- not run --------------------------------------------------------------------------------------------------------
 
@@ -178,6 +181,8 @@ SCRIPTS = {
     "tools/fetch_cuda_headers.sh --missing": ("run", ""),
     "tests/tools/printed_commands.py": ("build", None),
     "benchmarks/table.py": ("run", ""),
+    "benchmarks/table_page.py --record": ("long", None),
+    "benchmarks/table_page.py": ("run", ""),
     "benchmarks/peers/compare_cpu.py": ("torch", None),
     "benchmarks/peers/hf_moe.py": ("torch", None),
     "benchmarks/peers/torch_moe.py": ("torch", None),

@@ -39,17 +39,22 @@ def peer_lines(name, result):
     yield ""
 
 
+def fitted(result):
+    """The rows that are no layout of many ranks: those stand in docs/table.md."""
+    return [row for row in result.get("rows", []) if row.get("layout") != "row"]
+
+
 def row_lines(name, result):
     yield from title_lines(name, result)
     yield "| row | threads | batch x seq | s/step (min-max) | tok/s | GFLOP/s | MFU | loss first, last | memory |"
     yield "|---|---|---|---|---|---|---|---|---|"
-    for row in result["rows"]:
+    for row in fitted(result):
         time = row["step_time_s"]
         yield (f"| {row['row']} {row['model']} | {row['threads']} | {row['gbs']} x {row['seq_len']} "
                f"| {time['median']:.3f} ({time['min']:.3f}-{time['max']:.3f}) | {row['tokens_per_s_per_gpu']:,.0f} "
                f"| {1000 * row['model_tflops_per_s_per_gpu']:.1f} | {share(row['mfu'], 1, 'above peak')} "
                f"| {row['loss'][0]:.3f}, {row['loss'][-1]:.3f} | {row['max_memory_bytes'] / 2**20:,.0f} MiB |")
-    for row in result["rows"]:
+    for row in fitted(result):
         yield from operation_lines(row)
     yield ""
 
@@ -77,7 +82,10 @@ def main():
     lines = [BEGIN, ""]
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         result = json.loads(path.read_text())
-        lines += (peer_lines if "ratios" in result else row_lines)(path.stem, result)
+        if "ratios" in result:
+            lines += peer_lines(path.stem, result)
+        elif fitted(result):
+            lines += row_lines(path.stem, result)
     text = "\n".join(lines + [END])
     if sys.argv[1:] == ["--write"]:
         document = ROOT / "docs" / "performance.md"

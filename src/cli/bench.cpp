@@ -20,6 +20,7 @@ namespace sluice::cli {
 namespace {
 
 constexpr size_t kMostReportBytes = size_t{1} << 26;
+constexpr int kFurtherMeasurements = 2;
 
 // A row ready to run: everything that can be wrong with it has been found.
 struct PreparedRow {
@@ -72,6 +73,10 @@ Layouts layouts_of(const BenchOptions& options) {
   return options.ranks || options.scale || of_layout ? Layouts::fitted : Layouts::both;
 }
 
+std::string word(Layouts layouts) {
+  return layouts == Layouts::row ? "row" : layouts == Layouts::fitted ? "fit" : "both";
+}
+
 std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
   const Layouts layouts = layouts_of(options);
   if (layouts == Layouts::row && options.ranks) {
@@ -91,7 +96,7 @@ std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
 }
 
 BenchmarkRow run_row(const PreparedRow& prepared, MachineInfo& machine) {
-  const std::string name = prepared.job.settings.benchmark.row.value_or("");
+  const std::string name = prepared.job.settings.benchmark.row.value_or(prepared.spec.model.name);
   Progress progress(stderr, watched_width(), prepared.job.row_layout ? name + " layout" : name);
   BenchmarkRow row = run_benchmark(prepared.job, prepared.spec, machine, progress);
   row.published = prepared.published;
@@ -105,20 +110,21 @@ void print_now(const std::string& text) {
 
 int print_recorded(const BenchOptions& options) {
   const bool alone = options.files.empty() && !options.layout && !options.scale && !options.ranks && !options.steps &&
-                     options.json.empty() && !options.ops && options.overrides.empty();
+                     options.json.empty() && !options.ops && options.overrides.empty() && !options.shortcuts.device &&
+                     !options.shortcuts.threads && !options.shortcuts.async_comm;
   if (!alone) {
-    throw user_error("--from {} prints a recorded run as it is", options.from)
+    throw user_error("--from {} prints a recorded run as it is", *options.from)
         .at("command line")
         .advise("give nothing else with it");
   }
-  print(render(read_report(read_file(options.from, kMostReportBytes), options.from), page_width()));
+  print(render(read_report(read_file(*options.from, kMostReportBytes), *options.from), page_width()));
   return 0;
 }
 
 }  // namespace
 
 int run_bench(const BenchOptions& options) {
-  if (!options.from.empty()) return print_recorded(options);
+  if (options.from) return print_recorded(options);
   if (options.ranks) checked_ranks(*options.ranks);
   if (options.steps && *options.steps < 1) {
     throw user_error("--steps {}: at least one is needed", *options.steps).at("command line");
@@ -135,21 +141,29 @@ int run_bench(const BenchOptions& options) {
     log::warn("other processes keep about {:.1f} of {} cores busy: figures will be low", load, usable_cores());
   }
   const size_t width = page_width();
-  BenchmarkReport report{.version = std::string(version()), .commit = std::string(commit()), .machine = {}, .rows = {}};
+  BenchmarkReport report{.version = std::string(version()),
+                         .commit = std::string(commit()),
+                         .layouts = word(layouts_of(options)),
+                         .machine = {},
+                         .rows = {}};
   std::tuple<Device, int, DType> measured{Device::cpu, 0, DType::f32};
   std::string ops;
   for (const PreparedRow& next : prepared) {
     const SessionOptions session = session_options(next.job.settings);
     const std::tuple now{session.device, session.threads,
                          session.device == Device::cuda ? next.spec.dtype : DType::f32};
-    if (now != std::exchange(measured, now)) report.machine = measure_for(next.spec, session);
+    if (now != std::exchange(measured, now)) {
+      report.machine = measure_for(next.spec, session);
+      // The first row's figures are shares of what is known by then.
+      for (int i = 0; i < kFurtherMeasurements; ++i) report.machine.take_best(measure_for(next.spec, session));
+    }
     if (report.rows.empty()) print_now(table_head(report, width));
     report.rows.push_back(run_row(next, report.machine));
     print_now(table_lines(report, report.rows.size() - 1, width));
     if (options.ops) ops += "\n" + ops_table(report.rows.back(), width);
+    if (json) json->write(report_json(report));  // what comes later may be interrupted
   }
   print("\n" + table_notes(report, width) + ops);
-  if (json) json->write(report_json(report));
   return 0;
 }
 
@@ -162,11 +176,11 @@ Command bench_command() {
           "Scales shrink the model by a rule; sluice config ROW --scale laptop shows the result.\n"
           "A fitted layout has for each parallel degree the largest that --ranks N allows, up to the row's.\n"
           "The row's own layout has its ranks, degrees and batch sizes, each rank a thread, and a tiny model;\n"
-          "unless it is asked for it runs where a step takes about a second.",
-      .options = {{"ROW", &options->files, "rows by name (R4) or file (default: all published rows)"},
+          "unless layout, scale, ranks or batch are given it runs too, where a step takes about a second.",
+      .options = {{"ROW", &options->files, "names (R4) or files (default: all published rows)"},
                   {"--layout",
                    &options->layout,
-                   "the row's own, or fitted to --ranks (default: both)",
+                   "its own, or fitted to --ranks (default: see below)",
                    "row|fit|both",
                    {"row", "fit", "both"}},
                   {"--scale",

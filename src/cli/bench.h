@@ -21,7 +21,7 @@ struct BenchOptions {
   std::optional<int> ranks;          // of a fitted layout; none: 1
   std::optional<int> steps;          // timed ones
   std::string json;                  // file for the results; empty: none
-  std::string from;                  // print what this file holds instead of running; empty: run
+  std::optional<std::string> from;   // print what this file holds instead of running
   bool ops = false;                  // where one step's time goes
   Shortcuts shortcuts;
   std::vector<std::string> overrides;

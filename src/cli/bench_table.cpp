@@ -213,6 +213,11 @@ std::string label_of(const BenchmarkRow& row) {
   return row.row.empty() ? row.model : row.row;
 }
 
+// What the command line takes for it.
+std::string command_name(const BenchmarkRow& row) {
+  return row.row.empty() ? row.config : row.row;
+}
+
 bool of_one_model(const BenchmarkRow& a, const BenchmarkRow& b) {
   return a.config == b.config && a.row == b.row && a.model == b.model;
 }
@@ -338,7 +343,7 @@ std::string published_note(const BenchmarkReport& report, size_t width) {
   const std::string machines = by_published(report, [](const Published& p) { return p.machine.value_or(""); });
   if (machines.empty()) return {};
   std::string text =
-      note(fmt::format("published: on {}, another size; {}; a step is {}.", machines,
+      note(fmt::format("published: on {}, at full size; {}; a step is {}.", machines,
                        by_published(report, [](const Published& p) { return p.notes.value_or("no notes"); }),
                        by_published(report, [](const Published& p) { return p.step.value_or("not described"); })),
            width);
@@ -358,21 +363,50 @@ std::string published_note(const BenchmarkReport& report, size_t width) {
   return text;
 }
 
+// "EP 4 for 8": where a run at its own layout is not as published.
+std::string differences(const BenchmarkRow& row) {
+  const config::Published& p = row.published->columns;
+  const Layout& l = row.layout;
+  std::string list;
+  const auto compare = [&](const char* column, int64_t here, const std::optional<int64_t>& there) {
+    if (there && here != *there) list += fmt::format("{}{} {} for {}", list.empty() ? "" : ", ", column, here, *there);
+  };
+  compare("ranks", l.ranks, p.gpus);
+  compare("GBS", l.gbs, p.gbs);
+  compare("MBS", l.mbs, p.mbs);
+  compare("LBS", l.lbs, p.lbs);
+  compare("GA", l.ga, p.ga);
+  compare("TP", l.tp, p.tp);
+  compare("PP", l.pp, p.pp);
+  compare("CP", l.cp, p.cp);
+  compare("EP", l.ep, p.ep);
+  compare("VP", l.vp, p.vp);
+  compare("FSDP", l.fsdp, p.fsdp);
+  return list;
+}
+
 std::string layout_note(const BenchmarkReport& report, size_t width) {
+  std::string text;
   const auto own = std::ranges::find_if(report.rows, &BenchmarkRow::row_layout);
-  if (own == report.rows.end()) return {};
-  std::string text = note(fmt::format("layout: the row's own ranks, degrees and batch, each rank a thread; model and "
-                                      "sequence of {} size.",
-                                      own->scale),
-                          width);
+  if (own != report.rows.end()) {
+    text +=
+        note(fmt::format("layout: the file's own ranks, degrees and batch, each rank a thread; model and sequence of "
+                         "{} size.",
+                         own->scale),
+             width);
+  }
   std::string missing;
   for (const BenchmarkRow& row : report.rows) {
     const bool has_own = std::ranges::any_of(
         report.rows, [&](const BenchmarkRow& other) { return other.row_layout && of_one_model(row, other); });
-    if (!has_own && row.published) missing += " " + label_of(row);
+    if (!has_own && row.published) missing += " " + command_name(row);
+    if (!row.row_layout || !row.published) continue;
+    if (const std::string list = differences(row); !list.empty()) {
+      text += note(fmt::format("{} is not as published: {}", name_of(row), list), width);
+    }
   }
-  if (!missing.empty()) {
-    text += note(fmt::format("The layouts of more ranks take longer: sluice bench{} --layout row", missing), width);
+  if (report.layouts == "both" && !missing.empty()) {
+    text += note(fmt::format("Their own layout takes longer: sluice bench{} --layout row", missing), width);
   }
   return text;
 }
@@ -408,16 +442,21 @@ std::string table_notes(const BenchmarkReport& report, size_t width) {
     }
   }
   if (several_models(report)) {
-    const std::string first = label_of(report.rows.front());
-    text += note(fmt::format("What was changed of a row's file, and all else of it: sluice bench {}", first), width);
+    const BenchmarkRow& first = report.rows.front();
+    const std::string one = command_name(first) + (report.layouts == "row" ? " --layout row" : "");
+    text += note(fmt::format("Everything about one row, each changed value too: sluice bench {}", one), width);
   } else {
     for (const BenchmarkRow& row : report.rows) text += details(row, width);
   }
-  text +=
-      note(fmt::format("tok/s, FLOP/s (model FLOPs, nothing recomputed counts) per rank. MFU in % of the peak beside "
-                       "it: here a rank's share of {} measured in this run. mem: of the fullest rank.",
-                       describe_ceilings(report.machine)),
-           width);
+  const auto peak_of = [&](const BenchmarkRow& row) -> std::string {
+    if (row.peak_stated) return "benchmark.peak_tflops";
+    return fmt::format("a rank's share of the best measured until the row had ended (at the end {})",
+                       describe_ceilings(report.machine));
+  };
+  text += note(fmt::format("tok/s, FLOP/s (model FLOPs, nothing recomputed counts) per rank; mem: of the fullest rank. "
+                           "MFU in % of the peak beside it; here that is {}.",
+                           by_run(report, peak_of)),
+               width);
   if (const std::string varied = peak_note(report.machine); !varied.empty()) text += note(varied, width);
   return text;
 }

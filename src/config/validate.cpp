@@ -64,7 +64,8 @@ void check_optimizer(const Config& config) {
   check(config, schedule.lr_decay_style == DecayStyle::constant || schedule.lr_warmup_steps < decay_steps,
         "lr_scheduler.lr_warmup_steps",
         fmt::format("lr_warmup_steps {} leaves none of the {} steps to decay over", schedule.lr_warmup_steps,
-                    decay_steps));
+                    decay_steps),
+        "fewer of them, or a longer run (step_scheduler.max_steps) or decay (lr_scheduler.lr_decay_steps)");
 }
 
 void check_dataset(const Config& config, const Dataset& dataset, const std::string& section) {

@@ -83,7 +83,7 @@ class RankRun {
          .steps = spec.steps,
          .loss = result.loss,
          .mtp_loss = result.mtp_loss,
-         .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / seconds,
+         .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / (seconds * spec.mesh.world),
          .mfu = yardstick_.mfu(seconds),
          .roofline = yardstick_.roofline_share(seconds),
          .eta_seconds = spent_ / static_cast<double>(step + 1) * static_cast<double>(spec.steps - step - 1)});
@@ -238,6 +238,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   yardstick.measure_again(Yardstick::Run::has_ended);
   yardstick.check(row.median_seconds(), Yardstick::Run::has_ended);
   row.peak_tflops = yardstick.peak_flops() * 1e-12;
+  row.peak_stated = config.benchmark.peak_tflops.has_value();
   row.roofline_seconds = yardstick.forecast().roofline_seconds;
   if (row.ops) row.ops->roof = yardstick.forecast().roof;
   progress.finish();

@@ -43,7 +43,8 @@ struct BenchmarkRow {
   std::vector<double> losses;        // of every step, warm-up included
   std::vector<double> mtp_losses;    // of the extra layer, where there is one
   double gflop_per_token = 0;
-  double peak_tflops = 0;  // of a rank
+  double peak_tflops = 0;    // of a rank
+  bool peak_stated = false;  // by benchmark.peak_tflops, not measured
   double roofline_seconds = 0;
   double load_factor = 1;  // fullest expert over the mean, averaged over layers, micro-batches and ranks of a step
   uint64_t max_memory_bytes = 0;
@@ -99,6 +100,7 @@ std::string precision_name(DType dtype);
 struct BenchmarkReport {
   std::string version;
   std::string commit;
+  std::string layouts = "fit";  // of each row: "fit", "row", or "both" where the row's own is quick
   MachineInfo machine;
   std::vector<BenchmarkRow> rows;
 };

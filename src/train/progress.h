@@ -19,7 +19,7 @@ struct ProgressReport {
   int64_t steps = 0;
   double loss = 0;
   std::optional<double> mtp_loss = {};  // of the extra layer, where there is one
-  double tokens_per_s = 0;              // of all ranks
+  double tokens_per_s = 0;  // as the results count them: of a benchmark each rank's, of a training all ranks'
   double mfu = 0;
   double roofline = 0;  // share of the speed that this step's operations allow at best
   double eta_seconds = 0;

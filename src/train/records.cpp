@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 namespace sluice {
 namespace {
@@ -228,6 +229,7 @@ constexpr auto describe_row = [](auto& v, BenchmarkRow& row) {
   std::string layout = row.row_layout ? "row" : "fitted";
   v("layout", layout);
   row.row_layout = layout == "row";
+  if (!row.row_layout && layout != "fitted") throw user_error("layout {} is neither row nor fitted", layout);
   v("layers", row.layers);
   v("features", row.features);
   v.kernels("kernels", row.kernels);
@@ -240,6 +242,7 @@ constexpr auto describe_row = [](auto& v, BenchmarkRow& row) {
   v.derived("tokens_per_s_per_gpu", row.tokens_per_s_per_rank());
   v.derived("model_tflops_per_s_per_gpu", row.model_tflops_per_rank());
   v("peak_tflops", row.peak_tflops);
+  v("peak_stated", row.peak_stated);
   v.derived("mfu", row.mfu());
   v("gflop_per_token", row.gflop_per_token);
   v("roofline_step_time_s", row.roofline_seconds);
@@ -267,9 +270,30 @@ constexpr auto describe_row = [](auto& v, BenchmarkRow& row) {
 constexpr auto describe_report = [](auto& v, BenchmarkReport& report) {
   v("version", report.version);
   v("commit", report.commit);
+  v("layouts", report.layouts);
   v.object("machine", report.machine, describe_machine);
   v.objects("rows", report.rows, describe_row);
 };
+
+// Figures are made of these: what no run can have is no report.
+void check(const BenchmarkReport& report) {
+  if (report.rows.empty()) throw user_error("there are no rows");
+  for (const BenchmarkRow& row : report.rows) {
+    const auto positive = [](double value) { return value > 0 && std::isfinite(value); };
+    const auto need = [&](bool ok, const char* key) {
+      if (!ok) throw user_error("row {}: {} is not what a run can have", row.row.empty() ? row.model : row.row, key);
+    };
+    const Layout& l = row.layout;
+    for (const int64_t count : {l.ranks, l.gbs, l.mbs, l.lbs, l.ga, l.seq_len, l.tp, l.pp, l.cp, l.ep, l.fsdp}) {
+      need(count >= 1, "the layout");
+    }
+    need(l.vp >= 0 && row.warmup_steps >= 0, "vp or warmup_steps");
+    need(!row.step_seconds.empty() && std::ranges::all_of(row.step_seconds, positive), "step_time_s");
+    need(!row.losses.empty(), "loss");
+    need(positive(row.peak_tflops) && positive(row.gflop_per_token), "peak_tflops or gflop_per_token");
+    need(row.local_shard >= 1 && row.threads >= 1, "local_shard or threads");
+  }
+}
 
 }  // namespace
 
@@ -288,11 +312,9 @@ BenchmarkReport read_report(std::string_view json, const std::string& file) {
     BenchmarkReport report;
     Reader reader(parsed);
     describe_report(reader, report);
-    if (report.rows.empty()) throw user_error("{} holds no rows", file);
+    check(report);
     return report;
-  } catch (const Error&) {
-    throw;
-  } catch (const std::exception& error) {  // of the JSON library or of a number's text
+  } catch (const std::exception& error) {
     throw user_error("{} is not what sluice bench --json writes: {}", file, error.what());
   }
 }

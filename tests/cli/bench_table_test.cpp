@@ -102,15 +102,40 @@ TEST(BenchTable, OneModelSaysEverythingSeveralWhatTheyShare) {
   EXPECT_TRUE(holds(one, "loss 8.5000 -> 8.2500")) << one;
   const std::string two = render(report_of({row_of("R1", false), row_of("R2", false)}), 100);
   EXPECT_FALSE(holds(two, "changed: seq_len")) << two;
-  EXPECT_TRUE(holds(two, "sluice bench R1")) << two;
+  EXPECT_TRUE(holds(two, "sluice bench R1\n")) << two;
+  BenchmarkReport own = report_of({row_of("R1", true), row_of("R2", true)});
+  own.layouts = "row";
+  EXPECT_TRUE(holds(render(own, 100), "sluice bench R1 --layout row\n"));
+  BenchmarkReport unnamed = report_of({row_of("", false), row_of("R2", false)});
+  unnamed.rows[0].config = "my.yaml";
+  EXPECT_TRUE(holds(render(unnamed, 100), "sluice bench my.yaml\n"));
 }
 
 TEST(BenchTable, NamesTheRowsWhoseOwnLayoutDidNotRun) {
-  const std::string text =
-      render(report_of({row_of("R1", false), row_of("R2", false), row_of("R6", false), row_of("R6", true)}), 100);
-  EXPECT_TRUE(holds(text, "sluice bench R1 R2 --layout row\n")) << text;
-  EXPECT_EQ(text.find("--layout row", text.find("--layout row") + 1), std::string::npos);
-  EXPECT_FALSE(holds(render(report_of({row_of("R1", false)}), 100), "--layout row"));
+  BenchmarkReport report =
+      report_of({row_of("R1", false), row_of("R2", false), row_of("R6", false), row_of("R6", true)});
+  report.layouts = "both";
+  EXPECT_TRUE(holds(render(report, 100), "sluice bench R1 R2 --layout row\n")) << render(report, 100);
+  report.rows.resize(1);
+  EXPECT_TRUE(holds(render(report, 100), "sluice bench R1 --layout row\n")) << render(report, 100);
+  report.layouts = "fit";
+  EXPECT_FALSE(holds(render(report, 100), "--layout row"));
+}
+
+TEST(BenchTable, SaysWhereALayoutIsNotThePublishedOne) {
+  BenchmarkRow row = row_of("R6", true);
+  EXPECT_TRUE(
+      holds(render(report_of({row}), 200), "R6 layout is not as published: ranks 1024 for 64, GBS 8192 for 512,"))
+      << render(report_of({row}), 200);
+  row.layout = {.ranks = 64, .gbs = 512, .mbs = 2, .lbs = 2, .ga = 4, .seq_len = 64, .ep = 64, .fsdp = 64};
+  EXPECT_FALSE(holds(render(report_of({row}), 200), "not as published"));
+}
+
+TEST(BenchTable, SaysWhatThePeakIs) {
+  BenchmarkRow stated = row_of("R2", false);
+  stated.peak_stated = true;
+  const std::string text = render(report_of({row_of("R1", false), stated}), 400);
+  EXPECT_TRUE(holds(text, "(at the end 234 GFLOP/s fp32 peak, 29.0 GB/s) (R1); benchmark.peak_tflops (R2).")) << text;
 }
 
 // What differs is said with the rows it is of; a row whose layouts are alike is named once.

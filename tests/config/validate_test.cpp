@@ -36,7 +36,8 @@ TEST(Validate, EachRuleCanFail) {
             "       AdamW decays the weights themselves: _target_: torch.optim.AdamW");
   EXPECT_EQ(invalid({"--lr_scheduler.min_lr", "1"}), "command line: min_lr 1 is above lr 0.0003");
   EXPECT_EQ(invalid({"--lr_scheduler.lr_warmup_steps", "20"}),
-            "command line: lr_warmup_steps 20 leaves none of the 12 steps to decay over");
+            "command line: lr_warmup_steps 20 leaves none of the 12 steps to decay over\n"
+            "       fewer of them, or a longer run (step_scheduler.max_steps) or decay (lr_scheduler.lr_decay_steps)");
   EXPECT_EQ(invalid({"--dataset._target_", "bytes"}), "command line: dataset._target_ bytes needs dataset.path");
   EXPECT_EQ(invalid({"--dataset.path", "x"}), "command line: dataset.path goes with _target_ bytes, which is mock");
   EXPECT_EQ(invalid({"--dataset._target_", "bytes", "--dataset.path", "x", "--dataset.vocab_size", "100"}),

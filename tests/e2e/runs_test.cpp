@@ -77,6 +77,8 @@ TEST(Bench, PublishedRowsBesideOurs) {
   EXPECT_EQ(outcome.out.substr(0, again.out.size()), again.out);
   EXPECT_EQ(sluice({"bench", "--from", "README.md"}).code, 2);
   EXPECT_EQ(sluice({"bench", "R4", "--from", folder.path("r.json")}).code, 2);
+  EXPECT_EQ(sluice({"bench", "--threads", "1", "--from", folder.path("r.json")}).code, 2);
+  EXPECT_EQ(sluice({"bench", "--from", ""}).code, 2);
 }
 
 TEST(Bench, ARowAtItsOwnLayout) {

@@ -170,9 +170,9 @@ class Checked(unittest.TestCase):
 
     def test_an_entry_that_nothing_needs_is_stale(self):
         left = printed_commands.stale(self.reader.used)
-        self.assertIn(("STAND_INS", "ROW.yaml"), left)
-        self.jobs("sluice config ROW.yaml --scale laptop")
-        self.assertNotIn(("STAND_INS", "ROW.yaml"), printed_commands.stale(self.reader.used))
+        self.assertIn(("STAND_INS", "ROW"), left)
+        self.jobs("sluice config ROW --scale laptop")
+        self.assertNotIn(("STAND_INS", "ROW"), printed_commands.stale(self.reader.used))
 
     def test_every_class_is_explained(self):
         used = {*table.NOT_RUN.values(), *table.READ.values()} | {kind for kind, _ in table.SCRIPTS.values()} - {"run"}

@@ -23,10 +23,6 @@ def output(command, cwd=ROOT):
     return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, stdin=subprocess.DEVNULL).stdout
 
 
-def output(command, cwd=ROOT):
-    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=cwd, stdin=subprocess.DEVNULL).stdout
-
-
 @dataclasses.dataclass(frozen=True)
 class Place:
     file: str  # or the command that prints it
@@ -274,7 +270,7 @@ class Reader:
                 raise Wrong("no such fuzz target, or no corpus")
         elif words[0].endswith("/python"):
             self.flags(self.near(place, words[1]), words[2:])
-        elif not words[0].startswith(("venv/", "cmake", "pip", "apt", "python")):
+        elif not words[0].startswith(("venv/", "cmake", "pip", "apt", "python", "nsys")):
             self.near(place, words[0])
 
     def read_test(self, words):

@@ -38,7 +38,6 @@ ADVICE = {
 
 # The command that an advised option goes behind, by the file that gives the advice.
 BASES = {
-    "src/cli/bench.cpp": "sluice bench FILE",
     "src/cli/config_command.cpp": "sluice config",
     "src/cli/generate.cpp": "sluice generate DIRECTORY",
     "src/cli/train.cpp": "sluice train FILE",
@@ -54,6 +53,7 @@ BASES = {
 STAND_INS = {
     "FILE": "my.yaml",
     "--json FILE": "--json out/results.json",
+    "--from FILE": "--from benchmarks/results/laptop.json",
     "--prompt-file FILE": "--prompt-file notes.txt",
     "ROW": "R4",
     "DIRECTORY": "model",
@@ -80,7 +80,7 @@ FILLS = {
     "sluice {} --help": "subcommands",
     "sluice config --keys {}": "sections",
     "sluice plan FILE --ranks {}": ["2"],
-    "sluice bench {}": ["R4"],
+    "sluice bench {}": ["R4", "R4 --layout row"],
     "sluice bench{} --layout row": [" R4"],
     "sluice generate DIRECTORY --max-tokens {}": ["2"],
 }
@@ -128,7 +128,7 @@ FILES = {
 
 # By subcommand: words put in the place of others wherever they stand, and words added unless their first one is there.
 SMALLER = {
-    "bench": ({"--scale laptop": "--scale tiny", "--scale full": "--scale tiny", "--device cuda": "--device cpu",
+    "bench": ({"--scale laptop": "--scale tiny", "--device cuda": "--device cpu",
                "--layout row": "R4 --layout row", "R4 --layout row": "R4 --layout row",
                "R3 --layout row": "R4 --layout row", "R1 R2 R3 --layout row": "R4 --layout row"},
               ["--scale tiny", "--steps 1"]),
@@ -163,6 +163,8 @@ READ = {
 # By the whole command, where it cannot.
 NOT_RUN = {
     ".ci/run": "build",
+    "nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx -o build/r4": "gpu",
+    "nsys stats --report nvtx_gpu_proj_sum build/r4.nsys-rep": "gpu",
     "python3 -m venv venv": "network",
     "python3.11 -m venv venv": "network",
     "pip install --no-deps --require-hashes -r requirements.txt": "network",

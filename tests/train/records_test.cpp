@@ -35,6 +35,7 @@ BenchmarkReport full_report() {
   row.mtp_losses = {4, 3.5};
   row.gflop_per_token = 0.5;
   row.peak_tflops = 0.25;
+  row.peak_stated = true;
   row.roofline_seconds = 0.75;
   row.load_factor = 1.5;
   row.max_memory_bytes = 1000;
@@ -77,6 +78,8 @@ BenchmarkReport full_report() {
   BenchmarkRow bare;
   bare.step_seconds = {1};
   bare.losses = {1};
+  bare.layout.seq_len = 1;
+  bare.gflop_per_token = bare.peak_tflops = 1;
   BenchmarkReport report{.version = "0.1", .commit = "abc", .machine = {}, .rows = {row, bare}};
   report.machine.cpu = "a processor";
   report.machine.cores = 3;
@@ -126,8 +129,19 @@ TEST(Report, OtherTextIsRefusedByName) {
   wrong_type.replace(wrong_type.find("\"cores\": 3"), 10, "\"cores\": []");
   std::string wrong_shard = good;
   wrong_shard.replace(wrong_shard.find("1/8"), 3, "1/x");
+  const auto changed = [&](const std::string& from, const std::string& to) {
+    std::string text = good;
+    EXPECT_NE(text.find(from), std::string::npos) << from;
+    return text.replace(text.find(from), from.size(), to);
+  };
   for (const std::string& text :
-       {std::string(), std::string("[]"), std::string("{}"), good.substr(0, good.size() / 2),
+       {changed("\"ranks\": 16", "\"ranks\": 0"), changed("\"gbs\": 512", "\"gbs\": -5"),
+        changed("\"layout\": \"row\"", "\"layout\": \"banana\""), changed("1/8", "1/0"),
+        changed("\"peak_dtype\": \"bf16\"", "\"peak_dtype\": \"f17\""),
+        changed("\"peak_tflops\": 0.25", "\"peak_tflops\": 0"),
+        changed("\"loss\": [\n        3.0,\n        2.5\n      ]", "\"loss\": []"),
+        changed("          1.0,\n          4.0,\n          2.0\n", "1.0, -4.0"), std::string(), std::string("[]"),
+        std::string("{}"), good.substr(0, good.size() / 2),
         std::string(R"({"version": "1", "commit": "a", "machine": {}, "rows": []})"), wrong_type, wrong_shard}) {
     try {
       read_report(text, "old.json");

@@ -283,9 +283,10 @@ void check(const BenchmarkReport& report) {
     const auto need = [&](bool ok, const char* key) {
       if (!ok) throw user_error("row {}: {} is not what a run can have", row.row.empty() ? row.model : row.row, key);
     };
+    constexpr int64_t most = int64_t{1} << 31;  // the product of two must fit
     const Layout& l = row.layout;
     for (const int64_t count : {l.ranks, l.gbs, l.mbs, l.lbs, l.ga, l.seq_len, l.tp, l.pp, l.cp, l.ep, l.fsdp}) {
-      need(count >= 1, "the layout");
+      need(count >= 1 && count <= most, "the layout");
     }
     need(l.vp >= 0 && row.warmup_steps >= 0, "vp or warmup_steps");
     need(!row.step_seconds.empty() && std::ranges::all_of(row.step_seconds, positive), "step_time_s");

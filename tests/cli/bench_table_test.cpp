@@ -1,8 +1,11 @@
 #include "cli/bench_table.h"
 
 #include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
 
 #include <sstream>
+
+#include "train/records.h"
 
 namespace sluice::cli {
 namespace {
@@ -158,6 +161,38 @@ TEST(BenchTable, KernelsThatAreAlikeStandTogether) {
             "\n           cuDNN: attention (causal) | own CUDA: attention (sinks), rms_norm | cuBLASLt: linear | no "
             "exchange at EP 1\n"))
       << render(report_of({row}), 400);
+}
+
+// A file that somebody changed is printed or refused by name, whatever stands where.
+TEST(BenchTable, AChangedReportIsPrintedOrRefused) {
+  BenchmarkRow row = row_of("R1", false);
+  row.layout.seq_len = 512;
+  row.kernels = {{"attention", "own: causal"}, {"linear", "own"}};
+  const auto whole = nlohmann::json::parse(report_json(report_of({row})));
+  const std::vector<nlohmann::json> strangers{
+      nullptr, -1, 0, 1e300, "x", "; ", nlohmann::json::array(), nlohmann::json::object()};
+  int refused = 0, printed = 0;
+  const auto try_at = [&](const nlohmann::json::json_pointer& place) {
+    for (const nlohmann::json& stranger : strangers) {
+      nlohmann::json changed = whole;
+      changed[place] = stranger;
+      try {
+        printed += render(read_report(changed.dump(), "r.json"), 100).empty() ? 0 : 1;
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::user) << place.to_string();
+        EXPECT_TRUE(std::string(error.what()).starts_with("r.json ")) << error.what();
+        ++refused;
+      }
+    }
+  };
+  const nlohmann::json places = whole.flatten();
+  for (const auto& [place, value] : places.items()) try_at(nlohmann::json::json_pointer(place));
+  for (const char* place : {"/machine", "/rows", "/rows/0", "/rows/0/published", "/rows/0/kernels", "/rows/0/loss",
+                            "/rows/0/step_time_s", "/rows/0/step_time_s/all", "/rows/0/changed"}) {
+    try_at(nlohmann::json::json_pointer(place));
+  }
+  EXPECT_GT(refused, 100);
+  EXPECT_GT(printed, 100);
 }
 
 }  // namespace

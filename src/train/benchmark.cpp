@@ -124,7 +124,8 @@ double BenchmarkRow::spread() const {
 }
 
 double BenchmarkRow::tokens_per_s_per_rank() const {
-  return static_cast<double>(layout.gbs * layout.seq_len) / (median_seconds() * static_cast<double>(layout.ranks));
+  return static_cast<double>(layout.gbs) * static_cast<double>(layout.seq_len) /
+         (median_seconds() * static_cast<double>(layout.ranks));
 }
 
 double BenchmarkRow::model_tflops_per_rank() const {

@@ -13,16 +13,17 @@ namespace sluice::cli {
 enum class Layouts : uint8_t { fitted, row, both };
 
 struct BenchOptions {
-  std::vector<std::string> files;  // or names of published rows; none: all of those
-  std::optional<std::string>
-      layout;                        // "fit", "row", "both"; none: both for published rows that nothing else is said of
-  std::optional<std::string> scale;  // "laptop", "tiny", "full"; none: laptop for a published row (tiny at its own
-                                     // layout), full for others
-  std::optional<int> ranks;          // of a fitted layout; none: 1
-  std::optional<int> steps;          // timed ones
-  std::string json;                  // file for the results; empty: none
-  std::optional<std::string> from;   // print what this file holds instead of running
-  bool ops = false;                  // where one step's time goes
+  // Or names of published rows; none: all of those.
+  std::vector<std::string> files;
+  // "fit", "row", "both"; none: both, unless ranks, scale, layout or batch are given: then "fit".
+  std::optional<std::string> layout;
+  // "laptop", "tiny", "full"; none: of a published row laptop, at its own layout tiny, of another file full.
+  std::optional<std::string> scale;
+  std::optional<int> ranks;         // of a fitted layout; none: 1
+  std::optional<int> steps;         // timed ones
+  std::string json;                 // file for the results; empty: none
+  std::optional<std::string> from;  // print what this file holds instead of running
+  bool ops = false;                 // where one step's time goes
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
 };

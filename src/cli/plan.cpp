@@ -19,7 +19,10 @@ namespace {
 // The dtype a machine trains in, where the configuration leaves it open.
 RunSpec resolve_for(const Config& config, int ranks, const Profile& profile) {
   RunSpec spec = resolve(config, ranks, Purpose::plan);
-  if (!config.is_set("runtime.dtype")) spec.dtype = profile.dtype;
+  if (!config.is_set("runtime.dtype")) {
+    spec.dtype = profile.dtype;
+    spec.optimizer.state_dtype = state_dtype_of(config, spec.dtype);
+  }
   return spec;
 }
 

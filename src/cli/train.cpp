@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <utility>
 
 #include "base/log.h"
 #include "base/text.h"
@@ -54,12 +55,20 @@ void check_settings(const Config& config) {
         .at(config.origin(key).place())
         .advise("sluice bench times it; leave the key out to train");
   }
-  if (config.step_scheduler.val_every_steps && config.validation_dataset.target == config::DatasetKind::none) {
+  const bool no_validation = config.validation_dataset.target == config::DatasetKind::none;
+  if (config.step_scheduler.val_every_steps && no_validation && config.program == config::Program::sluice) {
     throw user_error("step_scheduler.val_every_steps {} but validation_dataset names no data",
                      *config.step_scheduler.val_every_steps)
         .at(config.origin("step_scheduler.val_every_steps").place())
         .advise("give validation_dataset a _target_ (mock, bytes), or leave val_every_steps out");
   }
+}
+
+// One line for all that the file has and that changes nothing, so that nobody waits for it.
+void say_ignored(const Config& config, const std::string& file) {
+  std::string keys;
+  for (const config::IgnoredKey& ignored : config.ignored) keys += (keys.empty() ? "" : ", ") + ignored.key;
+  if (!keys.empty()) log::info("without effect here (sluice config {} says why): {}", file, keys);
 }
 
 // Where the trained weights go in the hub's layout: known to be possible before anything is trained.
@@ -172,7 +181,11 @@ int run_train(const TrainOptions& options) {
   const Config config = load_settings(options.file, options.overrides, options.shortcuts);
   check_settings(config);
   const int ranks = checked_ranks(options.ranks.value_or(ranks_of(config)));
-  const RunSpec spec = resolve(config, ranks);
+  RunSpec spec = resolve(config, ranks);
+  for (const std::string& pattern : unmatched_patterns(config, spec.model)) {
+    log::warn("optimizer.param_group_overrides: no parameter's name has the pattern \"{}\"", pattern);
+  }
+  say_ignored(config, options.file);
   const SessionOptions session = session_options(config);
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
   const std::unique_ptr<Dataset> validation =
@@ -180,6 +193,7 @@ int run_train(const TrainOptions& options) {
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, config.recipe == config::Recipe::train);
   TrainingJob job = training_job(config, spec, *dataset, validation.get());
   job.weights = weights.get();
+  spec = with_steps(std::move(spec), config, job.steps);
 
   std::optional<Export> exported;
   if (options.export_directory) exported.emplace(config, spec, *options.export_directory);
@@ -198,7 +212,7 @@ int run_train(const TrainOptions& options) {
                          spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s",
                          format_bytes(yardstick.forecast().total_bytes)),
              page_width(), 2) +
-        "\n");
+        (job.ended_by.empty() ? "" : "\n" + wrap("  " + job.ended_by, page_width(), 4)) + "\n");
   std::fflush(stdout);
 
   Interrupt interrupt;

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <regex>
 
 namespace sluice::config {
 namespace {
@@ -165,6 +166,29 @@ Recompute read_recompute(const Node& node) {
   throw mismatch(Codec<Recompute>::type({}), node);
 }
 
+ParamGroupOverride read_override(const Node& node) {
+  if (node.kind != Node::Kind::map) throw mismatch(Codec<ParamGroupOverride>::type({}), node);
+  ParamGroupOverride value;
+  for (const Node& item : node.items) {
+    if (item.key == "pattern") {
+      value.pattern = read_text(item);
+    } else if (item.key == "lr_mult") {
+      value.lr_mult = read_real(item, non_negative);
+    } else if (item.key == "wd_mult") {
+      value.wd_mult = read_real(item, non_negative);
+    } else {
+      throw user_error("{} is none of pattern, lr_mult, wd_mult", item.key);
+    }
+  }
+  if (value.pattern.empty()) throw user_error("an override needs a pattern");
+  try {
+    const std::regex checked(value.pattern);
+  } catch (const std::regex_error& error) {
+    throw user_error("pattern {} is no regular expression: {}", json_quote(value.pattern), error.what());
+  }
+  return value;
+}
+
 bool is_null(const Node& node, bool none_too) {
   if (node.kind == Node::Kind::null) return true;
   if (node.kind != Node::Kind::scalar || !node.plain) return false;
@@ -199,6 +223,11 @@ std::string write_recompute(const Recompute& value) {
   if (value.full) return "full";
   if (value.pieces.empty()) return "none";
   return Codec<std::vector<Piece>>::write(value.pieces);
+}
+
+std::string write_override(const ParamGroupOverride& value) {
+  return fmt::format("{{pattern: {}, lr_mult: {}, wd_mult: {}}}", json_quote(value.pattern), write_real(value.lr_mult),
+                     write_real(value.wd_mult));
 }
 
 std::string one_of(const std::vector<std::string>& words) {

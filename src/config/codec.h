@@ -28,6 +28,7 @@ std::string read_text(const Node& node);
 // Index into `words` of the word the node says.
 std::size_t read_word(const Node& node, const std::vector<std::string>& words);
 Recompute read_recompute(const Node& node);
+ParamGroupOverride read_override(const Node& node);
 // null, ~ or nothing; with `none_too` also NeMo's none and None.
 bool is_null(const Node& node, bool none_too);
 
@@ -36,6 +37,7 @@ std::string write_real(double value);
 std::string write_text(std::string_view text);
 std::string write_list(const std::vector<std::string>& items);
 std::string write_recompute(const Recompute& value);
+std::string write_override(const ParamGroupOverride& value);
 std::string one_of(const std::vector<std::string>& words);
 
 template <class T>
@@ -76,6 +78,13 @@ struct Codec<Recompute> {
   }
   static Recompute read(const Node& node, const Range&) { return read_recompute(node); }
   static std::string write(const Recompute& value) { return write_recompute(value); }
+};
+
+template <>
+struct Codec<ParamGroupOverride> {
+  static std::string type(const Range&) { return "{pattern: text, lr_mult: number >= 0, wd_mult: number >= 0}"; }
+  static ParamGroupOverride read(const Node& node, const Range&) { return read_override(node); }
+  static std::string write(const ParamGroupOverride& value) { return write_override(value); }
 };
 
 template <class Enum>

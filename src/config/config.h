@@ -23,11 +23,20 @@
 
 namespace sluice::config {
 
+// NeMo's section of random numbers; its seed is Config::seed.
+struct Rng {
+  template <class V>
+  void fields(V& v) {
+    v.ignore("_target_", "names a Python class");
+    v.ignore("ranked", "random numbers are functions of seed and place, whatever rank draws them");
+  }
+};
+
 struct StepScheduler {
   std::int64_t global_batch_size = 8;
   std::int64_t local_batch_size = 1;
-  std::int64_t max_steps = 100;
-  std::int64_t num_epochs = 1;
+  std::optional<std::int64_t> max_steps = 100;
+  std::optional<std::int64_t> num_epochs = 1;
   std::optional<std::int64_t> ckpt_every_steps;
   std::optional<std::int64_t> val_every_steps;
 
@@ -35,12 +44,17 @@ struct StepScheduler {
   void fields(V& v) {
     v("global_batch_size", global_batch_size, "sequences per optimizer step, over all ranks", count);
     v("local_batch_size", local_batch_size, "sequences per data-parallel rank per local batch", count);
-    v("max_steps", max_steps, "optimizer steps of the run, warm-up included", count);
-    v("num_epochs", num_epochs, "passes over the data; the run ends with these or max_steps", count);
+    v("max_steps", max_steps, "optimizer steps of the run, warm-up included; null: what num_epochs have", count);
+    v("num_epochs", num_epochs, "passes over the data, unless max_steps end the run first; null: what max_steps take",
+      count);
     v("ckpt_every_steps", ckpt_every_steps, "checked, not used: checkpoints are not available yet", count);
     v("val_every_steps", val_every_steps, "steps between validations; null: never", count);
     v.ignore("gc_every_steps", "steers Python's garbage collector");
     v.ignore("preemption_signal", "steers NeMo's signal handler");
+    v.ignore("save_checkpoint_every_epoch", "checkpoints are not available yet");
+    v.ignore("validate_on_checkpoint", "checkpoints are not available yet");
+    v.ignore("log_remote_every_steps", "no reports leave the machine; see logging.jsonl");
+    v.ignore("loss_average_window_steps", "the end of a run says the mean of its last steps");
   }
 };
 
@@ -80,6 +94,7 @@ struct Pipeline {
     v.ignore("pp_seq_len", "shapes are known from the model and dataset.seq_len");
     v.ignore("pp_recv_buffer_pool", "memory is planned before the run");
     v.ignore("pp_recv_buffer_pool_slack", "memory is planned before the run");
+    v.ignore("dtype", "what stages exchange has runtime.dtype");
   }
 };
 
@@ -128,6 +143,8 @@ struct Distributed {
     v.ignore("defer_fsdp_grad_sync", "gradients are reduced once per optimizer step");
     v.ignore("enable_async_tensor_parallel", "steers torch's compiler");
     v.ignore("enable_compile", "steers torch's compiler");
+    v.ignore("mp_policy", "weights and products have runtime.dtype; gradients are summed in fp32 or wider always");
+    v.ignore("offload_policy", "weights stay where they are computed with");
     v.ignore("enable_fsdp2_prefetch", "the next block is always gathered ahead");
     v.ignore("fsdp2_backward_prefetch_depth", "the next block is always gathered ahead");
     v.ignore("fsdp2_forward_prefetch_depth", "the next block is always gathered ahead");
@@ -146,6 +163,7 @@ struct HubConfig {
     v("pretrained_model_name_or_path", pretrained_model_name_or_path,
       "a hub id with a built-in card, or a directory with config.json; null: all fields stand here");
     v.ignore("trust_remote_code", "no Python is run");
+    v.ignore("revision", "nothing is fetched from the hub");
     v.open(overrides, "fields of the Hugging Face config.json, laid over the named model's");
   }
 };
@@ -200,6 +218,7 @@ struct Backend {
     v.ignore("compile_attn", "steers torch's compiler");
     v.ignore("compile_mla", "steers torch's compiler");
     v.ignore("cuda_graph", "steers CUDA graphs of Python modules");
+    v.ignore("mlp", "sluice has its own kernels");
   }
 };
 
@@ -208,8 +227,11 @@ struct Model {
   HubConfig config;
   Backend backend;
   std::optional<double> aux_loss_coef;
+  bool aux_loss_of_config = false;
   double mtp_loss_weight = 0;
+  std::optional<double> gate_bias_update_factor;
   std::optional<bool> load_weights;
+  std::string torch_dtype = "auto";
 
   template <class V>
   void fields(V& v) {
@@ -218,12 +240,27 @@ struct Model {
       "[sluice] begin with the directory's safetensors; null: if there are any and the recipe is train");
     v("aux_loss_coef", aux_loss_coef,
       "[sluice] weight of the balance loss (sigmoid router: of each sequence); null: the family's", non_negative);
+    v("aux_loss_of_config", aux_loss_of_config,
+      "[sluice] without aux_loss_coef: config.json's router_aux_loss_coef, as in NeMo");
+    v("gate_bias_update_factor", gate_bias_update_factor,
+      "[sluice] step of a sigmoid router's selection bias, each optimizer step; null: 1e-3", non_negative);
     v("mtp_loss_weight", mtp_loss_weight,
       "[sluice] weight of the loss of DeepSeek V3's extra layer; 0: the layer is left out", non_negative);
+    v("torch_dtype", torch_dtype,
+      "of NeMo's weights: float32 says that optimizer.state_dtype is fp32; products have runtime.dtype",
+      {"auto", "bfloat16", "bf16", "float32", "fp32"});
     v.section("config", config, "which model");
     v.section("backend", backend, "NeMo's choice of kernels, and the gate");
     v.ignore("trust_remote_code", "no Python is run");
     v.ignore("is_meta_device", "weights are made where they stay");
+    v.ignore("load_base_model", "model.load_weights says whether a model's weights are loaded");
+    v.ignore("output_hidden_states", "steers Python modules");
+    v.ignore("force_hf", "chooses between Python modules");
+    v.ignore("use_liger_kernel", "chooses between NeMo's kernels");
+    v.ignore("use_sdpa_patching", "chooses between NeMo's kernels");
+    v.ignore("sdpa_method", "chooses between NeMo's kernels");
+    v.ignore("attn_implementation", "chooses between NeMo's kernels");
+    v.ignore("cache_dir", "nothing is fetched from the hub");
   }
 };
 
@@ -250,33 +287,80 @@ struct Optimizer {
   std::vector<double> betas = {0.9, 0.999};
   double eps = 1e-8;
   double weight_decay = 0;
+  bool adam_w_mode = true;
+  bool bias_correction = true;
   StateDtype state_dtype = StateDtype::fp32;
+  DecayedParams decay_parameters = DecayedParams::matrices;
+  std::vector<ParamGroupOverride> param_group_overrides;
+  std::string amsgrad = "false";
+  std::string maximize = "false";
+  std::string moment1 = "float32";
+  std::string moment2 = "float32";
+  std::string master = "float32";
 
   template <class V>
   void fields(V& v) {
-    v("_target_", target, "update rule (Adam only without weight decay, where it is AdamW)");
+    v("_target_", target, "AdamW, or Adam, whose decay is part of the gradient; torch.optim.* has torch's defaults");
     v("lr", lr, "learning rate after warm-up", positive);
     v("betas", betas, "decay of the first and second moment, two numbers below 1", Range{0, 1});
     v("eps", eps, "added to the root of the second moment", positive);
-    v("weight_decay", weight_decay, "decoupled decay", non_negative);
-    v("state_dtype", state_dtype, "[sluice] fp32: master weights and moments; bf16: moments only, no master");
+    v("weight_decay", weight_decay, "of a step, times the learning rate", non_negative);
+    v("adam_w_mode", adam_w_mode, "FusedAdam: false is Adam's decay");
+    v("bias_correction", bias_correction, "FusedAdam: whether moments are divided by 1 - beta^step");
+    v("state_dtype", state_dtype,
+      "[sluice] fp32: masters and moments; bf16: moments, no masters; weights: as those are stored");
+    v("decay_parameters", decay_parameters,
+      "[sluice] matrices: norms, biases and sinks do not decay; all, as in torch and NeMo");
+    v("param_group_overrides", param_group_overrides,
+      "multipliers for parameters whose name in the hub's layout has the pattern (a regular expression)");
+    constexpr const char* plain = "of torch: only false is available";
+    v("amsgrad", amsgrad, plain, {"false"});
+    v("maximize", maximize, plain, {"false"});
+    constexpr const char* wide = "of FusedAdam: checked; state_dtype bf16 keeps moments in bf16";
+    v("exp_avg_dtype", moment1, wide, {"float32", "torch.float32", "fp32"});
+    v("exp_avg_sq_dtype", moment2, wide, {"float32", "torch.float32", "fp32"});
+    v("master_weight_dtype", master, "of FusedAdam: checked; masters of bf16 weights are fp32",
+      {"float32", "torch.float32", "fp32"});
+    v.ignore("master_weights", "bf16 weights have fp32 masters with state_dtype fp32");
+    v.ignore("store_param_remainders", "how FusedAdam stores its masters");
     v.ignore("foreach", "steers torch's optimizer loop");
     v.ignore("fused", "steers torch's optimizer loop");
+    v.ignore("capturable", "steers torch's optimizer loop");
+    v.ignore("differentiable", "steers torch's optimizer loop");
   }
 };
 
 struct LrScheduler {
-  DecayStyle lr_decay_style = DecayStyle::constant;
-  std::int64_t lr_warmup_steps = 0;
+  LrDecay lr_decay_style = LrDecay::constant;
+  std::optional<std::int64_t> lr_warmup_steps = 0;
   std::optional<std::int64_t> lr_decay_steps;
+  std::optional<double> init_lr;
+  std::optional<double> max_lr;
   double min_lr = 0;
+  std::optional<std::int64_t> wsd_decay_steps;
+  std::optional<WsdDecay> lr_wsd_decay_style;
+  std::optional<double> start_wd;
+  std::optional<double> end_wd;
+  std::optional<std::int64_t> wd_incr_steps;
+  WeightDecayRamp wd_incr_style = WeightDecayRamp::constant;
 
   template <class V>
   void fields(V& v) {
     v("lr_decay_style", lr_decay_style, "shape of the learning rate after warm-up");
-    v("lr_warmup_steps", lr_warmup_steps, "steps over which it rises linearly", count_or_0);
-    v("lr_decay_steps", lr_decay_steps, "step at which it reaches min_lr; null: step_scheduler.max_steps", count);
+    v("lr_warmup_steps", lr_warmup_steps, "steps over which it rises linearly; null: a tenth of the run, at most 1000",
+      count_or_0);
+    v("lr_decay_steps", lr_decay_steps, "step at which it reaches min_lr; null: as many as the run has", count);
+    v("init_lr", init_lr, "learning rate of the first step of warm-up; null: lr / (lr_warmup_steps + 1)", non_negative);
+    v("max_lr", max_lr, "learning rate after warm-up; null: optimizer.lr", positive);
     v("min_lr", min_lr, "learning rate at the end of the decay", non_negative);
+    v("wsd_decay_steps", wsd_decay_steps, "wsd: steps of its last phase, which ends at lr_decay_steps", count);
+    v("lr_wsd_decay_style", lr_wsd_decay_style, "wsd: shape of that phase");
+    v("start_wd", start_wd, "weight decay of the first step; null: optimizer.weight_decay", non_negative);
+    v("end_wd", end_wd, "weight decay after wd_incr_steps; null: optimizer.weight_decay", non_negative);
+    v("wd_incr_steps", wd_incr_steps, "steps between the two; null: as many as the run has", count);
+    v("wd_incr_style", wd_incr_style, "shape between the two");
+    v.ignore("use_checkpoint_opt_param_scheduler", "checkpoints are not available yet");
+    v.ignore("override_opt_param_scheduler", "checkpoints are not available yet");
   }
 };
 
@@ -294,6 +378,7 @@ struct Dataset {
   DatasetKind target = DatasetKind::none;
   std::int64_t seq_len = 4096;
   std::optional<std::int64_t> num_samples = std::nullopt;
+  SampleUnit num_samples_are = SampleUnit::sequences;
   std::optional<std::int64_t> vocab_size = std::nullopt;
   std::optional<std::string> path = std::nullopt;
   Split split = Split::all;
@@ -303,13 +388,18 @@ struct Dataset {
   void fields(V& v) {
     v("_target_", target, "mock: random tokens; bytes: the bytes of files [sluice]");
     v("seq_len", seq_len, "tokens of a sequence", count);
-    v("num_samples", num_samples, "sequences to use (mock in NeMo: batches); null: all", count);
+    v("num_samples", num_samples, "how many to use, see num_samples_are; null: all", count);
+    v("num_samples_are", num_samples_are,
+      "[sluice] sequences, or local batches of each data-parallel rank as NeMo's MockIterableDataset counts");
     v("vocab_size", vocab_size, "mock: tokens are below it; null: the model's", count);
     v("path", path, "[sluice] bytes: a file, a directory (all its files) or a glob pattern");
     v("split", split, "[sluice] bytes: which of the blocks that holdout_every tells apart");
     v("holdout_every", holdout_every, "[sluice] bytes: every so many blocks one is for validation",
       Range{2, max_count});
     v.ignore("batch_size", "set from step_scheduler.local_batch_size");
+    v.ignore("tokenizer", "mock data and bytes need none");
+    v.ignore("seed", "data is drawn by the run's seed");
+    v.ignore("eod_token_id", "mock tokens are random, without ends of documents");
   }
 };
 
@@ -396,6 +486,7 @@ struct Benchmark {
     v("nsys_ranks", nsys_ranks, "ranks that start and stop nsys", count_or_0);
     v.section("published", published, "the published figures of the row");
     v.ignore("num_nodes", "NeMo does not read it either");
+    v.ignore("detailed_timers", "steps are timed without waiting between their parts");
   }
 };
 
@@ -413,6 +504,8 @@ struct Checkpoint {
     v.ignore("model_save_format", "checkpoints are not available yet");
     v.ignore("save_consolidated", "checkpoints are not available yet");
     v.ignore("is_async", "steers torch's checkpoint writer");
+    v.ignore("wait_for_staging", "steers torch's checkpoint writer");
+    v.ignore("restore_from", "checkpoints are not available yet");
   }
 };
 
@@ -422,6 +515,21 @@ struct ClipGradNorm {
   template <class V>
   void fields(V& v) {
     v("max_norm", max_norm, "gradients are scaled down to this norm; null: never", positive);
+  }
+};
+
+// Sequences of several documents.
+struct PackedSequence {
+  std::optional<std::int64_t> packed_sequence_size;
+
+  template <class V>
+  void fields(V& v) {
+    v("packed_sequence_size", packed_sequence_size, "only 0 and null: packed sequences are not available yet",
+      Range{0, 0});
+    v.ignore("split_across_pack", "packed sequences are not available yet");
+    v.ignore("packing_strategy", "packed sequences are not available yet");
+    v.ignore("max_packs", "packed sequences are not available yet");
+    v.ignore("drop_long_samples", "packed sequences are not available yet");
   }
 };
 
@@ -468,11 +576,15 @@ struct Logging {
 
 // Where a value came from.
 struct Origin {
-  enum class Kind { preset, file, command_line, rule };
+  // program: what NeMo AutoModel or torch take where their file or class leaves the value out (defaults.cpp).
+  enum class Kind { preset, file, command_line, rule, program };
   Kind kind = Kind::preset;
-  std::string text;  // "examples/my.yaml:23", "--distributed.ep_size", "scale laptop"; empty for a preset
+  std::string text;       // "examples/my.yaml:23", "--distributed.ep_size", "scale laptop"; empty for a preset
+  std::string word = {};  // of a choice: as it was written, "torch.optim.AdamW"
 
   static Origin rule(std::string name) { return {Kind::rule, std::move(name)}; }
+  // A person gave the value, or a rule such as a scale: it is no default.
+  bool given() const { return kind != Kind::preset && kind != Kind::program; }
   // For messages: where to look.
   std::string place() const { return kind == Kind::command_line ? "command line" : text; }
 };
@@ -484,9 +596,13 @@ struct IgnoredKey {
   std::string reason;
 };
 
+// Whose defaults hold for what a file leaves out.
+enum class Program { sluice, nemo };
+
 struct Config {
   Recipe recipe = Recipe::train;
   std::int64_t seed = 1234;
+  Rng rng;
   StepScheduler step_scheduler;
   DistEnv dist_env;
   Distributed distributed;
@@ -500,6 +616,7 @@ struct Config {
   Benchmark benchmark;
   Checkpoint checkpoint;
   ClipGradNorm clip_grad_norm;
+  PackedSequence packed_sequence;
   Memory memory;
   Runtime runtime;
   Logging logging;
@@ -507,9 +624,11 @@ struct Config {
   // Not part of the schema: where each value that is not a preset came from, by key, and what had no effect.
   std::map<std::string, Origin, std::less<>> origins;
   std::vector<IgnoredKey> ignored;
+  Program program = Program::sluice;
 
   Origin origin(std::string_view key) const;
-  bool is_set(std::string_view key) const { return origins.find(key) != origins.end(); }
+  // Whether it was given; a default of whatever program is not.
+  bool is_set(std::string_view key) const { return origin(key).given(); }
 
   // Rules between sections, in one place.
   Recompute recompute() const;      // memory.recompute where given, else distributed.activation_checkpointing
@@ -520,6 +639,7 @@ struct Config {
   void fields(V& v) {
     v("recipe", recipe, "what the file is for");
     v("seed", seed, "of weights, mock tokens and gates", non_negative);
+    v.section("rng", rng, "older place of the seed");
     v.section("step_scheduler", step_scheduler, "batch sizes and length of the run");
     v.section("dist_env", dist_env, "communication between ranks");
     v.section("distributed", distributed, "parallel degrees");
@@ -533,6 +653,7 @@ struct Config {
     v.section("benchmark", benchmark, "what a benchmark times and prints");
     v.section("checkpoint", checkpoint, "checkpoints of a run: not available yet");
     v.section("clip_grad_norm", clip_grad_norm, "gradient clipping");
+    v.section("packed_sequence", packed_sequence, "several documents in a sequence");
     v.section("memory", memory, "what is kept, and room for imbalance");
     v.section("runtime", runtime, "device, numbers and threads");
     v.section("logging", logging, "records of the run");
@@ -555,6 +676,10 @@ struct Config {
     v.renamed("parallelizer.activation_checkpointing", "distributed.activation_checkpointing");
     v.renamed("distributed._target_", "distributed.strategy");
     v.renamed("profiling", "benchmark");
+    v.renamed("rng.seed", "seed");
+    v.renamed("model.pretrained_model_name_or_path", "model.config.pretrained_model_name_or_path");
+    v.renamed("dataset.seq_length", "dataset.seq_len");
+    v.renamed("validation_dataset.seq_length", "validation_dataset.seq_len");
     v.renamed("peak_tflops", "benchmark.peak_tflops");
     v.renamed("step_scheduler.warmup_steps", "benchmark.warmup_steps");
   }

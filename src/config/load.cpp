@@ -9,6 +9,8 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/text.h"
+#include "config/codec.h"
+#include "config/defaults.h"
 #include "config/schema.h"
 
 namespace sluice::config {
@@ -22,8 +24,13 @@ class Loader {
   Loader(Config& config, Origin origin) : Loader(config, place_of(origin)) { origin_ = std::move(origin); }
 
   // The entries of a section, of the whole file when `section` is empty.
+  // A section's class comes first: it says what else there can be.
   void entries(const std::string& section, const Node& node) {
-    for (const Node& entry : node.items) {
+    std::vector<const Node*> ordered;
+    for (const Node& entry : node.items) ordered.push_back(&entry);
+    std::ranges::stable_partition(ordered, [](const Node* entry) { return entry->key == "_target_"; });
+    for (const Node* each : ordered) {
+      const Node& entry = *each;
       const std::string key = section.empty() ? entry.key : section + "." + entry.key;
       // Dots are for the command line; in a file they would let a key be given twice.
       if (entry.key.find('.') != std::string::npos && !is_open(key)) throw unknown_key(schema_, key).at(at(entry));
@@ -53,26 +60,6 @@ class Loader {
     }
   }
 
-  // What a whole file says without words, as NeMo reads it.
-  void conclude() {
-    const auto follows = [&](const std::string& key, const std::string& text, const char* why) {
-      Node node;
-      node.kind = Node::Kind::scalar;
-      node.text = text;
-      schema_.find(key)->assign(node);
-      config_.origins[key] = Origin::rule(why);
-    };
-    // Keys of the section that are sluice's alone do not make a file one of NeMo's.
-    const bool timed = config_.is_set("benchmark.warmup_steps") || config_.is_set("benchmark.peak_tflops");
-    // NeMo's older files are named on the command line of the benchmark's own program.
-    const bool nemo = !config_.is_set("recipe") || recipe_is_nemo_;
-    if (!config_.is_set("recipe") && timed) follows("recipe", "benchmark", "the file times a benchmark");
-    // A benchmark's weights are bf16 there, and torch keeps moments like weights.
-    if (nemo && timed && optimizer_is_torch_ && !config_.is_set("optimizer.state_dtype")) {
-      follows("optimizer.state_dtype", "bf16", "torch.optim of bf16 weights");
-    }
-  }
-
  private:
   static std::string place_of(const Origin& origin) {
     return origin.kind == Origin::Kind::command_line ? "command line" : origin.text;
@@ -92,20 +79,35 @@ class Loader {
     if (const auto [first, fresh] = assigned_.emplace(field.key, at(node)); !fresh) {
       throw user_error("{} is given twice", field.key).at(at(node)).advise("the other is at " + first->second);
     }
+    if (is_null(node, false) && !field.takes_null) {
+      field.assign(preset_of(field));
+      if (origin_.kind == Origin::Kind::preset) {
+        config_.origins.erase(field.key);
+      } else {
+        config_.origins[field.key] = written(field.key, node);
+      }
+      return;
+    }
     // NeMo also writes a choice as a section that holds nothing but its target.
     const bool wrapped = node.kind == Node::Kind::map && node.items.size() == 1 && node.items[0].key == "_target_";
     Node read;
     naming(field.key, node, [&] {
       read = expanded(wrapped ? node.items[0] : node);
+      const std::string absent = why_absent(read.text);
+      if (leaf(field.key) == "_target_" && !absent.empty()) throw user_error("{}: {}", read.text, absent);
       field.assign(read);
     });
-    config_.origins[field.key] = written(field.key, node);
-    if (field.key == "recipe") recipe_is_nemo_ = read.text.ends_with("BenchmarkingRecipeForNextTokenPrediction");
-    if (field.key == "optimizer._target_") optimizer_is_torch_ = read.text.starts_with("torch.optim.");
+    Origin origin = written(field.key, node);
+    origin.word = read.text;
+    config_.origins[field.key] = std::move(origin);
   }
 
+  // Null in a file is as good as no section; on the command line it takes away what the file gave.
   void section(const std::string& key, const Node& node) {
-    if (node.kind == Node::Kind::null) return;
+    if (node.kind == Node::Kind::null) {
+      if (origin_.kind != Origin::Kind::preset) clear(key, node);
+      return;
+    }
     if (node.kind == Node::Kind::map && node.items.empty()) {
       config_.ignored.push_back({key, written(key, node).text, "an empty section"});
     }
@@ -114,7 +116,22 @@ class Loader {
           .at(at(node))
           .advise(fmt::format("keys of this section: sluice config --keys {}", key));
     }
+    config_.origins[key] = written(key, node);
     entries(key, node);
+  }
+
+  void clear(const std::string& section, const Node& node) {
+    const auto below = [&](std::string_view key) {
+      return key == section || (key.starts_with(section) && key[section.size()] == '.');
+    };
+    std::erase_if(config_.origins, [&](const auto& entry) { return below(entry.first); });
+    std::erase_if(config_.ignored, [&](const IgnoredKey& ignored) { return below(ignored.key); });
+    if (below(schema_.open_section.key)) schema_.open->fields.clear();
+    for (const Field& field : schema_.fields) {
+      if (!below(field.key)) continue;
+      field.assign(preset_of(field));
+      config_.origins[field.key] = written(section, node);
+    }
   }
 
   bool is_open(std::string_view key) const {
@@ -168,8 +185,6 @@ class Loader {
   std::string name_;
   Origin origin_;
   std::map<std::string, std::string, std::less<>> assigned_;  // where each key was given
-  bool recipe_is_nemo_ = false;
-  bool optimizer_is_torch_ = false;
 };
 
 // Text of the command line: a flow list, flow map or quoted text where it begins as one, otherwise a plain scalar.
@@ -211,7 +226,7 @@ Config parse(std::string_view yaml, std::string_view name) {
   Config config;
   Loader loader(config, name);
   loader.entries("", root);
-  loader.conclude();
+  apply_program_defaults(config);
   return config;
 }
 
@@ -229,6 +244,7 @@ void set(Config& config, std::string_view key, std::string_view text, Origin ori
   // Written down only if the whole value is good.
   Config changed = config;
   Loader(changed, std::move(origin)).value(std::string(key), node);
+  apply_program_defaults(changed);
   config = std::move(changed);
 }
 

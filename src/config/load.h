@@ -25,6 +25,9 @@ void apply_overrides(Config& config, std::span<const std::string> arguments);
 // The rules between values that need neither a model nor the number of ranks.
 void validate(const Config& config);
 
+// The rules of the schedules when the run has so many steps, once that is known.
+void check_schedule_steps(const Config& config, std::int64_t steps);
+
 // What a configuration asks for that sluice does not have, and what happens in its place: a run goes on, and says so.
 struct Unavailable {
   std::string key;
@@ -33,6 +36,9 @@ struct Unavailable {
   std::string instead;
 };
 std::vector<Unavailable> unavailable(const Config& config);
+
+// Why a class of NeMo's or torch's that a `_target_` names is not available; empty for what is no such class.
+std::string why_absent(std::string_view word);
 
 // The values that differ, as they would be written.
 struct Change {

@@ -16,6 +16,11 @@ std::string join(std::string_view section, std::string_view name) {
   return key += name;
 }
 
+template <class T>
+constexpr bool is_optional = false;
+template <class T>
+constexpr bool is_optional<std::optional<T>> = true;
+
 // Visits the `fields` of every section and writes down what it is shown.
 class Binder {
  public:
@@ -26,6 +31,8 @@ class Binder {
     schema_.fields.push_back({.key = join(section_, name),
                               .type = Codec<T>::type(range),
                               .doc = std::string(doc),
+                              .preset = {},
+                              .takes_null = is_optional<T>,
                               .assign = [&value, range](const Node& node) { value = Codec<T>::read(node, range); },
                               .write = [&value] { return Codec<T>::write(value); }});
   }
@@ -36,6 +43,7 @@ class Binder {
     schema_.fields.push_back({.key = join(section_, name),
                               .type = one_of(words),
                               .doc = std::string(doc),
+                              .preset = {},
                               .assign = [&value, words](const Node& node) { value = words[read_word(node, words)]; },
                               .write = [&value] { return write_text(value); }});
   }
@@ -136,10 +144,21 @@ std::string Schema::name_now(std::string_view key) const {
 }
 
 Schema bind(Config& config) {
+  Config defaults;
+  Schema presets;
+  Binder of_defaults(presets);
+  defaults.fields(of_defaults);
   Schema schema;
   Binder binder(schema);
   config.fields(binder);
+  for (std::size_t i = 0; i < schema.fields.size(); ++i) schema.fields[i].preset = presets.fields[i].write();
   return schema;
+}
+
+Node preset_of(const Field& field) {
+  Node node = parse_yaml(field.preset, field.key);
+  node.line = 0;
+  return node;
 }
 
 Error unknown_key(const Schema& schema, std::string_view key, std::string_view written) {

@@ -17,6 +17,8 @@ struct Field {
   std::string key;   // "distributed.ep_size"
   std::string type;  // "integer >= 1"
   std::string doc;
+  std::string preset;                       // sluice's own default, as YAML
+  bool takes_null = false;                  // null is a value of it; otherwise null in a file is as good as nothing
   std::function<void(const Node&)> assign;  // throws without place or key
   std::function<std::string()> write;       // the value now, as YAML
 };
@@ -54,6 +56,9 @@ struct Schema {
 
 // The list refers to `config`, which must outlive it and stay where it is.
 Schema bind(Config& config);
+
+// The default of a field as a file would have it.
+Node preset_of(const Field& field);
 
 // The error for a key the schema does not have, with the key that was probably meant: a near spelling in the same
 // section, the same name in another, a near spelling anywhere. `written` is what stands in the file, if it is an older

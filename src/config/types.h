@@ -8,6 +8,9 @@
 #include <string_view>
 #include <vector>
 
+#include "optim/decayed_params.h"
+#include "optim/lr_schedule.h"
+
 namespace sluice::config {
 
 // Bounds of a number, both ends included unless `above` is set.
@@ -66,41 +69,84 @@ constexpr auto spellings(ActivationCheckpointing) {
       {{"false", A::none}, {"true", A::full}, {"selective", A::selective}, {"full", A::full}});
 }
 
-enum class ModelSource { from_config };
+enum class ModelSource { from_config, from_pretrained };
 constexpr auto spellings(ModelSource) {
   // NeMo's models of one family stand for the same: model.config says which.
-  return std::to_array<Spelling<ModelSource>>({{"from_config", ModelSource::from_config},
-                                               {"NeMoAutoModelForCausalLM.from_config", ModelSource::from_config},
-                                               {"DeepseekV3ForCausalLM.from_config", ModelSource::from_config},
-                                               {"Qwen3MoeForCausalLM.from_config", ModelSource::from_config},
-                                               {"GptOssForCausalLM.from_config", ModelSource::from_config}});
+  return std::to_array<Spelling<ModelSource>>(
+      {{"from_config", ModelSource::from_config},
+       {"NeMoAutoModelForCausalLM.from_config", ModelSource::from_config},
+       {"DeepseekV3ForCausalLM.from_config", ModelSource::from_config},
+       {"Qwen3MoeForCausalLM.from_config", ModelSource::from_config},
+       {"GptOssForCausalLM.from_config", ModelSource::from_config},
+       {"from_pretrained", ModelSource::from_pretrained},
+       {"NeMoAutoModelForCausalLM.from_pretrained", ModelSource::from_pretrained}});
 }
 
-enum class ConfigSource { from_pretrained };
+enum class ConfigSource { from_pretrained, fields };
 constexpr auto spellings(ConfigSource) {
+  // A class of transformers has its fields beside it, and says which family they are of (defaults.cpp).
   return std::to_array<Spelling<ConfigSource>>({{"from_pretrained", ConfigSource::from_pretrained},
                                                 {"AutoConfig.from_pretrained", ConfigSource::from_pretrained},
-                                                {"NeMoAutoConfig.from_pretrained", ConfigSource::from_pretrained}});
+                                                {"NeMoAutoConfig.from_pretrained", ConfigSource::from_pretrained},
+                                                {"fields", ConfigSource::fields},
+                                                {"LlamaConfig", ConfigSource::fields},
+                                                {"Qwen3Config", ConfigSource::fields},
+                                                {"Qwen3MoeConfig", ConfigSource::fields},
+                                                {"DeepseekV3Config", ConfigSource::fields},
+                                                {"GptOssConfig", ConfigSource::fields}});
 }
 
 enum class OptimizerKind { adamw, adam };
 constexpr auto spellings(OptimizerKind) {
-  return std::to_array<Spelling<OptimizerKind>>({{"AdamW", OptimizerKind::adamw}, {"Adam", OptimizerKind::adam}});
+  return std::to_array<Spelling<OptimizerKind>>({{"AdamW", OptimizerKind::adamw},
+                                                 {"AdamWConfig", OptimizerKind::adamw},
+                                                 {"Adam", OptimizerKind::adam},
+                                                 {"AdamConfig", OptimizerKind::adam},
+                                                 {"FusedAdam", OptimizerKind::adamw},
+                                                 {"FusedAdamConfig", OptimizerKind::adamw},
+                                                 {"fused_adam", OptimizerKind::adamw}});
 }
 
-enum class StateDtype { fp32, bf16 };
+enum class StateDtype { fp32, bf16, weights };
 constexpr auto spellings(StateDtype) {
   return std::to_array<Spelling<StateDtype>>({{"fp32", StateDtype::fp32},
                                               {"f32", StateDtype::fp32},
                                               {"float32", StateDtype::fp32},
                                               {"bf16", StateDtype::bf16},
-                                              {"bfloat16", StateDtype::bf16}});
+                                              {"bfloat16", StateDtype::bf16},
+                                              {"weights", StateDtype::weights}});
 }
 
-enum class DecayStyle { constant, linear, cosine };
-constexpr auto spellings(DecayStyle) {
-  return std::to_array<Spelling<DecayStyle>>(
-      {{"constant", DecayStyle::constant}, {"linear", DecayStyle::linear}, {"cosine", DecayStyle::cosine}});
+constexpr auto spellings(LrDecay) {
+  return std::to_array<Spelling<LrDecay>>({{"constant", LrDecay::constant},
+                                           {"linear", LrDecay::linear},
+                                           {"cosine", LrDecay::cosine},
+                                           {"inverse-square-root", LrDecay::inverse_square_root},
+                                           {"inverse_square_root", LrDecay::inverse_square_root},
+                                           {"wsd", LrDecay::wsd}});
+}
+
+constexpr auto spellings(WsdDecay) {
+  return std::to_array<Spelling<WsdDecay>>({{"linear", WsdDecay::linear},
+                                            {"cosine", WsdDecay::cosine},
+                                            {"exponential", WsdDecay::exponential},
+                                            {"minus_sqrt", WsdDecay::minus_sqrt}});
+}
+
+constexpr auto spellings(WeightDecayRamp) {
+  return std::to_array<Spelling<WeightDecayRamp>>({{"constant", WeightDecayRamp::constant},
+                                                   {"linear", WeightDecayRamp::linear},
+                                                   {"cosine", WeightDecayRamp::cosine}});
+}
+
+constexpr auto spellings(DecayedParams) {
+  return std::to_array<Spelling<DecayedParams>>({{"matrices", DecayedParams::matrices}, {"all", DecayedParams::all}});
+}
+
+// Of what dataset.num_samples is the number. A batch is a rank's local batch.
+enum class SampleUnit { sequences, batches };
+constexpr auto spellings(SampleUnit) {
+  return std::to_array<Spelling<SampleUnit>>({{"sequences", SampleUnit::sequences}, {"batches", SampleUnit::batches}});
 }
 
 // Every one of NeMo's names for the same number; sluice's head is always fused and chunked.
@@ -119,6 +165,8 @@ constexpr auto spellings(DatasetKind) {
   return std::to_array<Spelling<DatasetKind>>({{"none", DatasetKind::none},
                                                {"mock", DatasetKind::mock},
                                                {"MockIterableDataset", DatasetKind::mock},
+                                               {"MockIterableDatasetConfig", DatasetKind::mock},
+                                               {"MockPretrainingDatasetConfig", DatasetKind::mock},
                                                {"MockBenchmarkDataset", DatasetKind::mock},
                                                {"bytes", DatasetKind::bytes}});
 }
@@ -201,6 +249,14 @@ struct HubField {
   std::string key;
   std::string json;
 };
+// Parameters whose name in the hub's layout `pattern` is found in (an ECMAScript regular expression), and what their
+// learning rate and weight decay are multiplied by.
+struct ParamGroupOverride {
+  std::string pattern;
+  double lr_mult = 1;
+  double wd_mult = 1;
+};
+
 struct HubFields {
   std::vector<HubField> fields;  // in the order first written
 

@@ -1,8 +1,70 @@
 #include <algorithm>
+#include <iterator>
 
 #include "config/load.h"
 
 namespace sluice::config {
+
+namespace {
+
+// Keys that a run of this configuration does not act on.
+void add_idle(const Config& config, std::vector<Unavailable>& list) {
+  const auto add = [&](const char* key, std::string value, const char* instead) {
+    if (config.is_set(key)) list.push_back({key, std::move(value), config.origin(key).place(), instead});
+  };
+  constexpr const char* none_saved = "no checkpoints are saved: they are not available yet";
+  // A benchmark saves none, in NeMo either.
+  if (config.recipe == Recipe::train) {
+    const auto& every = config.step_scheduler.ckpt_every_steps;
+    if (every) add("step_scheduler.ckpt_every_steps", std::to_string(*every), none_saved);
+    add("checkpoint.checkpoint_dir", config.checkpoint.checkpoint_dir, none_saved);
+    const auto& recent = config.checkpoint.max_recent_checkpoints;
+    if (recent) add("checkpoint.max_recent_checkpoints", std::to_string(*recent), none_saved);
+  }
+  if (!config.runtime.deterministic && config.runtime.device != DeviceKind::cuda) {
+    add("runtime.deterministic", "false", "the CPU gives the same bits always");
+  }
+  const auto& validate = config.step_scheduler.val_every_steps;
+  if (validate && config.validation_dataset.target == DatasetKind::none && config.recipe == Recipe::train) {
+    add("step_scheduler.val_every_steps", std::to_string(*validate), "validation_dataset names no data");
+  }
+  if (config.distributed.sequence_parallel && config.distributed.tp_size == 1) {
+    add("distributed.sequence_parallel", "true", "without tensor parallel ranks there is nothing to divide");
+  }
+}
+
+}  // namespace
+
+std::string why_absent(std::string_view word) {
+  struct Absent {
+    std::string_view name;
+    const char* why;
+  };
+  constexpr const char* megatron =
+      "Megatron's indexed files cannot be read yet; `bytes` reads text, `mock` draws random tokens";
+  constexpr const char* nanogpt = "nanoGPT's shards cannot be read yet; `bytes` reads text, `mock` draws random tokens";
+  constexpr const char* tuning = "data of fine-tuning; sluice pre-trains on `bytes` or `mock`";
+  constexpr const char* optimizer = "this optimizer is not available; AdamW and Adam are";
+  constexpr Absent list[] = {{"MegatronPretraining", megatron},
+                             {"MegatronPretrainingConfig", megatron},
+                             {"NanogptDataset", nanogpt},
+                             {"make_squad_dataset", tuning},
+                             {"HellaSwag", tuning},
+                             {"ChatDataset", tuning},
+                             {"ColumnMappedTextInstructionDataset", tuning},
+                             {"FlashAdamW", optimizer},
+                             {"FlashAdamWConfig", optimizer},
+                             {"Muon", optimizer},
+                             {"MuonConfig", optimizer},
+                             {"NorMuon", optimizer},
+                             {"Dion", optimizer},
+                             {"Dion2", optimizer},
+                             {"SGD", optimizer}};
+  const std::size_t dot = word.find_last_of(".:");
+  const std::string_view name = dot == std::string_view::npos ? word : word.substr(dot + 1);
+  const auto found = std::ranges::find(list, name, &Absent::name);
+  return found == std::end(list) ? "" : found->why;
+}
 
 std::vector<Unavailable> unavailable(const Config& config) {
   constexpr const char* instead = "8-bit products are not available, all have runtime.dtype";
@@ -10,6 +72,7 @@ std::vector<Unavailable> unavailable(const Config& config) {
   const auto add = [&](const char* key, std::string value) {
     list.push_back({key, std::move(value), config.origin(key).place(), instead});
   };
+  add_idle(config, list);
   const Backend& backend = config.model.backend;
   constexpr const char* te_fp8 = "model.backend.te_fp8.recipe";
   if (backend.te_fp8.recipe) {

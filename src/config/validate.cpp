@@ -1,10 +1,14 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "config/defaults.h"
 #include "config/load.h"
 
 namespace sluice::config {
 namespace {
+
+// Of a run without a bound of its own.
+constexpr std::int64_t max_steps = static_cast<std::int64_t>(max_count);
 
 // Ends with a user error at the place where `key` was given, if it was.
 void check(const Config& config, bool ok, std::string_view key, const std::string& message,
@@ -33,9 +37,11 @@ void check_batches(const Config& config) {
           "pp_schedule: interleaved1f1b");
   }
   if (config.recipe == Recipe::benchmark) {
-    check(config, config.benchmark.warmup_steps < steps.max_steps, "benchmark.warmup_steps",
+    check(config, steps.max_steps.has_value(), "step_scheduler.max_steps", "a benchmark needs step_scheduler.max_steps",
+          "max_steps: 10");
+    check(config, config.benchmark.warmup_steps < *steps.max_steps, "benchmark.warmup_steps",
           fmt::format("warmup_steps {} leaves none of max_steps {} to time", config.benchmark.warmup_steps,
-                      steps.max_steps));
+                      *steps.max_steps));
   }
 }
 
@@ -49,23 +55,46 @@ void check_profiler(const Config& config) {
         fmt::format("nsys_start {} is of no rank", start), "nsys_ranks: [0]");
 }
 
+void check_length(const Config& config) {
+  const StepScheduler& steps = config.step_scheduler;
+  check(config, steps.max_steps || steps.num_epochs, "step_scheduler.max_steps",
+        "neither step_scheduler.max_steps nor num_epochs says when the run ends", "max_steps: 1000");
+}
+
+void check_learning_rate(const Config& config) {
+  const LrScheduler& schedule = config.lr_scheduler;
+  const double peak = schedule.max_lr.value_or(config.optimizer.lr);
+  const char* name = schedule.max_lr ? "max_lr" : "lr";
+  check(config, schedule.min_lr <= peak, "lr_scheduler.min_lr",
+        fmt::format("min_lr {} is above {} {}", schedule.min_lr, name, peak));
+  check(config, schedule.init_lr.value_or(0) <= peak, "lr_scheduler.init_lr",
+        fmt::format("init_lr {} is above {} {}", schedule.init_lr.value_or(0), name, peak));
+  if (schedule.lr_decay_style == LrDecay::wsd) {
+    check(config, schedule.wsd_decay_steps.has_value(), "lr_scheduler.lr_decay_style",
+          "lr_decay_style wsd needs wsd_decay_steps", "wsd_decay_steps: 100");
+    check(config, schedule.lr_wsd_decay_style.has_value(), "lr_scheduler.lr_decay_style",
+          "lr_decay_style wsd needs lr_wsd_decay_style", "lr_wsd_decay_style: linear");
+  }
+  check_schedule_steps(config, config.step_scheduler.max_steps.value_or(max_steps));
+}
+
+void check_weight_decay(const Config& config) {
+  const LrScheduler& schedule = config.lr_scheduler;
+  const double start = schedule.start_wd.value_or(config.optimizer.weight_decay);
+  const double end = schedule.end_wd.value_or(config.optimizer.weight_decay);
+  check(config, start <= end, schedule.start_wd ? "lr_scheduler.start_wd" : "lr_scheduler.end_wd",
+        fmt::format("weight decay starts at {} and ends at {}: it can only rise", start, end));
+  check(config, start == end || schedule.wd_incr_style != WeightDecayRamp::constant, "lr_scheduler.wd_incr_style",
+        fmt::format("wd_incr_style constant, and weight decay goes from {} to {}", start, end),
+        "wd_incr_style: linear");
+}
+
 void check_optimizer(const Config& config) {
   const Optimizer& optimizer = config.optimizer;
-  const LrScheduler& schedule = config.lr_scheduler;
   check(config, optimizer.betas.size() == 2 && optimizer.betas[0] < 1 && optimizer.betas[1] < 1, "optimizer.betas",
         "optimizer.betas are two numbers, from 0 and below 1", "betas: [0.9, 0.95]");
-  check(config, optimizer.target == OptimizerKind::adamw || optimizer.weight_decay == 0, "optimizer.weight_decay",
-        fmt::format("Adam with weight_decay {} adds the decay to the gradient, which sluice does not do",
-                    optimizer.weight_decay),
-        "AdamW decays the weights themselves: _target_: torch.optim.AdamW");
-  check(config, schedule.min_lr <= optimizer.lr, "lr_scheduler.min_lr",
-        fmt::format("min_lr {} is above lr {}", schedule.min_lr, optimizer.lr));
-  const std::int64_t decay_steps = schedule.lr_decay_steps.value_or(config.step_scheduler.max_steps);
-  check(config, schedule.lr_decay_style == DecayStyle::constant || schedule.lr_warmup_steps < decay_steps,
-        "lr_scheduler.lr_warmup_steps",
-        fmt::format("lr_warmup_steps {} leaves none of the {} steps to decay over", schedule.lr_warmup_steps,
-                    decay_steps),
-        "fewer of them, or a longer run (step_scheduler.max_steps) or decay (lr_scheduler.lr_decay_steps)");
+  check_learning_rate(config);
+  check_weight_decay(config);
 }
 
 void check_dataset(const Config& config, const Dataset& dataset, const std::string& section) {
@@ -97,7 +126,18 @@ void check_checkpoint(const Config& config) {
 
 }  // namespace
 
+void check_schedule_steps(const Config& config, std::int64_t steps) {
+  const LrScheduler& schedule = config.lr_scheduler;
+  if (schedule.lr_decay_style == LrDecay::constant) return;
+  const std::int64_t warmup = warmup_steps(config, steps);
+  const std::int64_t decay = schedule.lr_decay_steps.value_or(steps);
+  check(config, warmup < decay, "lr_scheduler.lr_warmup_steps",
+        fmt::format("lr_warmup_steps {} leaves none of the {} steps to decay over", warmup, decay),
+        "fewer of them, or a longer run (step_scheduler.max_steps, num_epochs) or decay (lr_scheduler.lr_decay_steps)");
+}
+
 void validate(const Config& config) {
+  check_length(config);
   check_batches(config);
   check_profiler(config);
   check_optimizer(config);

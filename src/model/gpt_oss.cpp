@@ -22,12 +22,12 @@ constexpr auto read_fields = std::to_array<std::string_view>({
     "layer_types",
     "sliding_window",
     "swiglu_limit",
+    "router_aux_loss_coef",
 });
 
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
     {"initial_context_length", "rope_scaling says it"},
     {"output_router_logits", "a setting of Python modules"},
-    {"router_aux_loss_coef", "not applied in pre-training; model.aux_loss_coef asks for a balance loss"},
 });
 
 bool slides(int64_t layer) {
@@ -64,6 +64,7 @@ ModelConfig parse(const HfConfig& source) {
   m.top_k = config.integer("num_experts_per_tok", bounds::experts);
   m.moe_ffn = config.integer("intermediate_size", bounds::width);
   m.window = config.integer("sliding_window", bounds::positions, 128);
+  m.config_aux_loss_coef = config.number("router_aux_loss_coef", {0, 1e3}, 0.9);  // the class's default
   m.gate_form = {.limit = config.number("swiglu_limit", {1e-3, 1e6}, 7.0), .alpha = gate_alpha};
   return m;
 }

@@ -44,10 +44,11 @@ struct ModelConfig {
   YarnSpec yarn;  // factor 1: plain rotary positions
   double norm_eps = 1e-6;
   double init_std = 0.02;
-  int64_t max_positions = 0;  // what the authors trained for; nothing depends on it
-  double aux_loss_coef = 0;   // the family's default
-  int64_t nextn_layers = 0;   // extra layers that predict further tokens, as the authors trained them
-  bool mtp = false;           // the first of these is part of the model, as layer L
+  int64_t max_positions = 0;        // what the authors trained for; nothing depends on it
+  double aux_loss_coef = 0;         // the family's default
+  double config_aux_loss_coef = 0;  // config.json's
+  int64_t nextn_layers = 0;         // extra layers that predict further tokens, as the authors trained them
+  bool mtp = false;                 // the first of these is part of the model, as layer L
 
   bool operator==(const ModelConfig&) const = default;
 };

@@ -49,6 +49,7 @@ ModelConfig parse(const HfConfig& source) {
   m.moe_ffn = config.integer("moe_intermediate_size", bounds::width);
   m.qk_norm = true;
   m.aux_loss_coef = config.number("router_aux_loss_coef", {0, 1e3}, 0.001);
+  m.config_aux_loss_coef = m.aux_loss_coef;
   return m;
 }
 

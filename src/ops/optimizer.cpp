@@ -10,6 +10,7 @@ void AdamW::check() const {
             stochastic_rounding ? " with stochastic rounding" : "");
   }
   require(first >= 0, "{}: first is {}", name, first);
+  require(lr_scale >= 0 && decay_scale >= 0, "{}: lr_scale {} and decay_scale {}", name, lr_scale, decay_scale);
   expect_float(name, "m", m, 1);
   expect(name, "m", m, w.shape(), m.dtype());
   expect(name, "v", v, w.shape(), m.dtype());

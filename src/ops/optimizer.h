@@ -18,6 +18,7 @@ enum StepSlot : int {
   kGradScale,        // 1 / label tokens of the global batch
   kMtpGradScale,     // that times the weight of the extra layer's loss
   kStep,             // its number, counted from 0
+  kWeightDecay,
   kStepSlots,
 };
 
@@ -36,8 +37,10 @@ SLUICE_HOST_DEVICE inline bf16 round_stochastically(float x, const Philox::Block
   return result;
 }
 
-// g' = g clip;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
-// w -= lr (m / c1 / (sqrt(v / c2) + eps) + decay w)                        [Loshchilov & Hutter 2019]
+// With lr = state[kLearningRate] lr_scale, d = state[kWeightDecay] decay_scale, and g' = g clip, coupled: g clip + d w
+//   m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2
+//   w -= lr (m / c1 / (sqrt(v / c2) + eps) + d w), coupled without d w
+// Decoupled decay is AdamW's [Loshchilov & Hutter 2019], coupled decay that of Adam [Kingma & Ba 2015] as torch has it.
 // With a master, w is only written: the step is the master's, w becomes its rounding to nearest.
 struct AdamW {
   static constexpr std::string_view name = "adamw";
@@ -50,7 +53,9 @@ struct AdamW {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double eps = 1e-8;
-  double decay = 0;
+  double lr_scale = 1;
+  double decay_scale = 1;
+  bool coupled_decay = false;
   // A bf16 w without a master is rounded at random, or steps too small for its 8 bits would be lost. Element i draws
   // what (key, step, first + i) gives, however the parameter is sharded.
   bool stochastic_rounding = false;

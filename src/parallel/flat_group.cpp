@@ -77,20 +77,6 @@ void FlatGroup::lay_out(int64_t ranks) {
     end = round_up(end + param->local_shape.numel(), kParamAlignment);
   }
   total_ = round_up(std::max<int64_t>(end, 1), ranks * kParamAlignment);
-  const int64_t mine = total_ / ranks;
-  const int64_t begin = shard_group_.rank() * mine;
-  for (size_t i = 0; i < params_.size(); ++i) {
-    const int64_t next = i + 1 < params_.size() ? offsets_[i + 1] : total_;
-    const int64_t from = std::max(offsets_[i], begin);
-    const int64_t to = std::min(next, begin + mine);
-    if (from >= to) continue;
-    const bool decay = params_[i]->spec.decay;
-    if (!segments_.empty() && segments_.back().decay == decay) {
-      segments_.back().count += to - from;
-    } else {
-      segments_.push_back({from - begin, to - from, decay});
-    }
-  }
 }
 
 std::vector<FlatGroup::Piece> FlatGroup::pieces() const {

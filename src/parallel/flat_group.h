@@ -38,13 +38,6 @@ struct FlatGroupOptions {
   bool gradients = true;           // false: there is no memory for them, and nothing that asks for them may be called
 };
 
-// A run of elements of the shard that belong to parameters with the same decay.
-struct ShardSegment {
-  int64_t offset = 0;  // in the shard
-  int64_t count = 0;
-  bool decay = true;
-};
-
 class FlatGroup {
  public:
   // `replicate` may be null. `buffers` is needed only with resharding. All referenced objects outlive the group.
@@ -77,7 +70,6 @@ class FlatGroup {
   const std::string& name() const { return name_; }
   const Tensor& shard() const { return shard_; }  // [N / ranks]
   Tensor gradient_shard() const;                  // [N / ranks], valid after end_reduce
-  const std::vector<ShardSegment>& segments() const { return segments_; }
   const std::vector<Param*>& params() const { return params_; }
   // Whether gradients train it. If not, all its parameters are selection biases (ParamSpec::balanced_top_k).
   bool trained() const { return params_.front()->spec.balanced_top_k == 0; }
@@ -111,7 +103,6 @@ class FlatGroup {
   Tensor full_;
   Tensor shard_;
   Tensor gradient_;
-  std::vector<ShardSegment> segments_;
   bool gathered_ = false;
   bool copy_ = false;
   Work gathering_;

@@ -1,5 +1,6 @@
 #include "train/make_dataset.h"
 
+#include <algorithm>
 #include <limits>
 
 #include "base/hash.h"
@@ -23,25 +24,41 @@ TextSplit split_of(config::Split split) {
   return TextSplit::all;
 }
 
+// How many different sequences there are to be.
+int64_t sequences_of(const config::Dataset& data, const RunSpec& spec) {
+  if (!data.num_samples) return unlimited;
+  const int64_t each = data.num_samples_are == config::SampleUnit::batches ? spec.local_batch * spec.sampling.dp : 1;
+  return *data.num_samples > unlimited / each ? unlimited : *data.num_samples * each;
+}
+
+// A default of NeMo's may be larger than the model's vocabulary, where its own run would fail.
+int64_t mock_vocabulary(const Config& config, const config::Dataset& data, const std::string& section,
+                        const RunSpec& spec) {
+  const int64_t all = spec.model.vocab_size;
+  const int64_t tokens = data.vocab_size.value_or(all);
+  return config.is_set(section + ".vocab_size") ? tokens : std::min(tokens, all);
+}
+
 }  // namespace
 
 std::unique_ptr<Dataset> make_dataset(const Config& config, const config::Dataset& data, const std::string& section,
                                       const RunSpec& spec) {
   const auto seed = static_cast<uint64_t>(config.seed);
+  const int64_t samples = sequences_of(data, spec);
   std::unique_ptr<Dataset> dataset;
   switch (data.target) {
     case config::DatasetKind::none:
       return nullptr;
     case config::DatasetKind::mock:
-      dataset = std::make_unique<MockDataset>(hash64("mock", seed), data.vocab_size.value_or(spec.model.vocab_size),
-                                              data.num_samples.value_or(unlimited));
+      dataset =
+          std::make_unique<MockDataset>(hash64("mock", seed), mock_vocabulary(config, data, section, spec), samples);
       break;
     case config::DatasetKind::bytes:
       dataset = std::make_unique<ByteDataset>(load_text(data.path.value_or("")),
                                               ByteOptions{.seq_len = spec.seq_len,
                                                           .split = split_of(data.split),
                                                           .holdout_every = data.holdout_every,
-                                                          .samples = data.num_samples.value_or(unlimited),
+                                                          .samples = samples,
                                                           .seed = hash64("bytes", seed)});
       break;
   }

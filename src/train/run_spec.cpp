@@ -1,14 +1,20 @@
 #include "train/run_spec.h"
 
 #include <algorithm>
+#include <regex>
+#include <utility>
 
 #include "base/hash.h"
+#include "config/defaults.h"
 #include "config/load.h"
 #include "model/cards.h"
 
 namespace sluice {
 
 namespace {
+
+// Of a run whose data alone ends it, until that is known.
+constexpr auto kMostSteps = static_cast<int64_t>(config::max_count);
 
 RecomputePolicy recompute_policy(const config::Recompute& recompute, bool mla) {
   RecomputePolicy policy;
@@ -48,18 +54,6 @@ DType dtype_of(const Config& config, Purpose purpose) {
   const bool on_cpu = device == config::DeviceKind::cpu || device == config::DeviceKind::ref;
   if (purpose == Purpose::plan || !on_cpu) return DType::bf16;
   throw user_error("runtime.dtype bf16 is not available on the CPU").advise("use f32 (or f64, slowly)");
-}
-
-DecayShape decay_shape(config::DecayStyle style) {
-  switch (style) {
-    case config::DecayStyle::linear:
-      return DecayShape::linear;
-    case config::DecayStyle::cosine:
-      return DecayShape::cosine;
-    case config::DecayStyle::constant:
-      break;
-  }
-  return DecayShape::constant;
 }
 
 void check_batch(const RunSpec& spec, bool pipelined) {
@@ -108,6 +102,44 @@ void check_local_shard(const Config& config, const RunSpec& spec) {
   }
 }
 
+// What the overrides of parameter groups mean for each parameter. The first pattern that a name has decides.
+ParamScales param_scales(const Config& config, const ModelConfig& model, std::vector<bool>& matched) {
+  const std::vector<config::ParamGroupOverride>& overrides = config.optimizer.param_group_overrides;
+  ParamScales scales;
+  matched.assign(overrides.size(), false);
+  if (overrides.empty()) return scales;
+  std::vector<std::regex> patterns;
+  for (const config::ParamGroupOverride& each : overrides) patterns.emplace_back(each.pattern);
+  for (const HubTensor& tensor : family_of(model).tensors(model)) {
+    if (tensor.repeated) continue;
+    const auto found = std::ranges::find_if(
+        patterns, [&](const std::regex& pattern) { return std::regex_search(tensor.hub_name, pattern); });
+    if (found == patterns.end()) continue;
+    const auto index = static_cast<size_t>(found - patterns.begin());
+    matched[index] = true;
+    scales[tensor.parameter].push_back({.first = tensor.first(),
+                                        .count = tensor.rows * tensor.cols(),
+                                        .lr = overrides[index].lr_mult,
+                                        .decay = overrides[index].wd_mult});
+  }
+  for (auto& [name, parts] : scales) std::ranges::sort(parts, {}, &ParamScale::first);
+  return scales;
+}
+
+AdamWOptions optimizer_options(const Config& config, const RunSpec& spec) {
+  const config::Optimizer& optimizer = config.optimizer;
+  std::vector<bool> matched;
+  return {.beta1 = optimizer.betas.at(0),
+          .beta2 = optimizer.betas.at(1),
+          .eps = optimizer.eps,
+          .coupled_decay = optimizer.target == config::OptimizerKind::adam || !optimizer.adam_w_mode,
+          .bias_correction = optimizer.bias_correction,
+          .decayed = optimizer.decay_parameters,
+          .scales = param_scales(config, spec.model, matched),
+          .state_dtype = state_dtype_of(config, spec.dtype),
+          .seed = static_cast<uint64_t>(config.seed)};
+}
+
 // What the model's own router is; all its layers with experts have the same.
 RouterKind learned_router(const ModelConfig& model) {
   return family_of(model).block(model, model.num_layers - 1, 1).moe.router;
@@ -151,6 +183,47 @@ int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp
   const bool up = pipeline.round_virtual_stages_to_pp_multiple == config::Rounding::up;
   const int64_t rounded = up ? (stages + pp - 1) / pp : stages / pp;
   return static_cast<int>(rounded > 0 ? rounded : 1);
+}
+
+DType state_dtype_of(const Config& config, DType weights) {
+  switch (config.optimizer.state_dtype) {
+    case config::StateDtype::weights:
+      return weights;
+    case config::StateDtype::bf16:
+      return DType::bf16;
+    case config::StateDtype::fp32:
+      break;
+  }
+  return DType::f32;
+}
+
+RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps) {
+  config::check_schedule_steps(config, steps);
+  const config::LrScheduler& schedule = config.lr_scheduler;
+  spec.steps = steps;
+  spec.lr = {.decay = schedule.lr_decay_style,
+             .peak = schedule.max_lr.value_or(config.optimizer.lr),
+             .minimum = schedule.min_lr,
+             .warmup_steps = config::warmup_steps(config, steps),
+             .init = schedule.init_lr,
+             .decay_steps = schedule.lr_decay_steps.value_or(steps),
+             .wsd = schedule.lr_wsd_decay_style.value_or(WsdDecay::linear),
+             .wsd_steps = schedule.wsd_decay_steps.value_or(0)};
+  spec.weight_decay = {.ramp = schedule.wd_incr_style,
+                       .start = schedule.start_wd.value_or(config.optimizer.weight_decay),
+                       .end = schedule.end_wd.value_or(config.optimizer.weight_decay),
+                       .steps = schedule.wd_incr_steps.value_or(steps)};
+  return spec;
+}
+
+std::vector<std::string> unmatched_patterns(const Config& config, const ModelConfig& model) {
+  std::vector<bool> matched;
+  param_scales(config, model, matched);
+  std::vector<std::string> unmatched;
+  for (size_t i = 0; i < matched.size(); ++i) {
+    if (!matched[i]) unmatched.push_back(config.optimizer.param_group_overrides[i].pattern);
+  }
+  return unmatched;
 }
 
 std::vector<HfOverride> model_overrides(const Config& config) {
@@ -205,7 +278,9 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.recompute = recompute_policy(config.recompute(), spec.model.kv_lora > 0);
   spec.router = config.balance() == config::Balance::router ? learned_router(spec.model) : RouterKind::forced;
   check_balance_loss(config, spec);
-  spec.aux_loss_coef = config.model.aux_loss_coef.value_or(spec.model.aux_loss_coef);
+  spec.aux_loss_coef = config.model.aux_loss_coef.value_or(
+      config.model.aux_loss_of_config ? spec.model.config_aux_loss_coef : spec.model.aux_loss_coef);
+  spec.selection_bias_rate = config.model.gate_bias_update_factor.value_or(spec.selection_bias_rate);
   spec.gate = {.kind = gate_kind(config.balance()),
                .num_experts = spec.model.num_experts,
                .top_k = spec.model.top_k,
@@ -218,23 +293,13 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.reshard_experts = d.moe.experts_reshard_after_forward.value_or(d.moe.reshard_after_forward);
   spec.dtype = dtype_of(config, purpose);
   spec.optimize = config.benchmark.optimizer;
-  spec.optimizer = {.beta1 = config.optimizer.betas.at(0),
-                    .beta2 = config.optimizer.betas.at(1),
-                    .eps = config.optimizer.eps,
-                    .weight_decay = config.optimizer.weight_decay,
-                    .state_dtype = config.optimizer.state_dtype == config::StateDtype::bf16 ? DType::bf16 : DType::f32,
-                    .seed = static_cast<uint64_t>(config.seed)};
-  spec.lr = {.shape = decay_shape(config.lr_scheduler.lr_decay_style),
-             .peak = config.optimizer.lr,
-             .minimum = config.lr_scheduler.min_lr,
-             .warmup_steps = config.lr_scheduler.lr_warmup_steps,
-             .decay_steps = config.lr_scheduler.lr_decay_steps.value_or(config.step_scheduler.max_steps)};
+  spec.optimizer = optimizer_options(config, spec);
   // The published benchmark leaves the norm out of its timed step.
   spec.gradient_norm = config.recipe == config::Recipe::train || config.clip_grad_norm.max_norm.has_value();
   spec.max_norm = config.clip_grad_norm.max_norm.value_or(0);
   spec.load_factor = config.memory.load_factor;
   spec.seed = static_cast<uint64_t>(config.seed);
-  spec.steps = config.step_scheduler.max_steps;
+  spec = with_steps(std::move(spec), config, config.step_scheduler.max_steps.value_or(kMostSteps));
   spec.shared_counts = spec.gate_counts();
   return spec;
 }

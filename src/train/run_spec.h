@@ -2,6 +2,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "comm/mesh.h"
 #include "config/config.h"
@@ -38,6 +40,7 @@ struct RunSpec {
   AdamWOptions optimizer;
   double selection_bias_rate = 1e-3;  // of sigmoid routers, in each step
   LrSchedule lr;
+  WeightDecaySchedule weight_decay;
   bool gradient_norm = true;  // computed each step: printed, and a norm that is not finite stops the run
   double max_norm = 0;        // 0: no clipping
   double load_factor = 1.5;
@@ -62,6 +65,13 @@ std::vector<HfOverride> model_overrides(const Config& config);
 ModelConfig model_of(const Config& config);
 // Virtual stages per rank: stated, or from layers_per_stage rounded as the configuration says.
 int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp);
+// Of moments, for weights of this type.
+DType state_dtype_of(const Config& config, DType weights);
+// A spec whose run has `steps`: its schedules end there unless the configuration says where. User error where warm-up
+// leaves nothing to decay over.
+RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps);
+// Patterns of optimizer.param_group_overrides that no parameter's name has.
+std::vector<std::string> unmatched_patterns(const Config& config, const ModelConfig& model);
 // What is resolved: a run on this machine, whose kernels are for f32 and f64, or a plan for any machine.
 enum class Purpose : uint8_t { run, plan };
 // Throws user errors for what cannot run on `ranks` ranks.

@@ -124,7 +124,9 @@ void scale_batch(Rule& rule, int64_t ranks, int64_t micro_batch) {
 void scale_steps(Rule& rule, int64_t warmup, int64_t timed) {
   const config::Benchmark& benchmark = rule.config().benchmark;
   rule.set("benchmark.warmup_steps", benchmark.warmup_steps, warmup);
-  rule.set("step_scheduler.max_steps", rule.config().step_scheduler.max_steps, benchmark.warmup_steps + timed);
+  const auto& steps = rule.config().step_scheduler.max_steps;
+  rule.set("step_scheduler.max_steps", steps ? std::to_string(*steps) : "null",
+           std::to_string(benchmark.warmup_steps + timed));
   rule.clear("benchmark.peak_tflops", benchmark.peak_tflops.has_value(),
              fmt::format("{}", benchmark.peak_tflops.value_or(0)));
 }

@@ -48,8 +48,10 @@ void Trainer::write_state(int64_t step, int64_t label_tokens) {
   std::array<double, kStepSlots> state{};
   const auto n = static_cast<double>(step + 1);
   state[kLearningRate] = spec_.lr.at(step);
-  state[kBiasCorrection1] = 1 - std::pow(spec_.optimizer.beta1, n);
-  state[kBiasCorrection2] = 1 - std::pow(spec_.optimizer.beta2, n);
+  const bool corrected = spec_.optimizer.bias_correction;
+  state[kBiasCorrection1] = corrected ? 1 - std::pow(spec_.optimizer.beta1, n) : 1;
+  state[kBiasCorrection2] = corrected ? 1 - std::pow(spec_.optimizer.beta2, n) : 1;
+  state[kWeightDecay] = spec_.weight_decay.at(step);
   state[kClipFactor] = 1;
   state[kStep] = static_cast<double>(step);
   state[kGradScale] = label_tokens > 0 ? 1 / static_cast<double>(label_tokens) : 0;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "base/clock.h"
+#include "base/text.h"
 #include "train/evaluation.h"
 
 namespace sluice {
@@ -77,10 +78,23 @@ class RankTraining {
 
 TrainingJob training_job(const Config& config, const RunSpec& spec, const Dataset& dataset, const Dataset* validation) {
   TrainingJob job{.dataset = &dataset, .validation = validation, .steps = spec.steps};
-  // Whole epochs, or max_steps if that is sooner.
-  const int64_t batches = dataset.size() / spec.sampling.global_batch;
-  const int64_t epochs = config.step_scheduler.num_epochs;
-  if (batches < spec.steps / epochs) job.steps = std::min(job.steps, std::max<int64_t>(1, batches * epochs));
+  const int64_t size = dataset.size(), batch = spec.sampling.global_batch;
+  if (const std::optional<int64_t> epochs = config.step_scheduler.num_epochs) {
+    // What so many passes over the data fill, in whole batches; one at least.
+    constexpr int64_t kEndless = int64_t{1} << 62;
+    const int64_t sequences = size > kEndless / *epochs ? kEndless : size * *epochs;
+    if (sequences / batch < job.steps) {
+      job.steps = std::max<int64_t>(1, sequences / batch);
+      const std::string most =
+          config.step_scheduler.max_steps ? fmt::format("max_steps {}, but ", format_count(spec.steps)) : std::string();
+      job.ended_by = fmt::format("{}num_epochs {} of {} sequences is {} steps of {}", most, *epochs, format_count(size),
+                                 format_count(job.steps), batch);
+    } else if (!config.step_scheduler.max_steps) {
+      throw user_error("step_scheduler.max_steps is not given, and {} has no end",
+                       config.dataset.target == config::DatasetKind::mock ? "mock data" : "the data")
+          .advise("set step_scheduler.max_steps, or dataset.num_samples");
+    }
+  }
   if (validation != nullptr) {
     job.validate_every = config.step_scheduler.val_every_steps;
     job.validation_batches = evaluation_batches(spec, *validation);

@@ -16,6 +16,7 @@ struct TrainingJob {
   int64_t validation_batches = 0;       // global batches of one validation
   std::optional<int64_t> validate_every;
   int64_t steps = 0;
+  std::string ended_by = {};            // why these are fewer than max_steps; empty where they are not
   const Pretrained* weights = nullptr;  // null: drawn at random
 };
 

@@ -237,8 +237,18 @@ TEST(Nemo, ItsBenchmarkFilesAreReadUnchanged) {
     EXPECT_TRUE(config.model.config.overrides.fields.empty());
     EXPECT_EQ(config.balance(), Balance::published);
     EXPECT_EQ(config.optimizer.target, OptimizerKind::adam);
-    EXPECT_EQ(config.optimizer.state_dtype, StateDtype::bf16);
-    EXPECT_EQ(config.origin("optimizer.state_dtype").kind, Origin::Kind::rule);
+    EXPECT_EQ(config.optimizer.state_dtype, StateDtype::weights);
+    EXPECT_EQ(config.origin("optimizer.state_dtype").kind, Origin::Kind::program);
+    EXPECT_EQ(config.optimizer.lr, 1e-4);
+    EXPECT_EQ(config.optimizer.weight_decay, 0);
+    // What that recipe leaves out of a step.
+    EXPECT_FALSE(config.clip_grad_norm.max_norm);
+    EXPECT_EQ(config.lr_scheduler.lr_decay_style, LrDecay::constant);
+    EXPECT_EQ(config.lr_scheduler.lr_warmup_steps, 0);
+    EXPECT_EQ(config.model.gate_bias_update_factor, 0);
+    EXPECT_EQ(config.dataset.num_samples, 100000);
+    EXPECT_EQ(config.dataset.num_samples_are, SampleUnit::batches);
+    EXPECT_FALSE(config.dataset.vocab_size);
     EXPECT_EQ(config.dataset.target, DatasetKind::mock);
     EXPECT_EQ(config.recompute().full, file.distributed.find(ac) != std::string::npos);
     EXPECT_TRUE(config.validation_dataset.target == DatasetKind::none);
@@ -305,7 +315,7 @@ TEST(Nemo, FilesOfTheTimeOfTheTableAreReadToo) {
       EXPECT_EQ(config.distributed.pipeline.layers_per_stage, file.layers_per_stage);
       EXPECT_TRUE(config.recompute().full);
       EXPECT_TRUE(config.distributed.moe.reshard_after_forward);
-      EXPECT_EQ(config.optimizer.state_dtype, StateDtype::bf16);
+      EXPECT_EQ(config.optimizer.state_dtype, StateDtype::weights);
       EXPECT_EQ(unavailable_of(config), older.unavailable);
       ++num_files;
     }
@@ -340,22 +350,15 @@ TEST(Nemo, WhatIsNotThereIsSaid) {
   EXPECT_EQ(unavailable_of(config), "fp8.enabled rowwise ");
 }
 
-// Benchmarks of NeMo's own: sluice's files say what they mean.
-TEST(Nemo, OnlyItsFilesHaveItsPresets) {
-  const std::string torch = "optimizer: {_target_: torch.optim.Adam}\n";
-  EXPECT_EQ(parse("recipe: benchmark\n" + torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
-  EXPECT_EQ(parse(torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
-  EXPECT_EQ(parse(torch, "my.yaml").recipe, Recipe::train);
-  const std::string routed = "benchmark: {balance: router}\n";
-  EXPECT_EQ(parse(routed + torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
-  EXPECT_EQ(parse(routed + torch, "my.yaml").recipe, Recipe::train);
-  const std::string timed = "benchmark: {warmup_steps: 1}\n";
-  EXPECT_EQ(parse(timed + torch, "my.yaml").optimizer.state_dtype, StateDtype::bf16);
-  EXPECT_EQ(parse(timed + "optimizer: {_target_: Adam}\n", "my.yaml").optimizer.state_dtype, StateDtype::fp32);
-  EXPECT_EQ(parse(timed + "recipe: train\n" + torch, "my.yaml").optimizer.state_dtype, StateDtype::fp32);
-  EXPECT_EQ(
-      parse(timed + "optimizer: {_target_: torch.optim.Adam, state_dtype: fp32}\n", "my.yaml").optimizer.state_dtype,
-      StateDtype::fp32);
+// Keys of the section that are sluice's alone do not make a file one of NeMo's.
+TEST(Nemo, AFileThatTimesIsABenchmark) {
+  EXPECT_EQ(parse("seed: 1\n", "my.yaml").recipe, Recipe::train);
+  EXPECT_EQ(parse("benchmark: {balance: router}\n", "my.yaml").recipe, Recipe::train);
+  EXPECT_EQ(parse("benchmark: {warmup_steps: 1}\n", "my.yaml").recipe, Recipe::benchmark);
+  EXPECT_EQ(parse("benchmark: {warmup_steps: 1}\nrecipe: train\n", "my.yaml").recipe, Recipe::train);
+  Config config = parse("seed: 1\n", "my.yaml");
+  override_with(config, {"--benchmark.warmup_steps", "1"});
+  EXPECT_EQ(config.recipe, Recipe::train);
 }
 
 TEST(Nemo, MistakesAreNamed) {
@@ -366,12 +369,13 @@ TEST(Nemo, MistakesAreNamed) {
     return parse_error(text.replace(at, from.size(), to));
   };
   EXPECT_EQ(error_with("torch.optim.Adam", "torch.optim.Adma"),
-            "my.yaml:71: optimizer._target_: expected one of AdamW, Adam, got \"torch.optim.Adma\"\n"
+            "my.yaml:71: optimizer._target_: expected one of AdamW, AdamWConfig, Adam, AdamConfig, FusedAdam, "
+            "FusedAdamConfig, fused_adam, got \"torch.optim.Adma\"\n"
             "       did you mean Adam?");
   EXPECT_NE(error_with("masked_ce.MaskedCrossEntropy", "masked_ce.MaskedCrosEntropy").find("did you mean MaskedCross"),
             std::string::npos);
   EXPECT_NE(error_with("nemo_automodel.NeMoAutoModelForCausalLM.from_config",
-                       "nemo_automodel.NeMoAutoModelForCausalLM.from_pretrained")
+                       "nemo_automodel.NeMoAutoModelForCausalLM.from_confg")
                 .find("did you mean NeMoAutoModelForCausalLM.from_config?"),
             std::string::npos);
   EXPECT_NE(error_with("NeMoAutoModelForCausalLM", "NeMoAutoModelForImageTextToText").find("model._target_: expected"),

@@ -244,10 +244,10 @@ Case head_loss(int64_t tokens, int64_t vocab, bool train) {
 Case adamw(DType moments) {
   return {"adamw_" + std::string(name_of(moments)), 1, [=](TestContext& tc) {
             const int64_t n = 20011;
-            const Tensor state = tc.of({kStepSlots}, DType::f64, {1e-2, 0.271, 0.002997, 0.8, 1, 1, 0});
+            const Tensor state = tc.of({kStepSlots}, DType::f64, {1e-2, 0.271, 0.002997, 0.8, 1, 1, 0, 0.1});
             const Tensor w = tc.random({n}, 1), m = tc.random_as(moments, {n}, 2);
             const Tensor v = tc.random_as(moments, {n}, 3, 0.1, 0.5);
-            tc->run(AdamW{.w = w, .m = m, .v = v, .g = tc.random({n}, 4), .state = state, .beta2 = 0.95, .decay = 0.1});
+            tc->run(AdamW{.w = w, .m = m, .v = v, .g = tc.random({n}, 4), .state = state, .beta2 = 0.95});
             return std::vector{w, m, v};
           }};
 }

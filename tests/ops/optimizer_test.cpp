@@ -14,9 +14,9 @@ namespace {
 class OptimizerOps : public OpTest {};
 SLUICE_ON_ALL_BACKENDS(OptimizerOps);
 
-Tensor step_state(TestContext& tc, int step, double rate, double clip) {
+Tensor step_state(TestContext& tc, int step, double rate, double clip, double decay = 0) {
   return tc.of({kStepSlots}, DType::f64,
-               {rate, 1 - std::pow(0.9, step), 1 - std::pow(0.95, step), clip, 1, 1, static_cast<double>(step)});
+               {rate, 1 - std::pow(0.9, step), 1 - std::pow(0.95, step), clip, 1, 1, static_cast<double>(step), decay});
 }
 
 // The first step moves each weight by the rate against its gradient's sign, whatever the gradient's size.
@@ -35,12 +35,64 @@ TEST_P(OptimizerOps, DecayIsApartFromTheGradientAndClippingScalesIt) {
   TestContext tc(DType::f64, GetParam());
   const Tensor w = tc.of({1}, DType::f64, {10}), g = tc.of({1}, DType::f64, {0});
   const Tensor m = tc.of({1}, DType::f64, {0}), v = tc.of({1}, DType::f64, {0});
-  AdamW op{.w = w, .m = m, .v = v, .g = g, .state = step_state(tc, 1, 0.1, 0.25), .eps = 1e-8, .decay = 0.2};
+  AdamW op{.w = w, .m = m, .v = v, .g = g, .state = step_state(tc, 1, 0.1, 0.25, 0.2), .eps = 1e-8};
   tc->run(op);
   EXPECT_TRUE(close(w, std::vector{10 - 0.1 * 0.2 * 10}, tolerance(DType::f64)));
   assign(g, {8});
   tc->run(op);
   EXPECT_TRUE(close(m, std::vector{0.1 * 0.25 * 8}, tolerance(DType::f64)));
+}
+
+// Two steps of Adam by hand: the decay is a part of the gradient, behind clipping, and goes into both moments.
+TEST_P(OptimizerOps, CoupledDecayIsPartOfTheGradient) {
+  TestContext tc(DType::f64, GetParam());
+  const Tensor w = tc.of({2}, DType::f64, {10, -3}), g = tc.of({2}, DType::f64, {8, 0.5});
+  const Tensor m = tc.of({2}, DType::f64, {0, 0}), v = tc.copy(m);
+  std::vector<double> weight{10, -3}, first{0, 0}, second{0, 0};
+  for (int step = 1; step <= 2; ++step) {
+    tc->run(AdamW{.w = w,
+                  .m = m,
+                  .v = v,
+                  .g = g,
+                  .state = step_state(tc, step, 0.1, 0.25, 0.2),
+                  .beta2 = 0.95,
+                  .eps = 1e-3,
+                  .coupled_decay = true});
+    for (size_t i = 0; i < 2; ++i) {
+      const double gradient = (i == 0 ? 8 : 0.5) * 0.25 + 0.2 * weight[i];
+      first[i] = 0.9 * first[i] + 0.1 * gradient;
+      second[i] = 0.95 * second[i] + 0.05 * gradient * gradient;
+      weight[i] -=
+          0.1 * (first[i] / (1 - std::pow(0.9, step))) / (std::sqrt(second[i] / (1 - std::pow(0.95, step))) + 1e-3);
+    }
+    EXPECT_TRUE(close(w, weight, tolerance(DType::f64)));
+    EXPECT_TRUE(close(m, first, tolerance(DType::f64)));
+    EXPECT_TRUE(close(v, second, tolerance(DType::f64)));
+  }
+}
+
+// A scale of the rate moves the decay too, as a group's own rate does in torch.
+TEST_P(OptimizerOps, ScalesMultiplyRateAndDecay) {
+  for (const bool coupled : {false, true}) {
+    TestContext tc(DType::f64, GetParam());
+    const auto stepped = [&](double rate, double decay, double lr_scale, double decay_scale) {
+      const Tensor w = tc.of({2}, DType::f64, {10, -3}), g = tc.of({2}, DType::f64, {8, 0.5});
+      const Tensor m = tc.of({2}, DType::f64, {1, 2}), v = tc.of({2}, DType::f64, {3, 4});
+      tc->run(AdamW{.w = w,
+                    .m = m,
+                    .v = v,
+                    .g = g,
+                    .state = step_state(tc, 3, rate, 1, decay),
+                    .lr_scale = lr_scale,
+                    .decay_scale = decay_scale,
+                    .coupled_decay = coupled});
+      return w;
+    };
+    const std::vector<double> plain = values_of(stepped(0.1, 0.2, 1, 1));
+    EXPECT_TRUE(close(stepped(0.4, 0.05, 0.25, 4), plain, tolerance(DType::f64)));
+    EXPECT_NE(values_of(stepped(0.4, 0.2, 1, 1)), plain);
+    EXPECT_NE(values_of(stepped(0.1, 0.2, 1, 0)), plain);
+  }
 }
 
 TEST_P(OptimizerOps, AgreesWithRefOverManySteps) {
@@ -55,10 +107,12 @@ TEST_P(OptimizerOps, AgreesWithRefOverManySteps) {
                           .m = m,
                           .v = v,
                           .g = g,
-                          .state = step_state(tc, step, 1e-2, 0.5),
+                          .state = step_state(tc, step, 1e-2, 0.5, 0.1),
                           .beta2 = 0.95,
                           .eps = 1e-8,
-                          .decay = 0.1});
+                          .lr_scale = 0.5,
+                          .decay_scale = 3,
+                          .coupled_decay = step % 2 == 0});
           }
           return std::vector{w};
         });
@@ -136,7 +190,7 @@ struct ExactStep {
     for (size_t i = 0; i < signs.size(); ++i) signs[i] = (first + static_cast<int64_t>(i)) % 3 == 0 ? -4 : 0.125;
     assign(g, signs);
     assign(m, std::vector<double>(signs.size(), 0));
-    const Tensor state = tc.of({kStepSlots}, DType::f64, {0x1p-12, 0.5, 0.5, 1, 1, 1, static_cast<double>(step)});
+    const Tensor state = tc.of({kStepSlots}, DType::f64, {0x1p-12, 0.5, 0.5, 1, 1, 1, static_cast<double>(step), 8});
     tc->run(AdamW{.w = w,
                   .m = m,
                   .v = tc.copy(m),
@@ -145,7 +199,6 @@ struct ExactStep {
                   .beta1 = 0.5,
                   .beta2 = 0.5,
                   .eps = 0,
-                  .decay = 8,
                   .stochastic_rounding = true,
                   .key = key,
                   .first = first});
@@ -199,7 +252,7 @@ TEST_P(OptimizerOps, RoundingIsUnbiased) {
                 .m = m,
                 .v = tc.copy(m),
                 .g = g,
-                .state = tc.of({kStepSlots}, DType::f64, {kRate, 0.5, 0.5, 1, 1, 1, 0}),
+                .state = tc.of({kStepSlots}, DType::f64, {kRate, 0.5, 0.5, 1, 1, 1, 0, 0}),
                 .beta1 = 0.5,
                 .beta2 = 0.5,
                 .eps = 0,
@@ -216,25 +269,26 @@ TEST_P(OptimizerOps, RoundingIsUnbiased) {
 
 TEST_P(OptimizerOps, ClipFactor) {
   TestContext tc(DType::f32, GetParam());
-  const Tensor state = tc.of({kStepSlots}, DType::f64, {1, 2, 3, 4, 5, 6, 7}), squares = tc.of({1}, DType::f64, {16});
+  const Tensor state = tc.of({kStepSlots}, DType::f64, {1, 2, 3, 4, 5, 6, 7, 8}),
+               squares = tc.of({1}, DType::f64, {16});
   tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 1});
-  EXPECT_TRUE(close(state, std::vector{1., 2., 3., 1 / (4 + 1e-6), 5., 6., 7.}, tolerance(DType::f64)));
+  EXPECT_TRUE(close(state, std::vector{1., 2., 3., 1 / (4 + 1e-6), 5., 6., 7., 8.}, tolerance(DType::f64)));
   tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 5});
-  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6, 7}));
+  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6, 7, 8}));
   assign(squares, {0});
   tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 0.5});
-  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6, 7}));
+  EXPECT_TRUE(holds(state, {1, 2, 3, 1, 5, 6, 7, 8}));
 }
 
 TEST(OptimizerMutations, EveryTensorMatters) {
   TestContext tc(DType::f64);
   const ObservedRun run = [&](OpObserver& observer) {
     const Tensor w = tc.random({4}, 1), g = tc.random({4}, 2), m = tc.random({4}, 3), v = tc.random({4}, 4, 0.1, 1);
-    const Tensor state = step_state(tc, 2, 0.1, 1), squares = tc.of({1}, DType::f64, {5});
+    const Tensor state = step_state(tc, 2, 0.1, 1, 0.3), squares = tc.of({1}, DType::f64, {5});
     tc->add_observer(&observer);
     tc->run(Sum{.sum = squares, .x = g, .squares = true});
     tc->run(ClipFactor{.state = state, .sum_squares = squares, .max_norm = 0.5});
-    tc->run(AdamW{.w = w, .m = m, .v = v, .g = g, .state = state, .decay = 0.3});
+    tc->run(AdamW{.w = w, .m = m, .v = v, .g = g, .state = state});
     tc->remove_observer(&observer);
     return std::vector<Result>{{"w", values_of(w), w}, {"m", values_of(m), m}, {"v", values_of(v), v}};
   };
@@ -255,7 +309,7 @@ TEST(OptimizerCheck, RejectsWhatDoesNotFit) {
   EXPECT_REJECTED(op, "adamw: v is bf16[4], expected f32[4]");
   op = good;
   op.state = tc.empty({4}, DType::f64);
-  EXPECT_REJECTED(op, "adamw: state is f64[4], expected f64[7]");
+  EXPECT_REJECTED(op, "adamw: state is f64[4], expected f64[8]");
   op = good;
   op.master = w;
   EXPECT_REJECTED(op, "adamw: master is bf16[4], expected f32[4]");
@@ -263,6 +317,9 @@ TEST(OptimizerCheck, RejectsWhatDoesNotFit) {
   EXPECT_NO_THROW(op.check());
   op.stochastic_rounding = true;
   EXPECT_REJECTED(op, "adamw: a master for bf16[4] with stochastic rounding");
+  op = good;
+  op.lr_scale = -1;
+  EXPECT_REJECTED(op, "adamw: lr_scale -1 and decay_scale 1");
   op = good;
   op.first = -1;
   EXPECT_REJECTED(op, "adamw: first is -1");

@@ -21,8 +21,9 @@ ParamSpec spec(const std::string& name, Shape shape, InitKind init, ParamMesh me
 }
 
 Tensor step_state(TestContext& tc, int step, double rate) {
-  return tc.of({kStepSlots}, DType::f64,
-               {rate, 1 - std::pow(0.9, step + 1), 1 - std::pow(0.999, step + 1), 1, 1, 1, static_cast<double>(step)});
+  return tc.of(
+      {kStepSlots}, DType::f64,
+      {rate, 1 - std::pow(0.9, step + 1), 1 - std::pow(0.999, step + 1), 1, 1, 1, static_cast<double>(step), 0});
 }
 
 // A dense group over all ranks and one of experts over each alone, on one rank of a world.

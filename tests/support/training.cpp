@@ -108,7 +108,7 @@ model:
     max_position_embeddings: 64{}{}
 dataset: {{_target_: mock, seq_len: 16}}
 runtime: {{dtype: f64}}
-optimizer: {{_target_: torch.optim.AdamW, lr: 0.003, eps: 1.0e-4, weight_decay: 0.1}}
+optimizer: {{_target_: AdamW, lr: 0.003, eps: 1.0e-4, weight_decay: 0.1}}
 clip_grad_norm: {{max_norm: 1.0}}
 )",
                   mtp ? 0.3 : 0, family, family_fields().at(family), mtp ? "    num_nextn_predict_layers: 1\n" : ""),

@@ -74,14 +74,16 @@ void CpuBackend::execute(const AdamW& op, const Tensor& scratch) {
     return;
   }
   const auto* state = op.state.data<double>();
+  const double rate = state[kLearningRate] * op.lr_scale, decay = state[kWeightDecay] * op.decay_scale;
   const cpu::AdamWStep step{.beta1 = static_cast<float>(op.beta1),
                             .beta2 = static_cast<float>(op.beta2),
                             .new1 = static_cast<float>(1 - op.beta1),
                             .new2 = static_cast<float>(1 - op.beta2),
                             .eps = static_cast<float>(op.eps),
-                            .decay = static_cast<float>(state[kLearningRate] * op.decay),
+                            .coupled = static_cast<float>(op.coupled_decay ? decay : 0),
+                            .decoupled = static_cast<float>(op.coupled_decay ? 0 : rate * decay),
                             .clip = static_cast<float>(state[kClipFactor]),
-                            .rate = static_cast<float>(state[kLearningRate] / state[kBiasCorrection1]),
+                            .rate = static_cast<float>(rate / state[kBiasCorrection1]),
                             .inverse_correction2 = static_cast<float>(1 / state[kBiasCorrection2])};
   dispatch_float(op.w.dtype(), [&]<class W>(W) {
     dispatch_float(op.m.dtype(), [&]<class M>(M) {

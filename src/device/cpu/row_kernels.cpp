@@ -275,16 +275,17 @@ HWY_ATTR void adamw_simd(const AdamWStep& step, float* w, float* m, float* v, co
   const V clip = hn::Set(f, step.clip);
   const V eps = hn::Set(f, step.eps);
   const V rate = hn::Set(f, step.rate);
-  const V decay = hn::Set(f, 1.0F - step.decay);
+  const V coupled = hn::Set(f, step.coupled);
+  const V kept = hn::Set(f, 1.0F - step.decoupled);
   const V inverse2 = hn::Set(f, step.inverse_correction2);
   for (int64_t i = 0; i < n; i += kWidth) {
     const int64_t left = n - i;
-    const V gradient = hn::Mul(load(g + i, left), clip);
+    const V old = load(w + i, left);
+    const V gradient = hn::MulAdd(coupled, old, hn::Mul(load(g + i, left), clip));
     const V first = hn::MulAdd(beta1, load(m + i, left), hn::Mul(new1, gradient));
     const V second = hn::MulAdd(beta2, load(v + i, left), hn::Mul(new2, hn::Mul(gradient, gradient)));
     const V scale = hn::Add(hn::Sqrt(hn::Mul(second, inverse2)), eps);
-    const V old = load(w + i, left);
-    store(hn::Sub(hn::Mul(old, decay), hn::Div(hn::Mul(rate, first), scale)), w + i, left);
+    store(hn::Sub(hn::Mul(old, kept), hn::Div(hn::Mul(rate, first), scale)), w + i, left);
     store(first, m + i, left);
     store(second, v + i, left);
   }

@@ -81,7 +81,8 @@ struct AdamWStep {
   float new1 = 0;  // 1 - beta1
   float new2 = 0;  // 1 - beta2
   float eps = 0;
-  float decay = 0;  // learning rate x decay
+  float coupled = 0;    // decay that is added to the gradient, of the weight
+  float decoupled = 0;  // learning rate x decay of the weight itself
   float clip = 0;
   float rate = 0;                 // learning rate / bias correction 1
   float inverse_correction2 = 0;  // 1 / bias correction 2

@@ -27,23 +27,26 @@ __device__ __forceinline__ void store_all(T* to, const A (&from)[N]) {
 }
 
 struct Constants {
-  double beta1, beta2, eps, decay;
+  double beta1, beta2, eps, lr_scale;
+  double coupled, decoupled;  // scales of the decay, one of them 0
   bool stochastic_rounding;
   uint64_t key;
   int64_t first;  // a multiple of 8 where N is 8
 };
 
-// g' = g clip;  m = b1 m + (1 - b1) g';  v = b2 v + (1 - b2) g'^2;  w -= lr (m / c1 / (sqrt(v / c2) + eps) + decay w)
+// See ops/optimizer.h. One block a multiprocessor suffices: told so, the compiler spills no register.
 template <class W, class M, int N>
-__global__ void __launch_bounds__(kThreads) adamw(W* w, float* master, M* m, M* v, const accumulator_t<W>* g,
-                                                  const double* state, Constants constants, int64_t count) {
+__global__ void __launch_bounds__(kThreads, 1) adamw(W* w, float* master, M* m, M* v, const accumulator_t<W>* g,
+                                                     const double* state, Constants constants, int64_t count) {
   using A = std::conditional_t<sizeof(M) == 8, double, accumulator_t<W>>;
   const A beta1 = static_cast<A>(constants.beta1), new1 = static_cast<A>(1 - constants.beta1);
   const A beta2 = static_cast<A>(constants.beta2), new2 = static_cast<A>(1 - constants.beta2);
   const A eps = static_cast<A>(constants.eps), clip = static_cast<A>(state[kClipFactor]);
-  const A rate = static_cast<A>(state[kLearningRate] / state[kBiasCorrection1]);
+  const double lr = state[kLearningRate] * constants.lr_scale;
+  const A rate = static_cast<A>(lr / state[kBiasCorrection1]);
   const A inverse_correction2 = static_cast<A>(1 / state[kBiasCorrection2]);
-  const A kept = static_cast<A>(1 - state[kLearningRate] * constants.decay);
+  const A coupled = static_cast<A>(state[kWeightDecay] * constants.coupled);
+  const A kept = static_cast<A>(1 - lr * state[kWeightDecay] * constants.decoupled);
   const auto step = static_cast<uint64_t>(state[kStep]);
 
   const int64_t stride = int64_t{gridDim.x} * kThreads * N;
@@ -58,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) adamw(W* w, float* master, M* m, M* 
       load_all(weight, w + at);
     }
     for (int j = 0; j < N; ++j) {
-      const A scaled = gradient[j] * clip;
+      const A scaled = gradient[j] * clip + coupled * weight[j];
       first[j] = beta1 * first[j] + new1 * scaled;
       second[j] = beta2 * second[j] + new2 * scaled * scaled;
       weight[j] = weight[j] * kept - rate * first[j] / (sqrt(second[j] * inverse_correction2) + eps);
@@ -94,7 +97,9 @@ void CudaBackend::execute(const AdamW& op, const Tensor& /*scratch*/) {
   const Constants constants{.beta1 = op.beta1,
                             .beta2 = op.beta2,
                             .eps = op.eps,
-                            .decay = op.decay,
+                            .lr_scale = op.lr_scale,
+                            .coupled = op.coupled_decay ? op.decay_scale : 0,
+                            .decoupled = op.coupled_decay ? 0 : op.decay_scale,
                             .stochastic_rounding = op.stochastic_rounding,
                             .key = op.key,
                             .first = op.first};

@@ -10,7 +10,9 @@ using namespace ref;
 
 void RefBackend::execute(const AdamW& op, const Tensor& /*scratch*/) {
   const double* state = op.state.data<double>();
-  const double rate = state[kLearningRate], clip = state[kClipFactor];
+  const double rate = state[kLearningRate] * op.lr_scale, clip = state[kClipFactor];
+  const double decay = state[kWeightDecay] * op.decay_scale;
+  const double coupled = op.coupled_decay ? decay : 0, decoupled = op.coupled_decay ? 0 : decay;
   const double correction1 = state[kBiasCorrection1], correction2 = state[kBiasCorrection2];
   dispatch_float(op.w.dtype(), [&]<class W>(W) {
     dispatch_float(op.m.dtype(), [&]<class M>(M) {
@@ -20,11 +22,11 @@ void RefBackend::execute(const AdamW& op, const Tensor& /*scratch*/) {
       const auto* g = op.g.data<accumulator_t<W>>();
       float* master = op.master ? op.master.data<float>() : nullptr;
       for (int64_t i = 0; i < op.w.dim(0); ++i) {
-        const double gradient = load(g[i]) * clip;
+        const double old = master != nullptr ? load(master[i]) : load(w[i]);
+        const double gradient = load(g[i]) * clip + coupled * old;
         const double first = op.beta1 * load(m[i]) + (1 - op.beta1) * gradient;
         const double second = op.beta2 * load(v[i]) + (1 - op.beta2) * gradient * gradient;
-        const double old = master != nullptr ? load(master[i]) : load(w[i]);
-        const double step = first / correction1 / (std::sqrt(second / correction2) + op.eps) + op.decay * old;
+        const double step = first / correction1 / (std::sqrt(second / correction2) + op.eps) + decoupled * old;
         const double updated = old - rate * step;
         store(m[i], first);
         store(v[i], second);

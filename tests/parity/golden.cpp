@@ -27,17 +27,17 @@ std::vector<std::string> golden_names() {
   return names;
 }
 
-Golden::Golden(const std::string& name)
-    : directory_(goldens_directory() / name),
-      weights_(directory_ / "weights.safetensors"),
-      f64_(directory_ / "golden_f64.safetensors") {}
-
-std::vector<double> Golden::values_of(const safetensors::Model& model, const std::string& tensor) {
+std::vector<double> stored_values(const safetensors::Model& model, const std::string& tensor) {
   const safetensors::StoredTensor& stored = model.at(tensor);
   std::vector<double> values(safetensors::bytes_of(stored.spec) / safetensors::size_of(stored.spec.type));
   safetensors::read_elements(stored, 0, tensor_of(values.data(), {std::ssize(values)}));
   return values;
 }
+
+Golden::Golden(const std::string& name)
+    : directory_(goldens_directory() / name),
+      weights_(directory_ / "weights.safetensors"),
+      f64_(directory_ / "golden_f64.safetensors") {}
 
 std::vector<int32_t> Golden::integers(const std::string& tensor) const {
   const safetensors::StoredTensor& stored = f64_.at(tensor);
@@ -95,6 +95,24 @@ void import_weights(Context& ctx, Stage& stage, const ModelConfig& model, const 
     for (Param* param : group->params()) assign(param->value, ours.at(param->spec.name));
     group->invalidate();
   }
+}
+
+HubValues hub_values(Trainer& trainer, const std::function<std::vector<double>(const Param& param)>& of) {
+  std::map<std::string, Param*> params;
+  for (FlatGroup* group : trainer.stage().groups()) {
+    for (Param* param : group->params()) params[param->spec.name] = param;
+  }
+  HubValues all;
+  for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
+    if (tensor.repeated) continue;
+    const std::vector<double> ours = of(*params.at(tensor.parameter));
+    std::vector<double>& stored = all[tensor.hub_name];
+    stored.resize(static_cast<size_t>(tensor.hub_shape.numel()));
+    for (int64_t i = 0; i < tensor.hub_shape.numel(); ++i) {
+      stored[static_cast<size_t>(tensor.hub_index(i))] = ours[static_cast<size_t>(tensor.first() + i)];
+    }
+  }
+  return all;
 }
 
 double error_of(const std::vector<double>& got, const std::vector<double>& expected) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -10,6 +12,7 @@
 #include "data/dataset.h"
 #include "parallel/stage.h"
 #include "train/run_spec.h"
+#include "train/trainer.h"
 
 namespace sluice::test {
 
@@ -17,13 +20,16 @@ std::filesystem::path goldens_directory();
 // "llama", "gpt_oss", ...
 std::vector<std::string> golden_names();
 
+// All elements of a stored tensor of floats.
+std::vector<double> stored_values(const safetensors::Model& model, const std::string& tensor);
+
 class Golden {
  public:
   explicit Golden(const std::string& name);
 
   const std::filesystem::path& directory() const { return directory_; }
   // Of golden_f64.
-  std::vector<double> values(const std::string& tensor) const { return values_of(f64_, tensor); }
+  std::vector<double> values(const std::string& tensor) const { return stored_values(f64_, tensor); }
   std::vector<int32_t> integers(const std::string& tensor) const;
   // Layers whose routing was stored, ascending.
   std::vector<int64_t> routed_layers() const;
@@ -32,11 +38,9 @@ class Golden {
   // Whether the model predicts the token after the next too.
   bool has_mtp() const { return count("mtp_logits") > 0; }
   // The weights on the hub.
-  std::vector<double> weights(const std::string& hub_name) const { return values_of(weights_, hub_name); }
+  std::vector<double> weights(const std::string& hub_name) const { return stored_values(weights_, hub_name); }
 
  private:
-  static std::vector<double> values_of(const safetensors::Model& model, const std::string& tensor);
-
   std::filesystem::path directory_;
   safetensors::Model weights_;
   safetensors::Model f64_;
@@ -51,6 +55,10 @@ inline constexpr double kMtpWeight = 0.3;
 RunSpec spec_of(const Golden& golden, int64_t steps, DType dtype);
 // Gives a stage on one rank the golden's weights.
 void import_weights(Context& ctx, Stage& stage, const ModelConfig& model, const Golden& golden);
+
+// A parameter's values in the hub's layout, by hub name; those that the hub stores twice once.
+using HubValues = std::map<std::string, std::vector<double>>;
+HubValues hub_values(Trainer& trainer, const std::function<std::vector<double>(const Param& param)>& of);
 
 // Largest error over the largest value. All zero (an expert that no token chose) must be zero here too.
 double error_of(const std::vector<double>& got, const std::vector<double>& expected);

@@ -52,28 +52,6 @@ class Probe final : public OpObserver {
   int64_t top_k = 0;
 };
 
-// A parameter's values in the hub's layout, by hub name.
-using HubValues = std::map<std::string, std::vector<double>>;
-
-template <class ValuesOf>
-HubValues hub_values(Trainer& trainer, ValuesOf&& of) {
-  std::map<std::string, Param*> params;
-  for (FlatGroup* group : trainer.stage().groups()) {
-    for (Param* param : group->params()) params[param->spec.name] = param;
-  }
-  HubValues all;
-  for (const HubTensor& tensor : family_of(trainer.spec().model).tensors(trainer.spec().model)) {
-    if (tensor.repeated) continue;
-    const std::vector<double> ours = of(*params.at(tensor.parameter));
-    std::vector<double>& stored = all[tensor.hub_name];
-    stored.resize(static_cast<size_t>(tensor.hub_shape.numel()));
-    for (int64_t i = 0; i < tensor.hub_shape.numel(); ++i) {
-      stored[static_cast<size_t>(tensor.hub_index(i))] = ours[static_cast<size_t>(tensor.first() + i)];
-    }
-  }
-  return all;
-}
-
 void expect_same_routing(const Golden& golden, const Probe& probe, double tolerance) {
   const std::vector<int64_t> layers = golden.routed_layers();
   ASSERT_EQ(probe.experts.size(), layers.size());

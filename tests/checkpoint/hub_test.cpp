@@ -10,9 +10,9 @@
 #include "comm/inproc/inproc.h"
 #include "device/cpu/cpu_backend.h"
 #include "model/cards.h"
-#include "parallel/stage.h"
 #include "support.h"
 #include "support/host_tensor.h"
+#include "support/stage_config.h"
 
 namespace sluice {
 namespace {
@@ -29,7 +29,9 @@ fs::path golden(const std::string& name) {
 class ModelRig {
  public:
   ModelRig(const ModelConfig& model, const MeshSpec& mesh, Communicator& world, DType dtype)
-      : mesh_(mesh, world), context_(backend_, dtype), stage_(config(model, dtype), mesh_, nullptr, memory_) {}
+      : mesh_(mesh, world),
+        context_(backend_, dtype),
+        stage_(test::stage_config(model, dtype), mesh_, nullptr, memory_) {}
 
   Context& context() { return context_; }
   std::vector<FlatGroup*> groups() { return stage_.groups(); }
@@ -59,22 +61,6 @@ class ModelRig {
   }
 
  private:
-  static StageConfig config(const ModelConfig& model, DType dtype) {
-    StageConfig stage;
-    for (int64_t layer = 0; layer < model.num_layers; ++layer)
-      stage.blocks.push_back(family_of(model).block(model, layer, 8));
-    if (model.mtp) stage.mtp = family_of(model).block(model, model.num_layers, 8);
-    stage.vocab = model.vocab_size;
-    stage.hidden = model.hidden_size;
-    stage.seq_len = 8;
-    stage.norm_eps = model.norm_eps;
-    stage.init_std = model.init_std;
-    stage.rope_theta = model.rope_theta;
-    stage.yarn = model.yarn;
-    stage.dense_groups.dtype = stage.expert_groups.dtype = dtype;
-    return stage;
-  }
-
   HostMemory memory_;
   Pool pool_{2};
   CpuBackend backend_{pool_};

@@ -9,24 +9,44 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "data/dataset.h"
 #include "data/permutation.h"
 
 namespace sluice {
 
+// Entries that were met and not read: how many, and the first ones' names.
+struct LeftOut {
+  std::int64_t count = 0;
+  std::vector<std::string> first;
+
+  void add(const std::string& name);
+};
+
 struct ByteText {
   std::string name;   // the path as given
   std::string bytes;  // the files, a NUL between two
   std::int64_t files = 0;
+  LeftOut hidden;    // files and directories
+  LeftOut not_text;  // files, with what they are
+  LeftOut systems;   // directories of pseudo file systems
 };
 
 inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
 
 // A file, all regular files below a directory, or all that a glob pattern matches, in the order of their names. Links
-// are followed, but a file that is reached twice is read once; dangling links and devices are skipped.
-// User errors: nothing there, not readable, no file, more than `max_bytes` in all.
+// are followed, but a file that is reached twice is read once; dangling links, pipes and devices are skipped. Of what
+// a directory holds or a pattern matches these are left out, and counted:
+//   hidden entries of a directory (.git; a pattern matches them where it begins with a dot itself)
+//   files that are not text by their contents: binary data, UTF-16, Git LFS pointers; any other encoding is text
+//   pseudo file systems (/proc, /sys, /dev)
+// A long search says on stderr how far it is.
+// User errors: nothing there, not readable, a single file that is not text, no text at all, more than `max_bytes`.
 std::shared_ptr<const ByteText> load_text(const std::filesystem::path& path, std::size_t max_bytes = kMaxTextBytes);
+
+// "notes: 3 files, 57.3 KiB of text; left out: 1 hidden (.git), 2 not text (a.png: a PNG image, b.bin: binary data)"
+std::string describe(const ByteText& text);
 
 enum class TextSplit { all, train, validation };
 

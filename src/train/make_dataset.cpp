@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "data/bytes.h"
 #include "data/mock.h"
 
@@ -53,14 +54,16 @@ std::unique_ptr<Dataset> make_dataset(const Config& config, const config::Datase
       dataset =
           std::make_unique<MockDataset>(hash64("mock", seed), mock_vocabulary(config, data, section, spec), samples);
       break;
-    case config::DatasetKind::bytes:
-      dataset = std::make_unique<ByteDataset>(load_text(data.path.value_or("")),
-                                              ByteOptions{.seq_len = spec.seq_len,
-                                                          .split = split_of(data.split),
-                                                          .holdout_every = data.holdout_every,
-                                                          .samples = samples,
-                                                          .seed = hash64("bytes", seed)});
+    case config::DatasetKind::bytes: {
+      const std::shared_ptr<const ByteText> text = load_text(data.path.value_or(""));
+      log::info("{} {}", section, describe(*text));
+      dataset = std::make_unique<ByteDataset>(text, ByteOptions{.seq_len = spec.seq_len,
+                                                                .split = split_of(data.split),
+                                                                .holdout_every = data.holdout_every,
+                                                                .samples = samples,
+                                                                .seed = hash64("bytes", seed)});
       break;
+    }
   }
   if (dataset->vocab_size() > spec.model.vocab_size) {
     throw user_error("{} has tokens up to {}, the model's vocabulary is {}", section, dataset->vocab_size() - 1,

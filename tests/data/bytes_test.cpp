@@ -15,6 +15,7 @@
 
 #include "base/error.h"
 #include "data/batch.h"
+#include "data/text_files.h"
 
 namespace sluice {
 namespace {
@@ -116,6 +117,106 @@ TEST_F(Text, ErrorsNameThePath) {
   fs::create_symlink("loop", directory_ / "loop");
   EXPECT_TRUE(contains(error_of([&] { load("loop"); }).what(), "cannot read"));
   EXPECT_TRUE(contains(error_of([&] { load(std::string(300, 'x')); }).what(), "cannot read"));
+}
+
+// As git's packs, nanoGPT's and Megatron's shards begin, and text in the encodings there are.
+TEST_F(Text, WhatIsNoTextIsLeftOutAndNamed) {
+  std::string tokens, random;
+  for (int i = 0; i < 3000; ++i) tokens += {static_cast<char>(i * 37), static_cast<char>(i * 11 % 197)};
+  for (int i = 0; i < 3000; ++i) random += static_cast<char>((i * i * 7919 + i * 104729) >> 5);
+  write("a.txt", "text");
+  write("latin1.txt", "na\xefve caf\xe9");
+  write("utf8", "\xef\xbb\xbf\xe6\x97\xa5\xe6\x9c\xac");
+  write("page.html", "<html>page</html>");
+  const std::string text = load();
+  EXPECT_EQ(load_text(directory_)->files, 4);
+  EXPECT_EQ(describe(*load_text(directory_)), directory_.string() + ": 4 files, 43 B of text");
+
+  write(".git/objects/pack/pack-1.pack", "PACK\0\0\0\2"s + random);
+  write(".gitignore", "*.o");
+  write("b.png", "\x89PNG\r\n\x1a\n");
+  write("c.gz", "\x1f\x8b\x08" + random);
+  write("d/train.bin", tokens);
+  write("d/val.idx", "MMIDIDX\0\0\1\0\0\0"s);
+  write("e.parquet", "PAR1\x15\0\x15\x02"s + random);
+  write("f.npy", "\x93NUMPY\1\0"s);
+  write("g", "\xff\xfe\x61\0\x62\0"s);
+  write("h", random);
+  write("pointer.txt", "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n");
+  EXPECT_EQ(load(), text);
+  const std::shared_ptr<const ByteText> found = load_text(directory_);
+  EXPECT_EQ(describe(*found),
+            directory_.string() +
+                ": 4 files, 43 B of text; left out: 2 hidden (.git, .gitignore), 9 not text (b.png: a "
+                "PNG image, c.gz: a gzip archive, d/train.bin: binary data and 6 more)");
+  EXPECT_EQ(load_text(directory_ / "*")->not_text.count, 9);
+  EXPECT_EQ(load_text(directory_ / "*")->hidden.count, 0);
+  EXPECT_EQ(load(".gi*re"), "*.o");
+  EXPECT_EQ(load(".gitignore"), "*.o");
+}
+
+// The only file of a path: nobody would be told what is trained on instead.
+TEST_F(Text, ASingleFileThatIsNoTextIsRefused) {
+  write("a.png", "\x89PNG\r\n\x1a\n");
+  write("shard.bin", std::string(100, '\1'));
+  write("pointer", "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 12345\n");
+  EXPECT_TRUE(contains(error_of([&] { load("a.png"); }).what(), "a.png is a PNG image, not text"));
+  const Error shard = error_of([&] { load("shard.bin"); }), pointer = error_of([&] { load("pointer"); });
+  EXPECT_TRUE(contains(shard.what(), "shard.bin is binary data, not text"));
+  EXPECT_TRUE(contains(shard.hint(), "token ids"));
+  EXPECT_TRUE(contains(pointer.what(), "pointer is a Git LFS pointer, not text"));
+  EXPECT_TRUE(contains(pointer.hint(), "git lfs pull"));
+  fs::remove(directory_ / "pointer");
+  EXPECT_TRUE(contains(error_of([&] { load(); }).what(),
+                       "; left out: 2 not text (a.png: a PNG image, shard.bin: binary data)"));
+}
+
+// Its middle is text; a file that begins as text may still be an archive behind it.
+TEST_F(Text, ALargeFileIsLookedAtBeyondItsBeginning) {
+  const std::string mebibyte(1 << 20, 'x');
+  write("a", mebibyte + mebibyte + std::string(1 << 16, '\2'));
+  write("b", mebibyte + mebibyte);
+  write("c", mebibyte + "a rare \0 in between"s + mebibyte);
+  EXPECT_EQ(load(), mebibyte + mebibyte + '\0' + mebibyte + "a rare \0 in between"s + mebibyte);
+}
+
+TEST_F(Text, TheKernelsOwnFileSystemsAreNotEntered) {
+  if (!fs::exists("/proc/self")) GTEST_SKIP() << "no /proc here";
+  write("a", "a");
+  fs::create_directory_symlink("/proc/self", directory_ / "process");
+  EXPECT_EQ(load(), "a");
+  EXPECT_TRUE(contains(describe(*load_text(directory_)), "left out: 1 of pseudo file systems (process)"));
+  EXPECT_TRUE(contains(error_of([] { load_text("/proc/self"); }).what(), "/proc/self is a pseudo file system"));
+  EXPECT_TRUE(contains(error_of([] { load_text("/proc/*/status"); }).what(), "of pseudo file systems (/proc)"));
+}
+
+TEST_F(Text, PatternsFollowTheShellsRules) {
+  write("d1/a.txt", "1");
+  write("d2/a.txt", "2");
+  write("d2/.a.txt", "hidden");
+  write("e/b.md", "3");
+  write("[x]/q", "4");
+  EXPECT_EQ(load("*/a.txt"), "1\0002"s);
+  EXPECT_EQ(load("d?/*"), "1\0002"s);
+  EXPECT_EQ(load("[de]*/*.[mt]*"), "1\0002\0003"s);
+  EXPECT_EQ(load("d[!1]/*"), "2");
+  EXPECT_EQ(load("\\[x\\]/*"), "4");
+  EXPECT_EQ(load("e*/"), "3");
+  ASSERT_EQ(::mkfifo((directory_ / "pipe").c_str(), 0600), 0);
+  EXPECT_TRUE(contains(error_of([&] { load("pip*"); }).what(), "no files in"));
+}
+
+TEST_F(Text, ALongSearchSaysWhereItIs) {
+  write("deep/a.txt", "a");
+  testing::internal::CaptureStderr();
+  ProgressTimer impatient(0);
+  EXPECT_EQ(find_files(directory_, impatient).files.size(), 1U);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(contains(said, "searching " + directory_.string() + " for text: 0 files so far")) << said;
+  testing::internal::CaptureStderr();
+  ProgressTimer patient;
+  find_files(directory_, patient);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 TEST_F(Text, UnreadableFileIsAUserError) {

@@ -12,7 +12,7 @@
 #include "base/philox.h"
 #include "device/cpu/gemm_kernel.h"
 #include "device/cpu/peak.h"
-#include "ops/gemm.h"
+#include "device/cpu/scratch.h"
 
 namespace sluice {
 namespace {

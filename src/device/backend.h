@@ -9,6 +9,7 @@
 #include "device/kernel_log.h"
 #include "device/ranges.h"
 #include "device/stream.h"
+#include "device/target.h"
 #include "ops/all.h"
 
 namespace sluice {
@@ -22,6 +23,7 @@ struct OpTensor {
 // One executed operation, as observers see it.
 struct OpRecord {
   std::string_view name;
+  OpKind kind;
   Cost cost;
   std::vector<OpTensor> tensors;
 };
@@ -86,17 +88,17 @@ class Backend : public ExecutesAll<AllOps> {
   // They record from here on, or no longer.
   virtual void record_profile(bool /*on*/) {}
 
-  // `scratch` is u8 [op.scratch(target())] or undefined; it may hold anything and is anything afterwards.
+  // `scratch` is u8 [scratch_of(op, target())] or undefined; it may hold anything and is anything afterwards.
   template <class O>
   void run(const O& op, const Tensor& scratch, Stream& stream, const std::vector<OpObserver*>& observers) {
     op.check();
     const Cost cost = cost_of(op);
-    charge(O::name, cost, stream);
+    charge(id_of<O>(), cost, stream);
     if (observers.empty()) {
       carry_out(op, scratch);
       return;
     }
-    OpRecord record{O::name, cost, {}};
+    OpRecord record{O::name, O::kind, cost, {}};
     op.visit([&](std::string_view tensor_name, const Tensor& t, Access access) {
       if (t.defined()) record.tensors.push_back({tensor_name, t, access});
     });
@@ -107,7 +109,7 @@ class Backend : public ExecutesAll<AllOps> {
 
  protected:
   // Advances the stream by what the operation takes; only meta does.
-  virtual void charge(std::string_view /*op*/, const Cost& /*cost*/, Stream& /*stream*/) {}
+  virtual void charge(OpId /*op*/, const Cost& /*cost*/, Stream& /*stream*/) {}
   // After every operation: a device that runs behind the host may wait for it here.
   virtual void executed() {}
   // From here on ranges go there; it outlives the backend's operations.
@@ -118,7 +120,7 @@ class Backend : public ExecutesAll<AllOps> {
   void carry_out(const O& op, const Tensor& scratch) {
     const RangeScope range(ranges_, O::name);
     if constexpr (OfPart<O>) {
-      kernels_.add(O::part, mask_of(op), this->execute(op, scratch));
+      kernels_.add(*part_of(O::kind), mask_of(op), this->execute(op, scratch));
     } else {
       this->execute(op, scratch);
     }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "device/backend.h"
+#include "device/scratch.h"
 #include "tensor/arena.h"
 
 namespace sluice {

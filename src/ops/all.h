@@ -20,7 +20,7 @@
 
 namespace sluice {
 
-template <class... Ops>
+template <Operation... Ops>
 struct OpList {};
 
 using AllOps =

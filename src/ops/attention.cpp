@@ -1,7 +1,5 @@
 #include "ops/attention.h"
 
-#include <algorithm>
-
 namespace sluice {
 
 namespace {
@@ -27,26 +25,6 @@ double all_pairs(const Tensor& q, const AttentionSpec& spec) {
   return spec.pairs() * static_cast<double>(sequences * q.dim(1));
 }
 
-// Of any instruction set: rows of a register tile, and floats of a row of scores.
-constexpr int64_t kMostRows = 16;
-constexpr int64_t kScoreRow = kAttentionKeys + kAttentionPad;
-
-int64_t padded(int64_t n) {
-  return (n + kAttentionPad - 1) / kAttentionPad * kAttentionPad;
-}
-
-// Of a workspace of so many floats, with room to align its pieces.
-size_t bytes_of(int64_t floats) {
-  constexpr int64_t kMostPieces = 16;
-  return static_cast<size_t>((floats + kMostPieces * kAttentionPad + 63) / 64 * 64) * sizeof(float);
-}
-
-// Of cuDNN's plans for CUDA: the statistics, and little.
-size_t plan_scratch(const Tensor& lse) {
-  constexpr size_t kMostLittle = 4096;  // 9.19 takes 256
-  return (lse.bytes() + kAttentionScratchAlign - 1) / kAttentionScratchAlign * kAttentionScratchAlign + kMostLittle;
-}
-
 }  // namespace
 
 double AttentionSpec::pairs() const {
@@ -70,18 +48,6 @@ double AttentionForward::flops() const {
   return all_pairs(q, spec) * 2.0 * static_cast<double>(q.dim(2) + v.dim(2));
 }
 
-size_t AttentionForward::workspace() const {
-  if (q.dtype() != DType::f32) return 0;
-  const int64_t keys = padded(spec.keys());
-  const int64_t row = padded(q.dim(2)) + padded(v.dim(2));
-  return bytes_of(keys * row + kMostRows * (row + kScoreRow));
-}
-
-size_t AttentionForward::scratch(const Target& target) const {
-  if (target.platform == Platform::cuda) return q.dtype() == DType::bf16 ? plan_scratch(lse) : 0;
-  return static_cast<size_t>(target.workers) * workspace();
-}
-
 void AttentionBackward::check() const {
   check_inputs(name, q, k, v, spec);
   require(spec.past == 0, "{}: {} past keys, which have no gradient", name, spec.past);
@@ -96,29 +62,6 @@ void AttentionBackward::check() const {
 
 double AttentionBackward::flops() const {
   return all_pairs(q, spec) * static_cast<double>(6 * q.dim(2) + 4 * v.dim(2));
-}
-
-size_t AttentionBackward::workspace() const {
-  if (q.dtype() != DType::f32) return 0;
-  const int64_t keys = padded(spec.seq_len);
-  const int64_t dim = padded(q.dim(2));
-  const int64_t v_dim = padded(v.dim(2));
-  // Packed keys twice and values; dk, dv. Then of a block: q, dq, d_o, scores twice, a panel and a statistic.
-  return bytes_of(keys * (3 * dim + 2 * v_dim) + kAttentionQueries * (2 * dim + v_dim + 2 * kScoreRow + 1) +
-                  kMostRows * std::max(dim, v_dim));
-}
-
-size_t AttentionBackward::scratch(const Target& target) const {
-  if (target.platform == Platform::cuda) {
-    const size_t delta = lse.bytes();  // <do, o> of each row and head
-    if (q.dtype() != DType::bf16) return delta;
-    // Plans sum dq up in f32, and make dk and dv for every query head.
-    const size_t dq_sum = static_cast<size_t>(q.numel()) * sizeof(float);
-    const int64_t per_head = q.dim(1) == k.dim(1) ? 0 : q.dim(2) + v.dim(2);
-    return plan_scratch(lse) + delta + dq_sum +
-           static_cast<size_t>(q.dim(0) * q.dim(1) * per_head) * size_of(q.dtype());
-  }
-  return static_cast<size_t>(target.workers) * workspace();
 }
 
 }  // namespace sluice

@@ -9,13 +9,6 @@
 
 namespace sluice {
 
-// Blocks of the fast path: so many queries and keys at a time; columns are padded to at most kAttentionPad.
-inline constexpr int64_t kAttentionQueries = 112;
-inline constexpr int64_t kAttentionKeys = 256;
-inline constexpr int64_t kAttentionPad = 32;
-// On CUDA scratch begins with the statistics of bf16 runs head by head, in a multiple of so many bytes.
-inline constexpr size_t kAttentionScratchAlign = 256;
-
 struct AttentionSpec {
   int64_t seq_len = 0;  // S, divides T
   int64_t window = 0;   // 0: all earlier keys
@@ -32,7 +25,7 @@ struct AttentionSpec {
 
 struct AttentionForward {
   static constexpr std::string_view name = "attention_forward";
-  static constexpr Part part = Part::attention;
+  static constexpr OpKind kind = OpKind::attention;
   Tensor o;    // = [T, n, dv]
   Tensor lse;  // = [T, n], accumulator type, kept for backward
   Tensor q;    //   [T, n, d], may be strided, as k and v
@@ -43,9 +36,6 @@ struct AttentionForward {
   MaskForm mask() const { return spec.mask(); }
   void check() const;
   double flops() const;
-  // Bytes of scratch for each worker: packed keys and values of one key/value head, linear in P + S.
-  size_t workspace() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& f) const {
     f("o", o, Access::out);
@@ -60,7 +50,7 @@ struct AttentionForward {
 //   dq = scale ds k,  dk = scale ds^T q,  dv = p^T do.
 struct AttentionBackward {
   static constexpr std::string_view name = "attention_backward";
-  static constexpr Part part = Part::attention;
+  static constexpr OpKind kind = OpKind::attention;
   Tensor dq;   // = [T, n, d], may be strided, as dk and dv
   Tensor dk;   // = [T, kv, d]
   Tensor dv;   // = [T, kv, dv]
@@ -75,9 +65,6 @@ struct AttentionBackward {
   MaskForm mask() const { return spec.mask(); }
   void check() const;
   double flops() const;
-  // Bytes of scratch for each worker, linear in S.
-  size_t workspace() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& f) const {
     f("dq", dq, Access::out);

@@ -25,7 +25,7 @@ double AttentionSinkBackward::flops() const {
   return 2.0 * static_cast<double>(o.numel());
 }
 
-size_t AttentionSinkBackward::scratch(const Target& /*target*/) const {
+size_t AttentionSinkBackward::scratch() const {
   return lse.bytes();
 }
 

@@ -10,7 +10,7 @@ namespace sluice {
 
 struct AttentionSink {
   static constexpr std::string_view name = "attention_sink";
-  static constexpr Part part = Part::attention;
+  static constexpr OpKind kind = OpKind::attention;
   Tensor o;      // in place, [T, n, dv]
   Tensor lse;    // in place, [T, n], accumulator type
   Tensor sinks;  //   [n]
@@ -29,7 +29,7 @@ struct AttentionSink {
 // dsinks[h] += -sum over t of exp(sink[h] - lse[t, h]) <do[t, h], o[t, h]>, with o and lse after AttentionSink.
 struct AttentionSinkBackward {
   static constexpr std::string_view name = "attention_sink_backward";
-  static constexpr Part part = Part::attention;
+  static constexpr OpKind kind = OpKind::attention;
   Tensor dsinks;  // += [n], accumulator type
   Tensor d_o;     //   [T, n, dv]
   Tensor o;       //   [T, n, dv]
@@ -39,8 +39,8 @@ struct AttentionSinkBackward {
   MaskForm mask() const { return MaskForm::sinks; }
   void check() const;
   double flops() const;
-  // cuda: a partial sum for each row and head; cpu: fewer.
-  size_t scratch(const Target& target) const;
+  // A partial sum for each row and head; a CPU makes fewer.
+  size_t scratch() const;
   template <class V>
   void visit(V&& f) const {
     f("dsinks", dsinks, Access::update);

@@ -8,6 +8,7 @@ namespace sluice {
 // load[e] += slots of expert e. Whole numbers, so sums in any order are equal.
 struct ExpertLoad {
   static constexpr std::string_view name = "expert_load";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor load;     // += [E], f32 or f64
   Tensor experts;  //   i32 [T, K]
 
@@ -26,6 +27,7 @@ struct ExpertLoad {
 //   p = s / sum s, s = sigmoid(logits): dlogits += p (1 - s) (g - sum p g)     [DeepSeek-V3 2024, eq. 17-20]
 struct BalanceLossBackward {
   static constexpr std::string_view name = "balance_loss_backward";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor dlogits;     // += [T, E], accumulator type
   Tensor probs;       //   [T, E], accumulator type: p, or s
   Tensor load;        //   [G, E], accumulator type
@@ -50,6 +52,7 @@ struct BalanceLossBackward {
 // bias += rate sign(mean - load): experts that got less than the mean become more eligible.   [DeepSeek-V3 2024]
 struct BalanceBias {
   static constexpr std::string_view name = "balance_bias";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor bias;  // in place, [N], f32 or f64
   Tensor load;  //   [N], as bias
   double mean = 0;

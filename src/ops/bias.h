@@ -10,6 +10,7 @@ namespace sluice {
 // rows are its. Other rows are not touched.
 struct AddBias {
   static constexpr std::string_view name = "add_bias";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor y;        // += [M, N]
   Tensor b;        //   [E, N]
   Tensor offsets;  //   i32 [E + 1], or undefined
@@ -29,6 +30,7 @@ struct AddBias {
 // db[e] += sum over the rows m of expert e of weight[m] dy[m];   dweight[m] += <dy[m], b[e]>.
 struct BiasBackward {
   static constexpr std::string_view name = "bias_backward";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor db;       // += [E, N], accumulator type
   Tensor dweight;  // += [M], accumulator type, or undefined
   Tensor dy;       //   [M, N]

@@ -4,21 +4,6 @@
 
 namespace sluice {
 
-namespace {
-
-// A count for each key and run, and one of all runs.
-size_t sort_scratch(const Tensor& experts, int64_t num_keys, const Target& target) {
-  if (target.platform != Platform::cuda) return 0;
-  return static_cast<size_t>(num_keys * (sort_runs(experts.dim(0), experts.dim(1)) + 1)) * sizeof(int32_t);
-}
-
-}  // namespace
-
-int64_t sort_runs(int64_t num_tokens, int64_t top_k) {
-  constexpr int64_t kMost = 512, kLeastPairs = 32;
-  return std::clamp<int64_t>(num_tokens * top_k / kLeastPairs, 1, std::min(kMost, std::max<int64_t>(num_tokens, 1)));
-}
-
 void DispatchPlan::check() const {
   expect_dense(name, "experts", experts, {experts.dim(0), experts.dim(1)}, DType::i32);
   const int64_t num_tokens = experts.dim(0);
@@ -31,10 +16,6 @@ void DispatchPlan::check() const {
   expect_dense(name, "send_row", send_row, {num_tokens, width}, DType::i32);
 }
 
-size_t DispatchPlan::scratch(const Target& target) const {
-  return sort_scratch(experts, 2 * counts.dim(0), target);  // tokens and pairs of each rank
-}
-
 void ExpertSort::check() const {
   expect_dense(name, "experts", experts, {experts.dim(0), experts.dim(1)}, DType::i32);
   require(offsets.dim(0) >= 1, "{}: offsets {} has no room for the total", name, offsets.str());
@@ -45,10 +26,6 @@ void ExpertSort::check() const {
   require(first >= 0 && row_align >= 1, "{}: first expert {}, row_align {}", name, first, row_align);
   require(!folded || (first == 0 && offsets.dim(0) > 1), "{}: folded onto {} experts from {}", name, offsets.dim(0) - 1,
           first);
-}
-
-size_t ExpertSort::scratch(const Target& target) const {
-  return sort_scratch(experts, offsets.dim(0) - 1, target);
 }
 
 void InvertIndex::check() const {

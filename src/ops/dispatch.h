@@ -6,13 +6,11 @@
 
 namespace sluice {
 
-// On CUDA the two plans are counting sorts that count the keys of so many runs of tokens apart.
-int64_t sort_runs(int64_t num_tokens, int64_t top_k);
-
 // Which tokens this rank sends to each of R ranks: a token goes once to a rank however many of its experts live there.
 // Rank r holds experts [r E/R, (r + 1) E/R). Send rows are ordered by destination, then token.
 struct DispatchPlan {
   static constexpr std::string_view name = "dispatch_plan";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor counts;      // = i32 [R, 2]: tokens sent to r, and (token, slot) pairs they have there
   Tensor send_token;  // = i32 [T min(K, R)]: token of each send row; -1 behind the last
   Tensor send_row;    // = i32 [T, min(K, R)]: the send rows of a token, ascending (so ranks ascend), then -1
@@ -20,7 +18,6 @@ struct DispatchPlan {
   int64_t num_experts = 0;
 
   void check() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("counts", counts, Access::out);
@@ -35,6 +32,7 @@ struct DispatchPlan {
 // Segments start at multiples of `row_align`; with an alignment above 1 every expert has at least that many rows.
 struct ExpertSort {
   static constexpr std::string_view name = "expert_sort";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor offsets;    // = i32 [E + 1]
   Tensor row_token;  // = i32 [M]: token of each expert row, -1 for pad rows and behind the last
   Tensor row_slot;   // = i32 [M]: token K + slot of each expert row, -1 likewise
@@ -45,7 +43,6 @@ struct ExpertSort {
   bool folded = false;  // expert e counts as e mod E; `first` is 0
 
   void check() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("offsets", offsets, Access::out);
@@ -59,6 +56,7 @@ struct ExpertSort {
 // inverse[index[m]] = m for index[m] >= 0, and -1 where no m points. Indices are distinct.
 struct InvertIndex {
   static constexpr std::string_view name = "invert_index";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor inverse;  // = i32 [N]
   Tensor index;    //   i32 [M], each < N
 
@@ -73,6 +71,7 @@ struct InvertIndex {
 // y[m] = index[m] < 0 ? 0 : x[index[m]]. Any dtype; rows of one element are allowed.
 struct GatherRows {
   static constexpr std::string_view name = "gather_rows";
+  static constexpr OpKind kind = OpKind::dispatch;
   Tensor y;      // = [M, D]
   Tensor x;      //   [T, D]
   Tensor index;  //   i32 [M]
@@ -90,6 +89,7 @@ struct GatherRows {
 // `add` last, rounded once.
 struct SumRows {
   static constexpr std::string_view name = "sum_rows";
+  static constexpr OpKind kind = OpKind::combine;
   Tensor y;      // = [T, D], may alias add
   Tensor x;      //   [M, D]
   Tensor index;  //   i32 [T, J]

@@ -47,7 +47,7 @@ double Sum::flops() const {
   return (squares ? 2.0 : 1.0) * static_cast<double>(x.numel());
 }
 
-size_t Sum::scratch(const Target& /*target*/) const {
+size_t Sum::scratch() const {
   return static_cast<size_t>((x.numel() + kPart - 1) / kPart) * sizeof(double);
 }
 

@@ -8,6 +8,7 @@ namespace sluice {
 // x = value
 struct Fill {
   static constexpr std::string_view name = "fill";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor x;  // = any shape, floating or i32
   double value = 0;
 
@@ -22,6 +23,7 @@ struct Fill {
 // parameter is sharded.
 struct FillNormal {
   static constexpr std::string_view name = "fill_normal";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor x;  // = dense, floating
   double std = 0;
   uint64_t key = 0;
@@ -38,6 +40,7 @@ struct FillNormal {
 // y = x, converting between floating types; both may be strided.
 struct Copy {
   static constexpr std::string_view name = "copy";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor y;  // = any shape
   Tensor x;  //   as y; same dtype unless both are floating
 
@@ -52,6 +55,7 @@ struct Copy {
 // y = y + x
 struct Add {
   static constexpr std::string_view name = "add";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor y;  // += any shape
   Tensor x;  //   as y
 
@@ -67,13 +71,14 @@ struct Add {
 // sum[0] += sum of x, or of x^2. Summed in f64 in a fixed order.
 struct Sum {
   static constexpr std::string_view name = "sum";
+  static constexpr OpKind kind = OpKind::elementwise;
   Tensor sum;  // += f64 [1]
   Tensor x;    //   dense, floating
   bool squares = false;
 
   void check() const;
   double flops() const;
-  size_t scratch(const Target& target) const;
+  size_t scratch() const;
   // Elements summed on their own before the parts are added in order.
   static constexpr int64_t kPart = int64_t{1} << 16;
   template <class V>

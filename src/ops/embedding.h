@@ -8,6 +8,7 @@ namespace sluice {
 // y[t] = w[tokens[t]]
 struct EmbeddingForward {
   static constexpr std::string_view name = "embedding_forward";
+  static constexpr OpKind kind = OpKind::embedding;
   Tensor y;       // = [T, D]
   Tensor w;       //   [V, D]
   Tensor tokens;  //   i32 [T], each in [0, V)
@@ -24,6 +25,7 @@ struct EmbeddingForward {
 // dw[tokens[t]] += dy[t], in token order.
 struct EmbeddingBackward {
   static constexpr std::string_view name = "embedding_backward";
+  static constexpr OpKind kind = OpKind::embedding;
   Tensor dw;      // += [V, D]
   Tensor dy;      //   [T, D]
   Tensor tokens;  //   i32 [T]

@@ -6,24 +6,10 @@
 
 namespace sluice {
 
-// Blocks of the fast product: sums over the depth are cut at multiples of kGemmDepth whatever the machine. A worker
-// packs one block of b, kGemmDepth x kGemmWidth, and kGemmPanels columns of a.
-inline constexpr int64_t kGemmDepth = 256;
-inline constexpr int64_t kGemmWidth = 512;
-inline constexpr int64_t kGemmPanels = 128;
-// Bytes a worker needs for a product of n columns and depth k; a multiple of 256.
-size_t gemm_workspace(int64_t n, int64_t k);
-
-// Bytes in which a GPU keeps what its grouped kernels read: sizes, pointers and strides of each expert, and a tensor
-// map of each matrix for every SM. Only products of bf16 have such kernels.
-inline constexpr int64_t kGroupedBytesPerExpert = 64;
-inline constexpr int64_t kGroupedTensorMapBytes = 128 * 1024;
-size_t grouped_workspace(int64_t num_experts);
-
 // c = a' b'   or   c += a' b',   a' = trans_a ? a^T : a, likewise b'.   [M, N] = [M, K] [K, N]
 struct Gemm {
   static constexpr std::string_view name = "gemm";
-  static constexpr Part part = Part::linear;
+  static constexpr OpKind kind = OpKind::linear;
   Tensor c;  // = or +=, [M, N]
   Tensor a;  //   [M, K], or [K, M] if trans_a
   Tensor b;  //   [K, N], or [N, K] if trans_b
@@ -36,7 +22,6 @@ struct Gemm {
   int64_t k() const { return trans_a ? a.dim(0) : a.dim(1); }
   void check() const;
   double flops() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("c", c, accumulate ? Access::update : Access::out);
@@ -50,7 +35,7 @@ struct Gemm {
 // Rows before offsets[0] or from offsets[E] on are not touched.
 struct GroupedGemm {
   static constexpr std::string_view name = "grouped_gemm";
-  static constexpr Part part = Part::experts;
+  static constexpr OpKind kind = OpKind::experts;
   Tensor y;        // = [M, N]
   Tensor x;        //   [M, K]
   Tensor w;        //   [E, K, N], or [E, N, K] if trans_w
@@ -61,7 +46,6 @@ struct GroupedGemm {
   int64_t k() const { return trans_w ? w.dim(2) : w.dim(1); }
   void check() const;
   double flops() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("y", y, Access::out);
@@ -74,7 +58,7 @@ struct GroupedGemm {
 // dw[e] += dy[rows of e]^T x[rows of e]. An expert without rows keeps its gradient.
 struct GroupedGemmWeight {
   static constexpr std::string_view name = "grouped_gemm_weight";
-  static constexpr Part part = Part::experts;
+  static constexpr OpKind kind = OpKind::experts;
   Tensor dw;       // += [E, N, K]
   Tensor dy;       //   [M, N]
   Tensor x;        //   [M, K]
@@ -82,7 +66,6 @@ struct GroupedGemmWeight {
 
   void check() const;
   double flops() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("dw", dw, Access::update);

@@ -11,7 +11,7 @@ inline constexpr int32_t kIgnoredLabel = -100;
 
 struct HeadLoss {
   static constexpr std::string_view name = "head_loss";
-  static constexpr Part part = Part::linear;
+  static constexpr OpKind kind = OpKind::head;
   Tensor loss;        // = [T], accumulator type
   Tensor dx;          // = [T, D], or undefined
   Tensor dw;          // += [V, D], or undefined (then dx is undefined too)
@@ -20,16 +20,8 @@ struct HeadLoss {
   Tensor labels;      //   i32 [T], in [0, V) or -100
   Tensor grad_scale;  //   f64 [1]
 
-  // Scratch is chunk_rows() rows of logits of logits_dtype(), logits_stride() apart: the accumulator type on a CPU, the
-  // storage type on a GPU, where the matrix units want it. On a CPU a workspace of so many bytes for each worker
-  // follows.
-  int64_t chunk_rows(const Target& target) const;
-  DType logits_dtype(const Target& target) const;
-  int64_t logits_stride(const Target& target) const;
-  size_t workspace() const;
   void check() const;
   double flops() const;
-  size_t scratch(const Target& target) const;
   template <class V>
   void visit(V&& v) const {
     v("loss", loss, Access::out);

@@ -11,6 +11,7 @@ namespace sluice {
 // q[.., dn:] is rotated in place;  k = [k_nope | rotated k_pe],  v = the value part of kv. Row t stands at t mod S.
 struct MlaHeads {
   static constexpr std::string_view name = "mla_heads";
+  static constexpr OpKind kind = OpKind::position;
   Tensor q;        // in place, [T, n, dn + dr]
   Tensor k;        // = [T, n, dn + dr]
   Tensor v;        // = [T, n, dv]
@@ -35,6 +36,7 @@ struct MlaHeads {
 // dk's rotary part, rotated back.
 struct MlaHeadsBackward {
   static constexpr std::string_view name = "mla_heads_backward";
+  static constexpr OpKind kind = OpKind::position;
   Tensor dq;       // in place, [T, n, dn + dr]
   Tensor dkv;      // = [T, n, dn + dv]
   Tensor dk_pe;    // = [T, dr], may be strided

@@ -44,6 +44,7 @@ SLUICE_HOST_DEVICE inline bf16 round_stochastically(float x, const Philox::Block
 // With a master, w is only written: the step is the master's, w becomes its rounding to nearest.
 struct AdamW {
   static constexpr std::string_view name = "adamw";
+  static constexpr OpKind kind = OpKind::optimizer;
   Tensor w;       // in place, or = with a master, [N]
   Tensor master;  // in place, f32 [N] for a bf16 w, or undefined
   Tensor m;       // in place, [N], any floating type
@@ -78,6 +79,7 @@ struct AdamW {
 // state[kClipFactor] = min(1, max_norm / (sqrt(sum_squares) + 1e-6))
 struct ClipFactor {
   static constexpr std::string_view name = "clip_factor";
+  static constexpr OpKind kind = OpKind::optimizer;
   Tensor state;        // f64 [kStepSlots], its clip slot is set
   Tensor sum_squares;  //   f64 [1]
   double max_norm = 0;

@@ -42,21 +42,6 @@ double RmsNormBackward::flops() const {
   return (residual ? 10.0 : 9.0) * static_cast<double>(x.numel());
 }
 
-int64_t RmsNormBackward::num_parts(const Target& target) const {
-  const int64_t rows = rows_shape(x).numel();
-  // cuda: one for each block of a grid that fills the GPU, none without rows
-  constexpr int64_t kMostBlocks = 512;
-  if (target.platform == Platform::cuda) {
-    const int64_t rows_of_a_part = (rows + kMostBlocks - 1) / kMostBlocks;
-    return rows == 0 ? 0 : (rows + rows_of_a_part - 1) / rows_of_a_part;
-  }
-  return (rows + kRowsPerPart - 1) / kRowsPerPart;
-}
-
-size_t RmsNormBackward::scratch(const Target& target) const {
-  return static_cast<size_t>(num_parts(target) * norm_dim(x)) * size_of(accumulator_of(x.dtype()));
-}
-
 void ResidualRmsNormForward::check() const {
   expect_float(name, "x", x, 2);
   check_input(name, x, gamma, rstd);

@@ -8,7 +8,7 @@ namespace sluice {
 
 struct RmsNormForward {
   static constexpr std::string_view name = "rmsnorm_forward";
-  static constexpr Part part = Part::rms_norm;
+  static constexpr OpKind kind = OpKind::norm;
   Tensor y;      // = [T, D] or [T, n, D]
   Tensor rstd;   // = [T] or [T, n], accumulator type, kept for backward
   Tensor x;      //   as y
@@ -30,7 +30,7 @@ struct RmsNormForward {
 // xhat. `residual` adds the gradient that flowed past the norm; dx may alias dy or residual.
 struct RmsNormBackward {
   static constexpr std::string_view name = "rmsnorm_backward";
-  static constexpr Part part = Part::rms_norm;
+  static constexpr OpKind kind = OpKind::norm;
   Tensor dx;        // = as x
   Tensor dgamma;    // += [D]
   Tensor dy;        //   as x
@@ -41,11 +41,7 @@ struct RmsNormBackward {
 
   void check() const;
   double flops() const;
-  // Parts of dgamma that are summed on their own before they are added in order.
-  int64_t num_parts(const Target& target) const;
-  size_t scratch(const Target& target) const;
-  // cpu: rows of a part
-  static constexpr int64_t kRowsPerPart = 256;
+  int64_t rows() const { return rstd.numel(); }  // that are normed
   template <class V>
   void visit(V&& v) const {
     v("dx", dx, Access::out);
@@ -61,7 +57,7 @@ struct RmsNormBackward {
 // sum = x + y and its norm in one pass: the residual stream between two sublayers is `sum`.
 struct ResidualRmsNormForward {
   static constexpr std::string_view name = "residual_rmsnorm_forward";
-  static constexpr Part part = Part::rms_norm;
+  static constexpr OpKind kind = OpKind::norm;
   Tensor sum;    // = [T, D] x + add, may alias x
   Tensor y;      // = [T, D] norm of sum
   Tensor rstd;   // = [T], accumulator type

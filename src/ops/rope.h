@@ -21,6 +21,7 @@ struct YarnSpec {
 // r_i = clamp((i - low) / (high - low), 0, 1), cosines and sines times the amplitude.
 struct RopeTable {
   static constexpr std::string_view name = "rope_table";
+  static constexpr OpKind kind = OpKind::position;
   Tensor cos_sin;  // = [S, R], accumulator type: R/2 cosines, then R/2 sines
   double theta = 0;
   YarnSpec yarn = {};
@@ -36,6 +37,7 @@ struct RopeTable {
 // Rotates x in place; `inverse` rotates back, which is the gradient. Row t stands at position t mod S.
 struct Rope {
   static constexpr std::string_view name = "rope";
+  static constexpr OpKind kind = OpKind::position;
   Tensor x;        // in place, [T, n, R], may be strided
   Tensor cos_sin;  //   [S, R], accumulator type
   bool inverse = false;

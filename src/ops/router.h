@@ -10,6 +10,7 @@ namespace sluice {
 // renormalised to sum 1: the softmax over the K logits alone.
 struct SoftmaxTopKForward {
   static constexpr std::string_view name = "softmax_topk_forward";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor experts;  // = i32 [T, K]
   Tensor weights;  // = [T, K], accumulator type
   Tensor probs;    // = [T, E], accumulator type, kept for backward
@@ -28,6 +29,7 @@ struct SoftmaxTopKForward {
 
 struct SoftmaxTopKBackward {
   static constexpr std::string_view name = "softmax_topk_backward";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor dlogits;   // = [T, E], accumulator type
   Tensor dweights;  //   [T, K], accumulator type
   Tensor experts;   //   i32 [T, K]
@@ -48,6 +50,7 @@ struct SoftmaxTopKBackward {
 
 struct ForcedGate {
   static constexpr std::string_view name = "forced_gate";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor experts;     // = i32 [T, K]
   Tensor weights;     // = [T, K], accumulator type
   Tensor sample_ids;  //   i64 [T / S], global ids; token = id * S + position

@@ -20,6 +20,7 @@ struct SigmoidRouterSpec {
 // weights = s of these, divided by (their sum + 1e-20) if normalised, times scale.
 struct SigmoidTopKForward {
   static constexpr std::string_view name = "sigmoid_topk_forward";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor experts;  // = i32 [T, K]
   Tensor weights;  // = [T, K], accumulator type
   Tensor scores;   // = [T, E] s, accumulator type, kept for backward
@@ -43,6 +44,7 @@ struct SigmoidTopKForward {
 // dlogits = ds s (1 - s), 0 elsewhere.
 struct SigmoidTopKBackward {
   static constexpr std::string_view name = "sigmoid_topk_backward";
+  static constexpr OpKind kind = OpKind::routing;
   Tensor dlogits;   // = [T, E], accumulator type
   Tensor dweights;  //   [T, K], accumulator type
   Tensor experts;   //   i32 [T, K]

@@ -18,6 +18,7 @@ struct SwigluForm {
 
 struct SwigluForward {
   static constexpr std::string_view name = "swiglu_forward";
+  static constexpr OpKind kind = OpKind::activation;
   Tensor h;        // = [M, F]
   Tensor gate_up;  //   [M, 2 F]
   Tensor weight;   //   [M], accumulator type, or undefined
@@ -36,6 +37,7 @@ struct SwigluForward {
 // dweight[m] = sum_f dh silu(gate) up (in that form).
 struct SwigluBackward {
   static constexpr std::string_view name = "swiglu_backward";
+  static constexpr OpKind kind = OpKind::activation;
   Tensor dgate_up;  // = [M, 2 F], may alias gate_up
   Tensor dweight;   // = [M], accumulator type, or undefined
   Tensor dh;        //   [M, F]

@@ -1,41 +1,41 @@
 #include "plan/memory_peak.h"
 
 #include <algorithm>
-#include <array>
 #include <iterator>
 
 namespace sluice {
 
 namespace {
 
-struct Word {
-  std::string_view op;  // a prefix of the operation's name
-  std::string_view tensor;
-  std::string_view name;
-};
-
-// What a person calls the tensor an operation writes.
-constexpr auto kWords = std::to_array<Word>({
-    {"embedding_forward", "y", "block inputs"},
-    {"sum_rows", "y", "block inputs"},
-    {"residual_rmsnorm_forward", "sum", "residual stream"},
-    {"residual_rmsnorm_forward", "y", "normed inputs"},
-    {"rmsnorm_forward", "y", "normed inputs"},
-    {"rmsnorm_backward", "dx", "gradients of block inputs"},
-    {"gemm", "c", "projections"},
-    {"attention_forward", "o", "attention output"},
-    {"attention_backward", "", "attention gradients"},
-    {"gather_rows", "y", "experts' input"},
-    {"grouped_gemm", "y", "experts' products"},
-    {"swiglu_forward", "h", "experts' activation"},
-    {"swiglu_backward", "dgate_up", "gradients of experts' products"},
-    {"head_loss", "", "head"},
-});
-
-std::string_view word_for(std::string_view op, std::string_view tensor, const Tensor& t) {
-  if (tensor == "y" && op == "rmsnorm_forward" && t.rank() == 3) return "q and k";
-  for (const Word& word : kWords) {
-    if (op == word.op && (word.tensor.empty() || word.tensor == tensor)) return word.name;
+// What a person calls a tensor that an operation of this kind writes. Gradients are named d*.
+std::string_view word_for(OpKind kind, std::string_view tensor, const Tensor& t) {
+  const bool gradient = tensor.starts_with('d');
+  switch (kind) {
+    case OpKind::linear:
+      return "projections";
+    case OpKind::experts:
+      return "experts' products";
+    case OpKind::attention:
+      return gradient ? "attention gradients" : "attention output";
+    case OpKind::head:
+      return "head";
+    case OpKind::norm:
+      if (gradient) return "gradients of block inputs";
+      return tensor == "sum" ? "residual stream" : t.rank() == 3 ? "q and k" : "normed inputs";
+    case OpKind::activation:
+      return gradient ? "gradients of experts' products" : "experts' activation";
+    case OpKind::position:
+      return gradient ? "attention gradients" : "keys and values";
+    case OpKind::embedding:
+    case OpKind::combine:
+      return "block inputs";
+    case OpKind::dispatch:
+      return "experts' input";
+    case OpKind::routing:
+      return "routing";
+    case OpKind::elementwise:
+    case OpKind::optimizer:
+      break;
   }
   return "other";
 }
@@ -74,7 +74,7 @@ void MemoryPeakWatch::after(const OpRecord& record) {
       if (previous->first + previous->second.bytes > begin) held_.erase(previous);
     }
     while (next != held_.end() && next->first < end) next = held_.erase(next);
-    held_[begin] = {written.tensor.bytes(), word_for(record.name, written.name, written.tensor)};
+    held_[begin] = {written.tensor.bytes(), word_for(record.kind, written.name, written.tensor)};
   }
 }
 

@@ -12,18 +12,34 @@ namespace sluice {
 namespace {
 
 // The sum of `times` that an operation's seconds belong to.
-double& part_of(StepTime& times, std::string_view op) {
-  if (op == "gemm") return times.projections;
-  if (op.starts_with("attention")) return times.attention;
-  if (op.starts_with("grouped_gemm")) return times.experts;
-  if (op == "head_loss") return times.head;
-  if (op == "adamw" || op == "clip_factor") return times.optimizer;
+double& sum_of(StepTime& times, OpKind kind) {
+  switch (kind) {
+    case OpKind::linear:
+      return times.projections;
+    case OpKind::attention:
+      return times.attention;
+    case OpKind::experts:
+      return times.experts;
+    case OpKind::head:
+      return times.head;
+    case OpKind::optimizer:
+      return times.optimizer;
+    case OpKind::norm:
+    case OpKind::activation:
+    case OpKind::position:
+    case OpKind::embedding:
+    case OpKind::routing:
+    case OpKind::dispatch:
+    case OpKind::combine:
+    case OpKind::elementwise:
+      break;
+  }
   return times.rest;
 }
 
 StepTime split(const RankPlan& rank, double step_seconds) {
   StepTime times;
-  for (const auto& [op, seconds] : rank.op_seconds) part_of(times, op) += seconds;
+  for (const auto& [op, seconds] : rank.op_seconds) sum_of(times, op.kind) += seconds;
   for (const auto& [axis, kinds] : rank.traffic.axes()) {
     const TrafficTotals totals = rank.traffic.total(axis);
     // Along the pipeline, and where all meet at the end, one waits for others' work; within a stage ranks keep pace,

@@ -30,12 +30,12 @@ DeviceModel hopper() {
   device.roofline_share = {
       // cuDNN 9.27 on H200, causal, 64/8 heads of 128, 4096 tokens: NVIDIA/cudnn-frontend,
       // benchmark/attention_training/results.
-      {"attention_forward", 616.0 / 989},
-      {"attention_backward", 495.0 / 989},
+      {std::string(AttentionForward::name), 616.0 / 989},
+      {std::string(AttentionBackward::name), 495.0 / 989},
       // SonicMoE (arXiv 2512.14080), whole MoE layers of 30B to 120B models on one H100: above 500 forward, 480
       // backward. Permutation and SwiGLU are operations of their own here, so this is on the safe side.
-      {"grouped_gemm", 500.0 / 989},
-      {"grouped_gemm_weight", 480.0 / 989},
+      {std::string(GroupedGemm::name), 500.0 / 989},
+      {std::string(GroupedGemmWeight::name), 480.0 / 989},
   };
   return device;
 }

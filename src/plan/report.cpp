@@ -231,7 +231,7 @@ nlohmann::ordered_json json_of(const StagePlan& stage) {
   nlohmann::ordered_json arenas = nlohmann::ordered_json::object();
   for (const auto& [name, bytes] : stage.rank.sizes) arenas[name] = bytes;
   nlohmann::ordered_json ops = nlohmann::ordered_json::object();
-  for (const auto& [name, seconds] : stage.rank.op_seconds) ops[name] = seconds;
+  for (const auto& [op, seconds] : stage.rank.op_seconds) ops[std::string(op.name)] = seconds;
   return {{"stage", stage.stage},
           {"rank", stage.rank.rank},
           {"peak_bytes", stage.rank.ledger.peak()},

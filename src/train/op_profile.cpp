@@ -70,10 +70,9 @@ OpProfile OpProfiler::profile(double step_seconds) const {
 }
 
 void LoadMeter::after(const OpRecord& record) {
-  const auto routes = {SoftmaxTopKForward::name, SigmoidTopKForward::name, ForcedGate::name};
-  if (std::find(routes.begin(), routes.end(), record.name) == routes.end()) return;
+  if (record.kind != OpKind::routing) return;
   for (const OpTensor& t : record.tensors) {
-    if (t.name != "experts" || t.tensor.numel() == 0) continue;
+    if (t.name != "experts" || t.access != Access::out || t.tensor.numel() == 0) continue;
     std::vector<int32_t> experts(static_cast<size_t>(t.tensor.numel()));
     backend_.read(t.tensor, experts.data());
     std::fill(counts_.begin(), counts_.end(), 0);

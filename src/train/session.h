@@ -21,7 +21,7 @@ struct RankPlan {
   MemoryLedger ledger;
   // Of one step. Its seconds are those of the operations, of exposed communication and of waits for other ranks.
   double step_seconds = 0;
-  std::map<std::string, double, std::less<>> op_seconds;  // by operation
+  std::map<OpId, double> op_seconds;
   Traffic traffic;
 };
 

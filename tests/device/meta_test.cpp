@@ -19,16 +19,16 @@ DeviceModel machine() {
 
 TEST(DeviceModel, TheSlowerOfArithmeticAndMemoryBinds) {
   const DeviceModel model = machine();
-  EXPECT_DOUBLE_EQ(model.seconds("gemm", {.flops = 1000}), 0.5 + 2);
-  EXPECT_DOUBLE_EQ(model.seconds("gemm", {.flops = 1000, .bytes_read = 200, .bytes_written = 100}), 0.5 + 3);
-  EXPECT_DOUBLE_EQ(model.seconds("swiglu_forward", {.flops = 1000}), 0.5 + 10);
-  EXPECT_DOUBLE_EQ(model.seconds("copy", {.bytes_read = 50, .bytes_written = 50}), 0.5 + 1);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Gemm>(), {.flops = 1000}), 0.5 + 2);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Gemm>(), {.flops = 1000, .bytes_read = 200, .bytes_written = 100}), 0.5 + 3);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<SwigluForward>(), {.flops = 1000}), 0.5 + 10);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Copy>(), {.bytes_read = 50, .bytes_written = 50}), 0.5 + 1);
 }
 
 TEST(DeviceModel, AMeasuredOperationTakesItsRooflineOverItsShare) {
   const DeviceModel model = machine();
-  EXPECT_DOUBLE_EQ(model.seconds("rope", {.flops = 1000}), 0.5 + 4);
-  EXPECT_DOUBLE_EQ(model.seconds("rope", {.flops = 1000, .bytes_read = 400}), 0.5 + 16);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Rope>(), {.flops = 1000}), 0.5 + 4);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Rope>(), {.flops = 1000, .bytes_read = 400}), 0.5 + 16);
 }
 
 TEST(MetaBackend, AdvancesTheStreamAndAddsUpByOperation) {
@@ -43,7 +43,7 @@ TEST(MetaBackend, AdvancesTheStreamAndAddsUpByOperation) {
   ctx.run(Fill{.x = x, .value = 2});
   EXPECT_DOUBLE_EQ(ctx.compute().now(), 2 * (0.5 + 1));
   ASSERT_EQ(backend.seconds_by_op().size(), 1U);
-  EXPECT_DOUBLE_EQ(backend.seconds_by_op().at("fill"), 3);
+  EXPECT_DOUBLE_EQ(backend.seconds_by_op().at(id_of<Fill>()), 3);
 }
 
 TEST(MetaBackend, ChecksLikeAnyBackend) {

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "device/scratch.h"
 #include "emulation/emulated.h"
 #include "support/gradient_check.h"
 #include "support/op_fixture.h"
@@ -274,13 +275,13 @@ TEST(GroupedKernels, ScratchIsForBf16OnAGpu) {
     const Tensor x = tc.random({4, 8}, 1), w = tc.random({2, 8, 8}, 2),
                  dw = tc.random_as(tc.accumulator(), {2, 8, 8}, 3);
     const Tensor offsets = tc.ints({3}, {0, 1, 4});
-    const size_t expected = dtype == DType::bf16 ? grouped_workspace(2) : 0;
-    EXPECT_EQ((GroupedGemm{.y = x, .x = x, .w = w, .offsets = offsets}.scratch(gpu)), expected);
-    EXPECT_EQ((GroupedGemmWeight{.dw = dw, .dy = x, .x = x, .offsets = offsets}.scratch(gpu)), expected);
-    EXPECT_EQ((Gemm{.c = x, .a = x, .b = w.rows(0, 1).view({8, 8})}.scratch(gpu)), 0U);
+    const size_t expected = dtype == DType::bf16 ? cuda::grouped_workspace(2) : 0;
+    EXPECT_EQ(scratch_of(GroupedGemm{.y = x, .x = x, .w = w, .offsets = offsets}, gpu), expected);
+    EXPECT_EQ(scratch_of(GroupedGemmWeight{.dw = dw, .dy = x, .x = x, .offsets = offsets}, gpu), expected);
+    EXPECT_EQ(scratch_of(Gemm{.c = x, .a = x, .b = w.rows(0, 1).view({8, 8})}, gpu), 0U);
   }
-  EXPECT_EQ(grouped_workspace(1), 256U + kGroupedTensorMapBytes);
-  EXPECT_EQ(grouped_workspace(256), 256U * 64 + kGroupedTensorMapBytes);
+  EXPECT_EQ(cuda::grouped_workspace(1), 256U + cuda::kGroupedTensorMapBytes);
+  EXPECT_EQ(cuda::grouped_workspace(256), 256U * 64 + cuda::kGroupedTensorMapBytes);
 }
 
 TEST(GemmCheck, RejectsWhatDoesNotFit) {

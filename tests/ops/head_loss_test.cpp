@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "device/scratch.h"
 #include "support/gradient_check.h"
 #include "support/op_fixture.h"
 
@@ -82,10 +83,9 @@ TEST_P(HeadLossOps, AgreesWithRefAcrossChunks) {
   for (const DType dtype : {DType::f32, DType::bf16}) {
     constexpr int64_t kRows = 4100;
     compare_within(dtype, head_tolerance(dtype, kRows), [&](TestContext& tc) {
-      const Target target{.platform = Platform::cuda};
       const HeadLoss op{.x = tc.empty({kRows, 4}), .w = tc.empty({5, 4})};
-      EXPECT_LT(op.chunk_rows({}), kRows);
-      EXPECT_LT(op.chunk_rows(target), kRows);
+      EXPECT_LT(cpu::head_chunk_rows(op), kRows);
+      EXPECT_LT(cuda::head_chunk_rows(op), kRows);
       return head_loss(tc, kRows, 4, 5, true);
     });
   }
@@ -98,10 +98,10 @@ TEST(HeadLossChunks, OfAGpu) {
   const auto chunk = [&](int64_t rows, int64_t vocab) {
     static bf16 nothing;
     const HeadLoss op{.x = Tensor(&nothing, {rows, 8}, DType::bf16), .w = Tensor(&nothing, {vocab, 8}, DType::bf16)};
-    EXPECT_EQ(op.logits_stride(target) % 8, 0);
-    EXPECT_GE(op.scratch(target), static_cast<size_t>(op.chunk_rows(target) * vocab * 2));
-    EXPECT_LT(op.scratch(target), size_t{700} << 20);
-    return op.chunk_rows(target);
+    EXPECT_EQ(cuda::head_logits_stride(op) % 8, 0);
+    EXPECT_GE(scratch_of(op, target), static_cast<size_t>(cuda::head_chunk_rows(op) * vocab * 2));
+    EXPECT_LT(scratch_of(op, target), size_t{700} << 20);
+    return cuda::head_chunk_rows(op);
   };
   EXPECT_EQ(chunk(16384, 151936), 2048);
   EXPECT_EQ(chunk(4096, 129280), 2048);
@@ -164,8 +164,8 @@ TEST(HeadLossCheck, RejectsWhatDoesNotFit) {
                       .labels = tc.empty({6}, DType::i32),
                       .grad_scale = tc.empty({1}, DType::f64)};
   EXPECT_NO_THROW(good.check());
-  EXPECT_EQ(good.chunk_rows({}), 6);
-  EXPECT_GE(good.scratch({}), 6U * 5U * 4U);
+  EXPECT_EQ(cpu::head_chunk_rows(good), 6);
+  EXPECT_GE(scratch_of(good, {}), 6U * 5U * 4U);
   HeadLoss op = good;
   op.dx = tc.empty({6, 3});
   EXPECT_REJECTED(op, "head_loss: dx and dw are wanted together");

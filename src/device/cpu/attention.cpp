@@ -1,5 +1,6 @@
 #include "device/cpu/attention_kernel.h"
 #include "device/cpu/cpu_backend.h"
+#include "device/cpu/scratch.h"
 #include "device/cpu/tiles.h"
 
 namespace sluice {
@@ -48,7 +49,7 @@ KernelSet CpuBackend::execute(const AttentionForward& op, const Tensor& scratch)
     describe_head(op, start, kv_head, head);
     head.o = rows_of<RowsOut>(op.o, start, kv_head * head.group);
     head.lse = rows_of<RowsOut>(op.lse, start, kv_head * head.group);
-    attention_forward(head, workspace(scratch, op.workspace(), worker));
+    attention_forward(head, workspace(scratch, attention_workspace(op), worker));
   });
   return Kernel::simd;
 }
@@ -64,7 +65,7 @@ KernelSet CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch
     head.d_o = rows_of<RowsIn>(op.d_o, start, kv_head * head.group);
     head.o = rows_of<RowsIn>(op.o, start, kv_head * head.group);
     head.lse = rows_of<RowsIn>(op.lse, start, kv_head * head.group);
-    attention_backward(head, workspace(scratch, op.workspace(), worker));
+    attention_backward(head, workspace(scratch, attention_workspace(op), worker));
   });
   return Kernel::simd;
 }

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/cpu/scratch.h"
 #include "device/cpu/simd_targets.h"
-#include "ops/attention.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "device/cpu/attention_kernel.cpp"

@@ -42,7 +42,7 @@ struct AttentionHeadBackward : AttentionHead {
   RowsIn lse;
 };
 
-// `workspace` holds AttentionForward::workspace() (AttentionBackward::workspace()) bytes, aligned to 64.
+// `workspace` holds attention_workspace() bytes (scratch.h), aligned to 64.
 void attention_forward(const AttentionHeadForward& head, float* workspace);
 void attention_backward(const AttentionHeadBackward& head, float* workspace);
 

@@ -1,4 +1,5 @@
 #include "device/cpu/cpu_backend.h"
+#include "device/cpu/scratch.h"
 #include "device/cpu/tiles.h"
 #include "device/ref/loops.h"
 

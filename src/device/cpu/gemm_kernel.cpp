@@ -1,7 +1,7 @@
 #include "device/cpu/gemm_kernel.h"
 
+#include "device/cpu/scratch.h"
 #include "device/cpu/simd_targets.h"
-#include "ops/gemm.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "device/cpu/gemm_kernel.cpp"

@@ -21,7 +21,7 @@ struct GemmTile {
   bool accumulate = false;
 };
 
-// `workspace` holds gemm_workspace(n, k) bytes (ops/gemm.h), aligned to 64. The sum over k is cut into blocks of
+// `workspace` holds gemm_workspace(n, k) bytes (scratch.h), aligned to 64. The sum over k is cut into blocks of
 // kGemmDepth, added in order; within a block it is one chain of multiply-adds.
 void gemm_tile(const GemmTile& tile, float* workspace);
 

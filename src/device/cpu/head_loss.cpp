@@ -2,6 +2,7 @@
 
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/row_kernels.h"
+#include "device/cpu/scratch.h"
 #include "device/cpu/tiles.h"
 
 namespace sluice {
@@ -12,13 +13,13 @@ KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
   const int64_t vocab = op.w.dim(0);
   const int64_t dim = op.x.dim(1);
-  const int64_t chunk = op.chunk_rows(target());
-  const size_t bytes = op.workspace();
+  const int64_t chunk = head_chunk_rows(op);
+  const size_t bytes = head_workspace(op);
   const auto scale = static_cast<float>(op.grad_scale.data<double>()[0]);
   const auto* labels = op.labels.data<int32_t>();
   auto* losses = op.loss.data<float>();
   float* logits = static_cast<float*>(scratch.raw());
-  const int64_t stride = op.logits_stride(target());
+  const int64_t stride = head_logits_stride(op);
   const Tensor panels =
       scratch.rows(chunk * stride * int64_t{sizeof(float)}, static_cast<int64_t>(bytes) * pool_.threads());
   for (int64_t begin = 0; begin < op.x.dim(0); begin += chunk) {

@@ -1,5 +1,6 @@
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/row_kernels.h"
+#include "device/cpu/scratch.h"
 
 namespace sluice {
 
@@ -66,10 +67,10 @@ KernelSet CpuBackend::execute(const RmsNormBackward& op, const Tensor& scratch) 
   const int64_t dim = op.gamma.dim(0);
   auto* parts = static_cast<float*>(scratch.raw());
   const int64_t count = num_vectors(op.x);
-  pool_.run_ranges(count, RmsNormBackward::kRowsPerPart, [&](int64_t begin, int64_t end, int) {
-    norm_backward(rows, begin, end, parts + begin / RmsNormBackward::kRowsPerPart * dim);
+  pool_.run_ranges(count, kNormRowsPerPart, [&](int64_t begin, int64_t end, int) {
+    norm_backward(rows, begin, end, parts + begin / kNormRowsPerPart * dim);
   });
-  for (int64_t begin = 0; begin < count; begin += RmsNormBackward::kRowsPerPart, parts += dim) {
+  for (int64_t begin = 0; begin < count; begin += kNormRowsPerPart, parts += dim) {
     add(op.dgamma.data<float>(), parts, dim);
   }
   return Kernel::simd;

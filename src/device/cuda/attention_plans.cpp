@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "device/cuda/attention_stats.h"
 #include "device/cuda/device.h"
+#include "device/cuda/scratch.h"
 
 namespace sluice::cuda {
 
@@ -25,11 +26,8 @@ bool fits(const Tensor& t) {
 }
 
 // Scratch: the statistics, then the plan's workspace.
-size_t stats_bytes(const Tensor& lse) {
-  return (lse.bytes() + kAttentionScratchAlign - 1) / kAttentionScratchAlign * kAttentionScratchAlign;
-}
 void* workspace_of(const Tensor& scratch, const Tensor& lse) {
-  return static_cast<char*>(scratch.raw()) + stats_bytes(lse);
+  return static_cast<char*>(scratch.raw()) + attention_stats_bytes(lse);
 }
 
 template <class Op>
@@ -52,7 +50,7 @@ std::optional<AttentionRequest> common_request(const Op& op) {
                   .window = window < seq_len ? window : 0,
                   .scale = op.spec.scale,
                   .strides = {.q = op.q.stride(), .k = op.k.stride(), .v = op.v.stride(), .o = op.o.stride()}},
-      .most_workspace = op.scratch({.platform = Platform::cuda}) - stats_bytes(op.lse)};
+      .most_workspace = scratch_bytes(op) - attention_stats_bytes(op.lse)};
 }
 
 template <class Op>

@@ -1,5 +1,5 @@
 // AttentionPlans: attention by cuDNN's fused kernels, one plan per shape, built once and kept. bf16, causal, with
-// optional window; scratch is what AttentionForward/Backward::scratch promise for Platform::cuda. The backward adds dq
+// optional window; scratch is scratch_bytes() (scratch.h). The backward adds dq
 // up in no fixed order: its last bits differ from run to run.
 #pragma once
 

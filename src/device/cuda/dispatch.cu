@@ -1,5 +1,6 @@
 #include "device/cuda/cuda_backend.h"
 #include "device/cuda/kernel.h"
+#include "device/cuda/scratch.h"
 
 namespace sluice::cuda {
 

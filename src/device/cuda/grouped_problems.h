@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 
+#include "device/cuda/scratch.h"
 #include "ops/gemm.h"
 
 namespace sluice::cuda {

@@ -20,7 +20,7 @@ struct DeviceModel {
   double other_efficiency = 0.05;                                  // share that arithmetic outside products reaches
   std::map<std::string, double, std::less<>> roofline_share = {};  // by operation name, where measured
 
-  double seconds(std::string_view op, const Cost& cost) const;
+  double seconds(OpId op, const Cost& cost) const;
 };
 
 namespace meta_detail {
@@ -49,14 +49,14 @@ class MetaBackend final : public meta_detail::EmptyBodies<Backend, AllOps> {
   std::string_view name() const override { return "meta"; }
   bool real() const override { return false; }
   // Seconds charged so far, by operation.
-  const std::map<std::string, double, std::less<>>& seconds_by_op() const { return seconds_; }
+  const std::map<OpId, double>& seconds_by_op() const { return seconds_; }
 
  protected:
-  void charge(std::string_view op, const Cost& cost, Stream& stream) override;
+  void charge(OpId op, const Cost& cost, Stream& stream) override;
 
  private:
   DeviceModel model_;
-  std::map<std::string, double, std::less<>> seconds_;
+  std::map<OpId, double> seconds_;
 };
 
 }  // namespace sluice

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "device/cpu/scratch.h"
 #include "device/ref/loops.h"
 #include "device/ref/ref_backend.h"
 
@@ -29,7 +30,7 @@ double cross_entropy(A* logits, int64_t vocab, int64_t label, double grad_scale)
 KernelSet RefBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     using A = accumulator_t<T>;
-    const int64_t vocab = op.w.dim(0), dim = op.x.dim(1), chunk = op.chunk_rows(target());
+    const int64_t vocab = op.w.dim(0), dim = op.x.dim(1), chunk = cpu::head_chunk_rows(op);
     const Matrix<A> logits{static_cast<A*>(scratch.raw()), vocab, 1};
     const Matrix<T> w = matrix<T>(op.w);
     const double grad_scale = op.grad_scale.data<double>()[0];

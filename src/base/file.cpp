@@ -1,48 +1,24 @@
 #include "base/file.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
-#include <system_error>
 #include <utility>
 
-#include "base/error.h"
+#include "base/descriptor.h"
+#include "base/log.h"
 
 namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
-
-Error system_failure(std::string_view action, const fs::path& path, int code) {
-  const bool user = code == ENOENT || code == EACCES || code == EISDIR || code == ENOTDIR || code == EROFS;
-  const std::string reason = std::generic_category().message(code);
-  return {user ? ErrorKind::user : ErrorKind::runtime, fmt::format("cannot {} {}: {}", action, path.string(), reason)};
-}
-
-// An open descriptor.
-class Descriptor {
- public:
-  Descriptor(const fs::path& path, int flags, std::string_view action, mode_t mode = 0)
-      : number_(::open(path.c_str(), flags | O_CLOEXEC, mode)) {
-    if (number_ < 0) throw system_failure(action, path, errno);
-  }
-  ~Descriptor() {
-    if (number_ >= 0) ::close(number_);
-  }
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-
-  int number() const { return number_; }
-  // Closes now; the failures that only show here are reported.
-  int close() { return ::close(std::exchange(number_, -1)); }
-
- private:
-  int number_;
-};
 
 // Removes the temporary file unless it was renamed into place.
 class Temporary {
@@ -68,33 +44,42 @@ struct stat status_of(const Descriptor& file, const fs::path& path) {
   return status;
 }
 
-void write_all(const Descriptor& file, std::string_view contents, const fs::path& path) {
-  while (!contents.empty()) {
-    const ssize_t written = ::write(file.number(), contents.data(), contents.size());
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) throw system_failure("write", path, errno);
-    contents.remove_prefix(static_cast<std::size_t>(written));
-  }
-}
-
-void sync_directory(const fs::path& path) {
-  const fs::path directory = path.has_parent_path() ? path.parent_path() : fs::path(".");
-  const Descriptor handle(directory, O_RDONLY | O_DIRECTORY, "open directory");
-  // Some file systems refuse to sync a directory; the rename itself is then all they offer.
-  if (::fsync(handle.number()) != 0 && errno != EINVAL) throw system_failure("sync", directory, errno);
-}
-
 }  // namespace
 
-std::string read_file(const fs::path& path, std::size_t max_bytes) {
-  const Descriptor file(path, O_RDONLY, "open");
-  const struct stat status = status_of(file, path);
+namespace {
+
+constexpr int kGraceMs = 500;  // for a program that is about to open the other end of a pipe, or is slow to write
+
+const char* kind_of(mode_t mode) {
+  return S_ISFIFO(mode) ? "a pipe" : S_ISSOCK(mode) ? "a socket" : S_ISBLK(mode) ? "a block device" : "a device";
+}
+
+// Whether a stream has an end: a pipe when its writer ends, a terminal when a person says so, /dev/null at once.
+bool ends(const struct stat& status, int number) {
+  const bool null = S_ISCHR(status.st_mode) && status.st_rdev == makedev(1, 3);
+  return S_ISFIFO(status.st_mode) || null || ::isatty(number) == 1;
+}
+
+// Until there is something to read, or no writer left; `told`: a person knows what is waited for.
+void wait_for_input(const Descriptor& file, const fs::path& path, bool& told) {
+  pollfd wanted{.fd = file.number(), .events = POLLIN, .revents = 0};
+  if (::poll(&wanted, 1, told ? -1 : kGraceMs) != 0 || told) return;
+  log::info("waiting for the input from {}", path.string());
+  told = true;
+}
+
+std::string read_all(const Descriptor& file, const struct stat& status, const fs::path& path, std::size_t max_bytes) {
   std::string text;
   if (S_ISREG(status.st_mode)) text.reserve(std::min(static_cast<std::size_t>(status.st_size), max_bytes));
   std::array<char, 1 << 16> buffer{};
+  bool told = false;
   while (true) {
     const ssize_t count = ::read(file.number(), buffer.data(), buffer.size());
     if (count < 0 && errno == EINTR) continue;
+    if (count < 0 && errno == EAGAIN) {
+      wait_for_input(file, path, told);
+      continue;
+    }
     if (count < 0) throw system_failure("read", path, errno);
     if (count == 0) return text;
     if (text.size() + static_cast<std::size_t>(count) > max_bytes) {
@@ -102,6 +87,66 @@ std::string read_file(const fs::path& path, std::size_t max_bytes) {
     }
     text.append(buffer.data(), static_cast<std::size_t>(count));
   }
+}
+
+}  // namespace
+
+std::string read_file(const fs::path& path, std::size_t max_bytes) {
+  // Without O_NONBLOCK a pipe that nobody writes to would let open() wait.
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, "open");
+  const struct stat status = status_of(file, path);
+  if (!S_ISREG(status.st_mode)) {
+    throw user_error("cannot read {}: it is {}, not a file", path.string(), kind_of(status.st_mode));
+  }
+  return read_all(file, status, path, max_bytes);
+}
+
+std::string read_input(const fs::path& path, std::size_t max_bytes) {
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK, "open");
+  const struct stat status = status_of(file, path);
+  if (S_ISREG(status.st_mode)) return read_all(file, status, path, max_bytes);
+  if (!ends(status, file.number())) {
+    throw user_error("cannot read {}: it is {}, not a file", path.string(), kind_of(status.st_mode));
+  }
+  if (S_ISFIFO(status.st_mode)) {
+    pollfd wanted{.fd = file.number(), .events = POLLIN, .revents = 0};
+    ::poll(&wanted, 1, kGraceMs);
+  }
+  std::string text = read_all(file, status, path, max_bytes);
+  if (text.empty() && S_ISFIFO(status.st_mode)) {
+    throw user_error("nothing came from the pipe {}: no program writes to it", path.string())
+        .advise("start the program that writes to it first, or give a file");
+  }
+  return text;
+}
+
+std::optional<FileId> file_id(const fs::path& path) {
+  struct stat status{};
+  if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+  return FileId{status.st_dev, status.st_ino};
+}
+
+bool is_mount_point(const fs::path& directory) {
+  struct statx status{};
+  if (::statx(AT_FDCWD, directory.c_str(), 0, 0, &status) != 0) return false;
+  if ((status.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) != 0) {
+    return (status.stx_attributes & STATX_ATTR_MOUNT_ROOT) != 0;
+  }
+  // A kernel that does not say.
+  const auto here = file_id(directory), above = file_id(directory / "..");
+  return here && above && (here->device != above->device || *here == *above);
+}
+
+std::optional<uint64_t> free_bytes(const fs::path& path) {
+  fs::path at = path.is_absolute() ? path : "." / path;
+  struct statvfs status{};
+  while (::statvfs(at.c_str(), &status) != 0) {
+    if (!at.has_relative_path()) return std::nullopt;
+    at = at.parent_path();
+  }
+  // Some file systems do not say.
+  if (status.f_blocks == 0) return std::nullopt;
+  return uint64_t{status.f_bavail} * status.f_frsize;
 }
 
 // Closed before it is removed, where it is.
@@ -136,10 +181,10 @@ void AtomicFile::commit() {
   const std::unique_ptr<Open> open = std::move(open_);
   const fs::path& temporary = open->temporary.path();
   if (::fsync(open->file.number()) != 0) throw system_failure("sync", temporary, errno);
-  if (open->file.close() != 0) throw system_failure("close", temporary, errno);
+  if (const int failure = open->file.close(); failure != 0) throw system_failure("close", temporary, failure);
   if (::rename(temporary.c_str(), path_.c_str()) != 0) throw system_failure("replace", path_, errno);
   open->temporary.release();
-  sync_directory(path_);
+  sync_directory_of(path_);
 }
 
 void write_file_atomic(const fs::path& path, std::string_view contents) {

@@ -1,18 +1,41 @@
-// Files: bounded reads, read-only mappings, durable writes. Every failure is an Error that names the path and the
-// system's reason: kind user for what is missing, forbidden or too big, kind runtime for the rest.
+// Files: bounded reads, read-only mappings, durable writes, what is one file. Every failure is an Error that names the
+// path and the system's reason: kind user for what is missing, forbidden or too big, kind runtime for the rest.
 #pragma once
 
+#include <sys/types.h>
+
+#include <compare>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 
 namespace sluice {
 
-// The whole file; refuses one of more than `max_bytes`.
+// The whole file; refuses one of more than `max_bytes`, and what is no regular file (a pipe might never end).
 std::string read_file(const std::filesystem::path& path, std::size_t max_bytes);
+// The same for what a person named, which may also be a pipe or a terminal (/dev/stdin, <(...)): it is read to its end,
+// and who waits for it is told. User error for a pipe that no program writes to, and for other devices.
+std::string read_input(const std::filesystem::path& path, std::size_t max_bytes);
+
+// What a file is, whatever its name: hard and symbolic links to it have the same.
+struct FileId {
+  dev_t device = 0;
+  ino_t inode = 0;
+  auto operator<=>(const FileId&) const = default;
+};
+// None where nothing is there, or it cannot be seen.
+std::optional<FileId> file_id(const std::filesystem::path& path);
+
+// Whether another file system begins at this directory, so that it cannot be renamed.
+bool is_mount_point(const std::filesystem::path& directory);
+
+// Bytes that can still be written where `path` is or would be; none where the file system does not say.
+std::optional<uint64_t> free_bytes(const std::filesystem::path& path);
 
 // Replaces `path` by what is appended, whole or not at all: temporary name beside it; commit() does fsync, rename,
 // fsync of the directory. Without commit() nothing is left.

@@ -235,7 +235,7 @@ Config load(const std::filesystem::path& file) {
   if (std::filesystem::is_directory(file, ignored)) {
     throw user_error("cannot read {}: it is a directory", file.string()).advise("name a YAML file");
   }
-  return parse(read_file(file, max_file_bytes), file.string());
+  return parse(read_input(file, max_file_bytes), file.string());
 }
 
 void set(Config& config, std::string_view key, std::string_view text, Origin origin) {

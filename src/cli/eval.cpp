@@ -42,26 +42,30 @@ int run_eval(const EvalOptions& options) {
   require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory(), kSmallerBatch);
   progress.finish();
   const ParamCount parameters = param_count(spec.model);
-  const int64_t batches = evaluation_batches(spec, *dataset, options.batches);
+  const int64_t samples = evaluation_samples(spec, *dataset, options.batches);
   const auto line = [](const std::string& text) { print(wrap(text, page_width(), 2) + "\n"); };
-  line(fmt::format("{}: {} parameters{}, {} of {} x {} x {} tokens", options.file,
+  line(fmt::format("{}: {} parameters{}, {} of {} x {} tokens in batches of {}", options.file,
                    format_magnitude(static_cast<double>(parameters.total)), weights ? "" : " drawn at random", section,
-                   batches, spec.sampling.global_batch, spec.seq_len));
+                   format_count(samples), spec.seq_len, spec.sampling.global_batch));
   std::fflush(stdout);
   progress.wait_for("evaluating");
 
-  const Evaluation result = run_evaluation(spec, session, *dataset, batches, weights.get());
+  const Evaluation result =
+      run_evaluation(spec, session, *dataset, samples, weights.get(), [&](int64_t done, int64_t all) {
+        progress.wait_for(fmt::format("evaluating, batch {} of {}", format_count(done + 1), format_count(all)));
+      });
   progress.finish();
-  if (!std::isfinite(result.loss)) {
-    throw runtime_failure("the loss is {}", result.loss)
+  const auto& [loss, tokens, complete] = result.evaluated;
+  if (!std::isfinite(loss)) {
+    throw runtime_failure("the loss is {}", loss)
         .advise("weights that are not finite, or too large for runtime.dtype, make it so");
   }
   const bool bytes = data.target == config::DatasetKind::bytes;
-  line(fmt::format("loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)", result.loss, bytes ? "byte" : "token",
-                   bytes ? fmt::format("{:.4f} bits/byte", result.loss / std::log(2.0))
-                         : fmt::format("perplexity {:.4g}", std::exp(result.loss)),
-                   format_count(result.tokens), format_duration(result.seconds),
-                   format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds))));
+  line(fmt::format(
+      "loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)", loss, bytes ? "byte" : "token",
+      bytes ? fmt::format("{:.4f} bits/byte", loss / std::log(2.0)) : fmt::format("perplexity {:.4g}", std::exp(loss)),
+      format_count(tokens), format_duration(result.seconds),
+      format_count(static_cast<int64_t>(static_cast<double>(tokens) / result.seconds))));
   return 0;
 }
 

@@ -7,7 +7,8 @@
 
 namespace sluice {
 
-Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_ids, std::int64_t seq_len) {
+Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_ids, std::int64_t seq_len,
+                 std::int64_t end) {
   require(seq_len >= 1, "a batch of sequences of {} tokens", seq_len);
   Batch batch;
   batch.tokens.reserve(sample_ids.size() * static_cast<std::size_t>(seq_len));
@@ -17,7 +18,11 @@ Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_id
   for (const std::int64_t id : sample_ids) {
     dataset.sample(id, tokens);
     batch.tokens.insert(batch.tokens.end(), tokens.begin(), tokens.end() - 1);
-    batch.labels.insert(batch.labels.end(), tokens.begin() + 1, tokens.end());
+    if (id < end) {
+      batch.labels.insert(batch.labels.end(), tokens.begin() + 1, tokens.end());
+    } else {
+      batch.labels.insert(batch.labels.end(), static_cast<std::size_t>(seq_len), kIgnoredLabel);
+    }
   }
   return batch;
 }

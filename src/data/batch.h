@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -16,7 +17,9 @@ struct Batch {
   std::vector<std::int64_t> sample_ids;  // [B]
 };
 
-Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_ids, std::int64_t seq_len);
+// Samples from number `end` on only fill the batch: none of their tokens is to be learnt.
+Batch make_batch(const Dataset& dataset, std::span<const std::int64_t> sample_ids, std::int64_t seq_len,
+                 std::int64_t end = std::numeric_limits<std::int64_t>::max());
 
 // Of the following position of each sequence [B * S]. The last position has none: the token there is its own, the label
 // -100.

@@ -51,7 +51,7 @@ StepBatches::StepBatches(const Dataset* dataset, const Sampling& sampling, int d
                          GateForecast* forecast)
     : dataset_(dataset), sampling_(sampling), dp_rank_(dp_rank), seq_len_(seq_len), forecast_(forecast) {}
 
-LabelTokens StepBatches::prepare(int64_t step) {
+LabelTokens StepBatches::prepare(int64_t step, int64_t end) {
   step_ = step;
   batches_.clear();
   const int64_t micro_batches = sampling_.micro_batches();
@@ -61,7 +61,7 @@ LabelTokens StepBatches::prepare(int64_t step) {
   }
   LabelTokens labels;
   for (int64_t m = 0; m < micro_batches; ++m) {
-    batches_.push_back(make_batch(*dataset_, sampling_.sample_ids(step, m, dp_rank_), seq_len_));
+    batches_.push_back(make_batch(*dataset_, sampling_.sample_ids(step, m, dp_rank_), seq_len_, end));
     labels.own += count_label_tokens(batches_.back().labels);
     labels.next += count_label_tokens(next_labels(batches_.back(), seq_len_));
   }

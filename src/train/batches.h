@@ -1,6 +1,7 @@
 // The micro-batches of a rank, and what a plan knows of their routing without data.
 #pragma once
 
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -51,8 +52,8 @@ struct LabelTokens {
 class StepBatches : public MicroBatchSource {
  public:
   StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len, GateForecast* forecast);
-  // Makes the micro-batches of a step; returns the labels they have.
-  LabelTokens prepare(int64_t step);
+  // Makes the micro-batches of a step; returns the labels they have, of samples before number `end` alone.
+  LabelTokens prepare(int64_t step, int64_t end = std::numeric_limits<int64_t>::max());
 
   void select(int micro_batch) override;
   void load(Context& ctx, const BatchTensors& into) override;

@@ -6,21 +6,24 @@
 
 namespace sluice {
 
-int64_t evaluation_batches(const RunSpec& spec, const Dataset& dataset, std::optional<int64_t> limit) {
+int64_t evaluation_samples(const RunSpec& spec, const Dataset& dataset, std::optional<int64_t> batch_limit) {
   constexpr int64_t endless = int64_t{1} << 40;
-  const int64_t there = dataset.size() > endless ? limit.value_or(1) : dataset.size() / spec.sampling.global_batch;
-  return std::max<int64_t>(1, std::min(there, limit.value_or(there)));
+  const int64_t batch = spec.sampling.global_batch;
+  if (dataset.size() > endless) return batch_limit.value_or(1) * batch;
+  const int64_t most_batches = dataset.size() / batch + 1;
+  return std::min(dataset.size(), std::min(batch_limit.value_or(most_batches), most_batches) * batch);
 }
 
-Evaluation run_evaluation(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset, int64_t batches,
-                          const Pretrained* weights) {
-  Evaluation result{.batches = batches, .tokens = batches * spec.tokens_per_step()};
+Evaluation run_evaluation(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset, int64_t samples,
+                          const Pretrained* weights, const std::function<void(int64_t done, int64_t all)>& progress) {
+  Evaluation result{.evaluated = {}, .samples = samples};
   run_session(spec, options, dataset, [&](Trainer& trainer) {
     if (weights != nullptr) weights->load(trainer);
+    const bool first = trainer.mesh().world.world_rank() == 0;
     const Stopwatch watch;
-    const double loss = trainer.evaluate(dataset, batches);
-    if (trainer.mesh().world.world_rank() != 0) return;
-    result.loss = loss;
+    const Evaluated evaluated = trainer.evaluate(dataset, samples, {.progress = first ? progress : nullptr});
+    if (!first) return;
+    result.evaluated = evaluated;
     result.seconds = watch.seconds();
   });
   return result;

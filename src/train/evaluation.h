@@ -9,17 +9,17 @@
 namespace sluice {
 
 struct Evaluation {
-  int64_t batches = 0;
-  int64_t tokens = 0;
-  double loss = 0;  // nats per label token
+  Evaluated evaluated;
+  int64_t samples = 0;
   double seconds = 0;
 };
 
-// Global batches of an evaluation: all that the data has, but one of data without an end, and at most `limit`.
-int64_t evaluation_batches(const RunSpec& spec, const Dataset& dataset, std::optional<int64_t> limit = {});
+// Samples of an evaluation: all that the data has, but one global batch of data without an end, and at most
+// `batch_limit` global batches.
+int64_t evaluation_samples(const RunSpec& spec, const Dataset& dataset, std::optional<int64_t> batch_limit = {});
 
-// `weights` may be null: drawn at random.
-Evaluation run_evaluation(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset, int64_t batches,
-                          const Pretrained* weights);
+// `weights` may be null: drawn at random. `progress` is told of global batches, on the first rank's thread.
+Evaluation run_evaluation(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset, int64_t samples,
+                          const Pretrained* weights, const std::function<void(int64_t done, int64_t all)>& progress);
 
 }  // namespace sluice

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace sluice {
 namespace {
@@ -318,6 +319,35 @@ BenchmarkReport read_report(std::string_view json, const std::string& file) {
   } catch (const std::exception& error) {
     throw user_error("{} is not what sluice bench --json writes: {}", file, error.what());
   }
+}
+
+std::string evaluation_json(const EvaluationRecord& record) {
+  const auto& [evaluated, samples, seconds] = record.evaluation;
+  Json json;
+  json["version"] = record.version;
+  json["commit"] = record.commit;
+  json["config"] = record.config;
+  json["dataset"] = record.dataset;
+  json["weights"] = record.weights.empty() ? Json() : Json(record.weights);
+  json["model"] = record.model;
+  json["parameters"] = record.parameters;
+  json["device"] = record.device;
+  json["dtype"] = record.dtype;
+  json["ranks"] = record.ranks;
+  json["gbs"] = record.global_batch;
+  json["seq_len"] = record.seq_len;
+  json["samples"] = samples;
+  json["tokens"] = evaluated.label_tokens;
+  json["loss"] = evaluated.loss;
+  json["unit"] = record.bytes ? "nats/byte" : "nats/token";
+  if (record.bytes) {
+    json["bits_per_byte"] = evaluated.loss / std::numbers::ln2;
+  } else {
+    json["perplexity"] = std::exp(evaluated.loss);
+  }
+  json["seconds"] = seconds;
+  json["tokens_per_s"] = static_cast<double>(evaluated.label_tokens) / seconds;
+  return json.dump(2) + "\n";
 }
 
 std::string record_json(const TrainRecord& record) {

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "train/benchmark.h"
+#include "train/evaluation.h"
 
 namespace sluice {
 
@@ -24,6 +25,25 @@ struct TrainRecord {
   double tokens_per_s = 0;
   std::optional<double> validation_loss;
 };
+// What an evaluation found, with all digits; `description` is of the command.
+struct EvaluationRecord {
+  std::string version;
+  std::string commit;
+  std::string config;   // the file
+  std::string dataset;  // the section: "validation_dataset"
+  bool bytes = false;   // whether its tokens are
+  std::string weights;  // the directory; empty: drawn at random
+  std::string model;
+  int64_t parameters = 0;
+  std::string device;
+  std::string dtype;
+  int ranks = 1;
+  int64_t global_batch = 1;
+  int64_t seq_len = 1;
+  Evaluation evaluation;
+};
+std::string evaluation_json(const EvaluationRecord& record);
+
 // One line, without its end.
 std::string record_json(const TrainRecord& record);
 

@@ -126,16 +126,29 @@ void Trainer::explain_non_finite(int64_t step, double loss, double norm) {
       .advise("a sum over many tokens overflowed; lower optimizer.lr or set clip_grad_norm.max_norm");
 }
 
-double Trainer::evaluate(const Dataset& dataset, int64_t batches) {
-  StepBatches source(&dataset, spec_.sampling, mesh_.at.dp, spec_.seq_len, nullptr);
+Evaluated Trainer::evaluate(const Dataset& dataset, int64_t samples, const EvaluationWatch& watch) {
+  const Sampling& sampling = spec_.sampling;
+  StepBatches source(&dataset, sampling, mesh_.at.dp, spec_.seq_len, nullptr);
   runtime_.bind_scratch();
   ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
   LabelTokens labels;
-  for (int64_t batch = 0; batch < batches; ++batch) {
-    labels += source.prepare(batch);
-    runtime_.evaluate(source, step_tensors_, static_cast<int>(spec_.sampling.micro_batches()));
+  Evaluated result;
+  const int64_t batches = (samples - 1) / sampling.global_batch + 1,
+                per_micro_batch = sampling.micro_batch * sampling.dp;
+  for (int64_t batch = 0; batch < batches && result.complete; ++batch) {
+    if (watch.progress) watch.progress(batch, batches);
+    labels += source.prepare(batch, samples);
+    // Micro-batches without a sample that counts, the same on all ranks, are left out.
+    const int64_t left = std::min(samples - batch * sampling.global_batch, sampling.global_batch);
+    runtime_.evaluate(source, step_tensors_, static_cast<int>((left - 1) / per_micro_batch + 1));
+    if (watch.stop && batch + 1 < batches) {
+      result.complete = sum_over_world(watch.stop() ? 1 : 0, "whether to end the evaluation") == 0;
+    }
   }
-  return sum_losses(sum_over(*mesh_.dp, labels, "label tokens")).loss;
+  const LabelTokens all = sum_over(*mesh_.dp, labels, "label tokens");
+  result.loss = sum_losses(all).loss;
+  result.label_tokens = all.own;
+  return result;
 }
 
 }  // namespace sluice

@@ -28,6 +28,18 @@ struct StepResult {
   int64_t mtp_label_tokens = 0;
 };
 
+// The loss of a part of a dataset, each of its samples counted once.
+struct Evaluated {
+  double loss = 0;           // nats per label token
+  int64_t label_tokens = 0;  // that it is the mean of
+  bool complete = true;      // false: ended before its last sample
+};
+// What goes on around an evaluation. All ranks have the same functions, or none.
+struct EvaluationWatch {
+  std::function<void(int64_t done, int64_t all)> progress = {};  // global batches; before each
+  std::function<bool()> stop = {};  // after each batch but the last: end here? One rank's yes is enough
+};
+
 // What a rank computes on. All outlive the trainer.
 struct Machine {
   Backend* backend = nullptr;
@@ -50,8 +62,9 @@ class Trainer {
   StepResult step(int64_t step);
   // Replaces the weights by those of a hub directory, this rank's part of them.
   ImportCount load(const HubMatch& weights, const std::function<void(int64_t done, int64_t all)>& progress);
-  // Mean loss of the first `batches` global batches of `dataset`, without gradients. Collective.
-  double evaluate(const Dataset& dataset, int64_t batches);
+  // Mean loss of the first `samples` samples of `dataset`, without gradients; the last global batch is filled up with
+  // samples that do not count. Collective.
+  Evaluated evaluate(const Dataset& dataset, int64_t samples, const EvaluationWatch& watch = {});
 
   // The sum of the ranks' values. Collective; the host waits for it.
   int64_t sum_over_world(int64_t value, std::string_view what) {

@@ -25,7 +25,7 @@ class RankTraining {
       one_step();
       result_.stopped = any_rank(first_ && events_.stop && events_.stop());
       const bool due = job_.validate_every && result_.steps % *job_.validate_every == 0;
-      if (due && !result_.stopped && result_.steps < job_.steps) validate();
+      if (due && !result_.stopped && result_.steps < job_.steps) result_.stopped = !validate();
     }
     if (!result_.stopped) validate();
     if (first_ && events_.trained) events_.trained(trainer_);
@@ -53,10 +53,18 @@ class RankTraining {
             .validation_loss = {}});
   }
 
-  void validate() {
-    if (job_.validation == nullptr) return;
-    result_.validation_loss = trainer_.evaluate(*job_.validation, job_.validation_batches);
-    record({.step = result_.steps, .result = {}, .validation_loss = result_.validation_loss});
+  // False: it was ended before its last batch, and has no result.
+  bool validate() {
+    if (job_.validation == nullptr) return true;
+    EvaluationWatch watch;
+    if (first_) watch.progress = events_.validating;
+    if (events_.stop) watch.stop = [&] { return first_ && events_.stop(); };
+    const Evaluated evaluated = trainer_.evaluate(*job_.validation, job_.validation_samples, watch);
+    result_.validation_loss.reset();
+    if (!evaluated.complete) return false;
+    result_.validation_loss = evaluated.loss;
+    record({.step = result_.steps, .result = {}, .validation_loss = evaluated.loss});
+    return true;
   }
 
   void record(const TrainRecord& record) {
@@ -97,7 +105,7 @@ TrainingJob training_job(const Config& config, const RunSpec& spec, const Datase
   }
   if (validation != nullptr) {
     job.validate_every = config.step_scheduler.val_every_steps;
-    job.validation_batches = evaluation_batches(spec, *validation);
+    job.validation_samples = evaluation_samples(spec, *validation);
   }
   return job;
 }

@@ -109,7 +109,7 @@ TEST(Eval, WeightsOfADirectoryAreUsed) {
   const Outcome loaded = sluice({"eval", config, "--batches", "3"});
   ASSERT_EQ(loaded.code, 0) << loaded.err;
   expect_in(loaded.err, {"loaded 102 tensors, ", source});
-  expect_in(loaded.out, {" parameters, dataset of 3 x 4 x 16 tokens", " nats/token, perplexity ", "over 192 tokens"});
+  expect_in(loaded.out, {" parameters, dataset of 12 x 16 tokens in batches of 4", " nats/token, perplexity ", "over 192 tokens"});
   const Outcome random = sluice({"eval", config, "--batches", "3", "--model.load_weights", "false"});
   ASSERT_EQ(random.code, 0) << random.err;
   expect_in(random.out, {"parameters drawn at random"});

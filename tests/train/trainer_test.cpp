@@ -35,10 +35,10 @@ TEST(Trainer, EvaluatesToTheLossOfTheSameBatch) {
     const RunSpec spec = resolve(tiny_config(overrides), overrides.empty() ? 1 : 4);
     const MockDataset dataset(spec.seed, spec.model.vocab_size);
     run_session(spec, quick(), dataset, [&](Trainer& trainer) {
-      const double evaluated = trainer.evaluate(dataset, 1);
+      const double evaluated = trainer.evaluate(dataset, spec.sampling.global_batch).loss;
       EXPECT_NEAR(trainer.step(0).loss, evaluated, 1e-12);
       // Learning from a batch makes it more likely.
-      EXPECT_LT(trainer.evaluate(dataset, 1), evaluated);
+      EXPECT_LT(trainer.evaluate(dataset, spec.sampling.global_batch).loss, evaluated);
     });
   }
 }
@@ -150,9 +150,9 @@ TEST(Trainer, LeavesTheOptimizerOutWhenAsked) {
   const RunSpec spec = resolve(tiny_config({"--benchmark.optimizer=false"}), 1);
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   run_session(spec, quick(), dataset, [&](Trainer& trainer) {
-    const double loss = trainer.evaluate(dataset, 1);
+    const double loss = trainer.evaluate(dataset, spec.sampling.global_batch).loss;
     EXPECT_GT(trainer.step(0).gradient_norm, 0);
-    EXPECT_EQ(trainer.evaluate(dataset, 1), loss) << "a weight has changed";
+    EXPECT_EQ(trainer.evaluate(dataset, spec.sampling.global_batch).loss, loss) << "a weight has changed";
     EXPECT_LT(trainer.ledger().at_peak(MemoryKind::optimizer), 4096U) << "what a step is told, and no moments";
   });
 }

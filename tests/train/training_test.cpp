@@ -3,8 +3,11 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <cmath>
+
 #include "config/load.h"
 #include "data/mock.h"
+#include "train/evaluation.h"
 #include "train/make_dataset.h"
 
 namespace sluice {
@@ -65,14 +68,94 @@ TEST(Training, EndsWithTheEpochs) {
   EXPECT_EQ(run.result.steps, 2);
 }
 
-TEST(Training, ValidatesOnWholeBatches) {
+TEST(Training, ValidatesOnEachSampleOnce) {
   const Config config = small();
   const RunSpec spec = resolve(config, 1);
-  const MockDataset nine(1, 32, 9);
-  const MockDataset endless(1, 32);
-  EXPECT_EQ(training_job(config, spec, endless, &nine).validation_batches, 2);
-  EXPECT_EQ(training_job(config, spec, endless, &endless).validation_batches, 1);
+  const MockDataset nine(1, 32, 9), endless(1, 32);
+  EXPECT_EQ(training_job(config, spec, endless, &nine).validation_samples, 9);
+  EXPECT_EQ(training_job(config, spec, endless, &endless).validation_samples, 4);
   EXPECT_EQ(training_job(config, spec, endless, nullptr).validate_every, std::nullopt);
+  EXPECT_EQ(evaluation_samples(spec, nine, 2), 8);
+  EXPECT_EQ(evaluation_samples(spec, nine, 3), 9);
+  EXPECT_EQ(evaluation_samples(spec, nine, int64_t{1} << 60), 9);
+  EXPECT_EQ(evaluation_samples(spec, endless, 3), 12);
+  EXPECT_EQ(evaluation_samples(spec, MockDataset(1, 32, 1)), 1);
+}
+
+// Of the dataset's samples, in the batches of a layout.
+Evaluated evaluate(int ranks, const std::vector<std::string>& overrides, int64_t samples) {
+  const RunSpec spec = resolve(small(overrides), ranks);
+  const MockDataset dataset(1, 32, 64);
+  Evaluated result;
+  run_session(spec, {.device = Device::ref}, dataset, [&](Trainer& trainer) {
+    const Evaluated mine = trainer.evaluate(dataset, samples);
+    if (trainer.mesh().world.world_rank() == 0) result = mine;
+  });
+  return result;
+}
+
+// A batch of one sample each is the plain mean: every other way to cut the samples must give the same.
+TEST(Evaluation, IsTheMeanOverEachLabelOnce) {
+  const std::vector<std::string> alone{"--step_scheduler.global_batch_size=1", "--runtime.device=ref",
+                                       "--runtime.dtype=f64"};
+  for (const int64_t samples : {1, 3, 9, 16}) {
+    const Evaluated direct = evaluate(1, alone, samples);
+    EXPECT_EQ(direct.label_tokens, samples * 8);
+    EXPECT_TRUE(direct.complete);
+    const auto expect_same = [&](int ranks, std::vector<std::string> overrides) {
+      overrides.insert(overrides.end(), {"--runtime.device=ref", "--runtime.dtype=f64"});
+      const Evaluated other = evaluate(ranks, overrides, samples);
+      EXPECT_EQ(other.label_tokens, direct.label_tokens);
+      EXPECT_NEAR(other.loss, direct.loss, 1e-12) << samples << " samples, " << overrides.front();
+    };
+    expect_same(1, {"--step_scheduler.global_batch_size=4"});
+    expect_same(1, {"--step_scheduler.global_batch_size=16", "--step_scheduler.local_batch_size=8"});
+    expect_same(2, {"--distributed.ep_size=2"});
+    expect_same(4, {"--step_scheduler.global_batch_size=8"});
+    expect_same(2, {"--distributed.pp_size=2"});
+    expect_same(4, {"--distributed.pp_size=2", "--distributed.ep_size=2", "--step_scheduler.local_batch_size=2"});
+  }
+  EXPECT_NE(evaluate(1, alone, 3).loss, evaluate(1, alone, 4).loss);
+}
+
+TEST(Training, AValidationEndsWhereOneRankIsAskedTo) {
+  const Config config = small({"--validation_dataset.num_samples", "400", "--distributed.ep_size", "2"});
+  const RunSpec spec = resolve(config, 2);
+  const auto dataset = make_dataset(config, config.dataset, "dataset", spec);
+  const auto validation = make_dataset(config, config.validation_dataset, "validation_dataset", spec);
+  int64_t batches = 0, all = 0, records = 0;
+  const TrainingEvents events{.recorded = [&](const TrainRecord&) { ++records; },
+                              .stop = [&] { return batches == 3; },
+                              .validating =
+                                  [&](int64_t done, int64_t of) {
+                                    batches = done + 1;
+                                    all = of;
+                                  }};
+  const TrainingResult result = run_training(training_job(config, spec, *dataset, validation.get()), spec, {}, events);
+  EXPECT_TRUE(result.stopped);
+  EXPECT_EQ(result.steps, 2) << "the first validation is after two";
+  EXPECT_EQ(records, 2) << "a part of a validation is no record";
+  EXPECT_EQ(batches, 3);
+  EXPECT_EQ(all, 100);
+  EXPECT_EQ(result.validation_loss, std::nullopt);
+}
+
+TEST(Evaluation, IsWrittenWithAllDigits) {
+  EvaluationRecord record{.config = "a.yaml", .dataset = "dataset", .model = "m", .parameters = 7};
+  record.evaluation = {.evaluated = {.loss = 1.0 / 3, .label_tokens = 640}, .samples = 10, .seconds = 0.5};
+  auto json = nlohmann::json::parse(evaluation_json(record));
+  EXPECT_EQ(json.at("loss").get<double>(), 1.0 / 3);
+  EXPECT_EQ(json.at("perplexity").get<double>(), std::exp(1.0 / 3));
+  EXPECT_EQ(json.at("tokens"), 640);
+  EXPECT_EQ(json.at("samples"), 10);
+  EXPECT_EQ(json.at("tokens_per_s"), 1280);
+  EXPECT_TRUE(json.at("weights").is_null());
+  record.bytes = true;
+  record.weights = "dir";
+  json = nlohmann::json::parse(evaluation_json(record));
+  EXPECT_EQ(json.at("bits_per_byte").get<double>(), 1.0 / 3 / std::log(2.0));
+  EXPECT_EQ(json.at("unit"), "nats/byte");
+  EXPECT_EQ(json.at("weights"), "dir");
 }
 
 TEST(TrainRecord, IsOneLineOfJson) {

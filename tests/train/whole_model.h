@@ -19,7 +19,7 @@ class WholeModel {
   const RunSpec& spec() const { return spec_; }
   // A call with a new trainer on its first step.
   void with_trainer(const std::function<void(Trainer&)>& body) const;
-  double loss(Trainer& trainer) const { return trainer.evaluate(dataset_, 1); }
+  double loss(Trainer& trainer) const { return trainer.evaluate(dataset_, spec_.sampling.global_batch).loss; }
 
  private:
   RunSpec spec_;

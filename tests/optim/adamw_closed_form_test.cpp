@@ -21,12 +21,11 @@ TEST(AdamWClosedForm, OfTheSameGradientInEveryStep) {
     Mesh mesh({.world = 2}, world);
     OneParam param(tc, mesh, {.name = "w", .shape = {130}});
     const auto gradient = [](int64_t i) { return 0.01 * static_cast<double>(i - 65); };
-    AdamWOptimizer optimizer(*tc, {&param.group()}, {.beta1 = 0.8, .beta2 = 0.95, .eps = kEps, .weight_decay = kDecay},
-                             memory);
+    AdamWOptimizer optimizer(*tc, {&param.group()}, {.beta1 = 0.8, .beta2 = 0.95, .eps = kEps}, memory);
     std::vector<double> expected = param.gathered();
     for (int step = 0; step < 12; ++step) {
       param.reduce(gradient);
-      optimizer.step(*tc, step_state(tc, step, kRate, 1, 0.8, 0.95));
+      optimizer.step(*tc, step_state(tc, step, kRate, 1, 0.8, 0.95, kDecay));
       for (size_t i = 0; i < expected.size(); ++i) {
         const double g = gradient(static_cast<int64_t>(i));
         expected[i] -= kRate * (g / (std::abs(g) + kEps) + kDecay * expected[i]);

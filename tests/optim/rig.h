@@ -15,13 +15,14 @@ namespace sluice::test {
 
 // State of a step counted from 0.
 inline Tensor step_state(TestContext& tc, int step, double rate, double clip = 1, double beta1 = 0.9,
-                         double beta2 = 0.999) {
+                         double beta2 = 0.999, double decay = 0) {
   std::vector<double> values(kStepSlots, 1);
   values[kLearningRate] = rate;
   values[kBiasCorrection1] = 1 - std::pow(beta1, step + 1);
   values[kBiasCorrection2] = 1 - std::pow(beta2, step + 1);
   values[kClipFactor] = clip;
   values[kStep] = step;
+  values[kWeightDecay] = decay;
   const Tensor state = tc.empty({kStepSlots}, DType::f64);
   assign(state, values);
   return state;

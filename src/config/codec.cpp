@@ -12,7 +12,7 @@ namespace sluice::config {
 namespace {
 
 // Integers beyond this lose digits where they meet floating point.
-constexpr double max_integer = 9007199254740992.0;
+constexpr std::int64_t max_integer = 9007199254740992;
 
 std::string lower(std::string_view text) {
   std::string result(text);
@@ -99,6 +99,17 @@ std::string shown(const Node& node) {
   return json_quote(node.text.substr(0, end) + (cut ? "..." : ""));
 }
 
+// Of a whole number that is too large the bound too, which a description leaves out where few come near it.
+std::string describe_integers(const Node& node, const Range& range) {
+  const auto most = static_cast<std::int64_t>(std::min(range.high, static_cast<double>(max_integer)));
+  const std::string clean = digits(node.text);
+  const bool whole =
+      node.kind == Node::Kind::scalar && !clean.empty() && clean.find_first_not_of("0123456789") == std::string::npos;
+  if (!whole || parse_number<std::int64_t>(clean).value_or(most + 1) <= most) return describe_range("integer", range);
+  const std::string low = std::isfinite(range.low) ? fmt::format("from {} to", write_real(range.low)) : "up to";
+  return fmt::format("integer {} {}", low, most);
+}
+
 }  // namespace
 
 Error mismatch(std::string_view expected, const Node& got) {
@@ -115,8 +126,8 @@ std::string describe_range(std::string_view kind, const Range& range) {
 
 std::int64_t read_integer(const Node& node, const Range& range) {
   const auto value = node.kind == Node::Kind::scalar ? parse_number<std::int64_t>(node.text) : std::nullopt;
-  if (!value || !inside(static_cast<double>(*value), range) || std::fabs(static_cast<double>(*value)) > max_integer) {
-    throw mismatch(describe_range("integer", range), node);
+  if (!value || !inside(static_cast<double>(*value), range) || *value > max_integer || *value < -max_integer) {
+    throw mismatch(describe_integers(node, range), node);
   }
   return *value;
 }

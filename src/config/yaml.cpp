@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "base/text.h"
 #include "config/node.h"
 
@@ -203,6 +204,24 @@ class Builder : public YAML::EventHandler {
   std::size_t num_nodes_ = 0;
 };
 
+// What is no text at all is named as what it is.
+void check_format(std::string_view text, std::string_view name) {
+  constexpr std::size_t enough = 4096, few = 64;
+  const std::string_view head = text.substr(0, std::min(text.size(), enough));
+  const FileFormat* const format = format_of(head);
+  if (format == nullptr && (text.size() < few || !looks_binary(head))) return;
+  throw user_error("this is {}, not YAML", format != nullptr ? format->name : "binary data")
+      .at(std::string(name))
+      .advise(format != nullptr && !format->remedy.empty() ? std::string(format->remedy)
+                                                           : "name the configuration, a text file");
+}
+
+// Lines are counted from 0. Whether one begins with a tab among its spaces.
+bool tab_indents(std::string_view text, int line) {
+  for (; line > 0 && !text.empty(); --line) text.remove_prefix(std::min(text.find('\n'), text.size() - 1) + 1);
+  return text.substr(0, text.find_first_not_of(" \t")).find('\t') != std::string_view::npos;
+}
+
 void check_text(std::string_view text, std::string_view name) {
   int line = 1;
   for (std::size_t i = 0; i < text.size();) {
@@ -230,6 +249,7 @@ Node parse_yaml(std::string_view text, std::string_view name) {
     throw user_error("{} bytes; a configuration has at most {}", text.size(), max_file_bytes).at(std::string(name));
   }
   if (text.starts_with("\xEF\xBB\xBF")) text.remove_prefix(3);
+  check_format(text, name);
   check_text(text, name);
   std::istringstream stream{std::string(text)};
   try {
@@ -242,6 +262,11 @@ Node parse_yaml(std::string_view text, std::string_view name) {
     }
     return builder.take();
   } catch (const YAML::Exception& error) {
+    if (tab_indents(text, error.mark.line)) {
+      throw user_error("not valid YAML: the line is indented by a tab")
+          .at(place(name, error.mark.line + 1))
+          .advise("YAML takes spaces alone: replace each tab by spaces");
+    }
     throw user_error("not valid YAML: {}", error.msg).at(place(name, error.mark.line + 1));
   }
 }

@@ -90,7 +90,7 @@ TEST(Load, WrongTypesAreNamedWithWhatWasExpected) {
   EXPECT_EQ(parse_error("distributed: {ep_size: 4.5}\n"),
             "my.yaml:1: distributed.ep_size: expected integer >= 1, got \"4.5\"");
   EXPECT_EQ(parse_error("distributed: {ep_size: 99999999999999999999}\n"),
-            "my.yaml:1: distributed.ep_size: expected integer >= 1, got \"99999999999999999999\"");
+            "my.yaml:1: distributed.ep_size: expected integer from 1 to 2147483647, got \"99999999999999999999\"");
   EXPECT_EQ(parse_error("distributed: {ep_size: [1]}\n"),
             "my.yaml:1: distributed.ep_size: expected integer >= 1, got a list");
   EXPECT_EQ(parse_error("distributed: {sequence_parallel: 2}\n"),

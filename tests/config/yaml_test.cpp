@@ -43,6 +43,42 @@ TEST(Yaml, RefusesWhatIsNoConfiguration) {
   EXPECT_EQ(yaml_error("a: &x [1, *x]\n"), "f:1: an alias refers to the value it stands in");
 }
 
+TEST(Yaml, WhatIsNoTextIsNamed) {
+  const std::string advice = "\n       name the configuration, a text file";
+  EXPECT_EQ(yaml_error("\x89PNG\r\n\x1a\n"), "f: this is a PNG image, not YAML" + advice);
+  EXPECT_EQ(yaml_error(std::string("\x98\5\0\0\0\0\0\0{\"a\":", 13)),
+            "f: this is a safetensors file, not YAML" + advice);
+  EXPECT_EQ(yaml_error(std::string(100, '\1')), "f: this is binary data, not YAML" + advice);
+  EXPECT_NE(yaml_error("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n").find("git lfs pull"),
+            std::string::npos);
+  EXPECT_NE(yaml_error(std::string("\xff\xfe\x61\0:\0", 6)).find("UTF-16 text, not YAML\n       make it UTF-8"),
+            std::string::npos);
+  EXPECT_NE(yaml_error("<!DOCTYPE html>\n<html>").find("an HTML page"), std::string::npos);
+}
+
+TEST(Yaml, TabsThatIndentAreNamed) {
+  const std::string said =
+      ": not valid YAML: the line is indented by a tab\n"
+      "       YAML takes spaces alone: replace each tab by spaces";
+  EXPECT_EQ(yaml_error("a:\n\tb: 1\n"), "f:2" + said);
+  EXPECT_EQ(yaml_error("a:\n  b: 1\n \tc: 1\n"), "f:3" + said);
+  EXPECT_EQ(yaml_error("\ta: 1\n"), "f:1" + said);
+  EXPECT_EQ(parse_yaml("a:\t1\nb: {\n\tc: 1}\n", "f").items.size(), 2U);
+}
+
+TEST(Yaml, TooLargeIntegersAreToldTheirBound) {
+  const auto said = [](const std::string& text) { return parse_error(text); };
+  EXPECT_EQ(said("seed: 99999999999999999999"),
+            "my.yaml:1: seed: expected integer from 0 to 9007199254740992, got \"99999999999999999999\"");
+  EXPECT_EQ(said("seed: 9007199254740993"),
+            "my.yaml:1: seed: expected integer from 0 to 9007199254740992, got \"9007199254740993\"");
+  EXPECT_EQ(said("step_scheduler: {max_steps: 3_000_000_000}"),
+            "my.yaml:1: step_scheduler.max_steps: expected integer from 1 to 2147483647, got \"3_000_000_000\"");
+  EXPECT_EQ(said("step_scheduler: {max_steps: -99999999999999999999}"),
+            "my.yaml:1: step_scheduler.max_steps: expected integer >= 1, got \"-99999999999999999999\"");
+  EXPECT_EQ(parse("seed: 9007199254740992\nmodel: {config: {model_type: llama}}", "my.yaml").seed, 9007199254740992);
+}
+
 TEST(Yaml, BoundsSizeDepthAndAliases) {
   EXPECT_EQ(yaml_error(std::string(max_file_bytes + 1, '#')), "f: 1048577 bytes; a configuration has at most 1048576");
   EXPECT_EQ(yaml_error("a: " + std::string(40, '[') + std::string(40, ']')), "f:1: nested deeper than 32 levels");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -14,6 +15,7 @@
 #include "base/file.h"
 #include "checkpoint/hub_export.h"
 #include "model/hf_config.h"
+#include "model/python_json.h"
 
 namespace sluice {
 namespace {
@@ -30,10 +32,10 @@ void set_dtype(Json& json, DType dtype) {
 
 // config.json, which is one: its bounds were checked when the model was made of it.
 std::string changed_config(const std::string& text, std::optional<DType> dtype) {
-  Json json = Json::parse(text);
+  Json json = Json::parse(standard_json(text));
   const bool was_quantized = json.erase("quantization_config") > 0;
   if (dtype || was_quantized) set_dtype(json, dtype.value_or(DType::bf16));
-  return json.dump(2) + "\n";
+  return python_json(json.dump(2)) + "\n";
 }
 
 // Where "rope_scaling.mscale_all_dim" stands; all containers are maps at first.
@@ -91,6 +93,8 @@ void write_hub_config(const HfConfig& config, const fs::path& directory, DType d
             at_path(json, key) = nullptr;
           } else if constexpr (std::is_same_v<Value, int64_t>) {
             at_path(json, key) = is_real(key) ? Json(static_cast<double>(value)) : Json(value);
+          } else if constexpr (std::is_same_v<Value, double>) {
+            at_path(json, key) = std::isfinite(value) ? Json(value) : Json(marked(value));
           } else {
             at_path(json, key) = value;
           }
@@ -99,7 +103,7 @@ void write_hub_config(const HfConfig& config, const fs::path& directory, DType d
   }
   for (Json& item : json) restore_lists(item);
   set_dtype(json, dtype);
-  write_file_atomic(directory / "config.json", json.dump(2) + "\n");
+  write_file_atomic(directory / "config.json", python_json(json.dump(2)) + "\n");
 }
 
 int copy_hub_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {

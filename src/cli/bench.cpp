@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <tuple>
 #include <utility>
 
@@ -10,6 +11,7 @@
 #include "base/text.h"
 #include "cli/bench_table.h"
 #include "cli/command.h"
+#include "cli/model_notes.h"
 #include "cli/ops_table.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
@@ -92,6 +94,8 @@ std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
     PreparedRow own = prepare(file, options, true);
     if (layouts == Layouts::row || has_quick_step(own.spec)) prepared.push_back(std::move(own));
   }
+  std::set<std::string> told;
+  for (const PreparedRow& row : prepared) warn_of_unread_fields(row.job.settings, told);
   return prepared;
 }
 

@@ -13,6 +13,7 @@
 #include "base/text.h"
 #include "checkpoint/hub_export.h"
 #include "cli/command.h"
+#include "cli/model_notes.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 
@@ -65,11 +66,14 @@ int run_convert(const ConvertOptions& options) {
   const fs::path source = options.source, target = options.target;
   const std::optional<DType> dtype = parse_dtype(options.dtype);
   const uint64_t max_file_bytes = parse_size(options.max_shard_size);
-  ModelConfig model = make_model(HfConfig::load(source));
+  const HfConfig config = HfConfig::load(source);
+  ModelConfig model = make_model(config);
   model.name = source.filename().empty() ? source.parent_path().filename() : source.filename();
   const HubWeights hub(source);
   const HubMatch match = match_weights(hub, model);
   prepare_target(source, target);
+  std::set<std::string> told;
+  warn_of_unread_fields(config, told);
   const auto line = [](const std::string& text) { print(wrap(text, page_width(), 2) + "\n"); };
   line(fmt::format("{} ({}): {}", model.name, model.model_type, describe(match, hub)));
   std::fflush(stdout);

@@ -4,6 +4,7 @@
 
 #include "base/text.h"
 #include "cli/command.h"
+#include "cli/model_notes.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 #include "model/family.h"
@@ -31,6 +32,7 @@ int run_eval(const EvalOptions& options) {
   }
   RunSpec spec = resolve(config, checked_ranks(options.ranks.value_or(ranks_of(config))));
   spec.optimize = false;
+  warn_of_unread_fields(config);
   const SessionOptions session = session_options(config);
   const bool validation = config.validation_dataset.target != config::DatasetKind::none;
   const std::string section = validation ? "validation_dataset" : "dataset";

@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "checkpoint/safetensors.h"
 #include "cli/command.h"
+#include "cli/model_notes.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 #include "model/family.h"
@@ -243,6 +244,7 @@ std::string speed(int64_t tokens, double seconds) {
 int run_generate(const GenerateOptions& options) {
   const Config config = load_source(options);
   const RunSpec spec = resolve_for_one(config, options.source);
+  warn_of_unread_fields(config);
   const SessionOptions session = session_options(config);
   const Codec codec(config, spec.model);
   GenerationJob job = make_job(options, config, spec, codec);

@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/text.h"
+#include "cli/model_notes.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 #include "plan/report.h"
@@ -66,6 +67,7 @@ int run_plan(const PlanOptions& options) {
   const std::optional<Scale> scale = options.scale ? cli::scale_named(*options.scale) : std::nullopt;
   const ScaledConfig scaled = scale_config(config, scale, ranks);
   const int threads = static_cast<int>(config.runtime.threads.value_or(usable_cores()));
+  cli::warn_of_unread_fields(config);
   Progress progress(stderr, cli::watched_width(), "");
   if (options.profile == "cpu") progress.wait_for("measuring the machine");
   const Profile profile = find_profile(options.profile, ranks, threads);

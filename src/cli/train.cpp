@@ -10,6 +10,7 @@
 #include "checkpoint/hub_export.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
+#include "cli/model_notes.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
 #include "model/cards.h"
@@ -186,6 +187,8 @@ int run_train(const TrainOptions& options) {
     log::warn("optimizer.param_group_overrides: no parameter's name has the pattern \"{}\"", pattern);
   }
   say_ignored(config, options.file);
+  warn_of_unread_fields(config);
+  note_long_sequences(config, spec.seq_len);
   const SessionOptions session = session_options(config);
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
   const std::unique_ptr<Dataset> validation =

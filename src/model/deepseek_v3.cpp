@@ -11,30 +11,6 @@
 namespace sluice {
 namespace {
 
-constexpr auto read_fields = std::to_array<std::string_view>({
-    SLUICE_DECODER_FIELDS,
-    "q_lora_rank",
-    "kv_lora_rank",
-    "qk_nope_head_dim",
-    "qk_rope_head_dim",
-    "v_head_dim",
-    "rope_interleave",
-    "intermediate_size",
-    "moe_intermediate_size",
-    "first_k_dense_replace",
-    "moe_layer_freq",
-    "n_routed_experts",
-    "n_shared_experts",
-    "num_experts_per_tok",
-    "n_group",
-    "topk_group",
-    "topk_method",
-    "scoring_func",
-    "norm_topk_prob",
-    "routed_scaling_factor",
-    "num_nextn_predict_layers",
-});
-
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
     {"aux_loss_alpha", "the selection bias keeps experts balanced; model.aux_loss_coef adds the loss of a sequence"},
     {"ep_size", "distributed.ep_size decides"},
@@ -158,7 +134,6 @@ constexpr Family family_named(std::string_view model_type) {
   return {.model_type = model_type,
           .experts_key = "n_routed_experts",
           .expert_width_key = "moe_intermediate_size",
-          .reads = read_fields,
           .ignores = ignored_fields_of_family,
           .parse = &parse,
           .block = &block,

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "model/unread_fields.h"
 
 // The table: one line per family; each is a function in the file of its name.
 // clang-format off
@@ -32,52 +33,14 @@ using FamilyFunction = const Family& (*)();
 constexpr auto families = std::to_array<FamilyFunction>({SLUICE_FAMILIES(SLUICE_ENTRY)});
 #undef SLUICE_ENTRY
 
-// Fields of any Hugging Face configuration that say nothing about the network.
-constexpr auto harmless = std::to_array<IgnoredField>({
-    {"_name_or_path", "a label"},
-    {"architectures", "model_type decides"},
-    {"auto_map", "no Python is run"},
-    {"bos_token_id", "a matter of the tokenizer"},
-    {"chunk_size_feed_forward", "a setting of Python modules"},
-    {"dtype", "runtime.dtype decides"},
-    {"eos_token_id", "a matter of the tokenizer"},
-    {"id2label", "a label"},
-    {"label2id", "a label"},
-    {"output_attentions", "a setting of Python modules"},
-    {"output_hidden_states", "a setting of Python modules"},
-    {"pad_token_id", "a matter of the tokenizer"},
-    {"pretraining_tp", "a setting of Python modules"},
-    {"quantization_config", "how stored weights are packed, not the network"},
-    {"return_dict", "a setting of Python modules"},
-    {"torch_dtype", "runtime.dtype decides"},
-    {"transformers_version", "a label"},
-    {"use_cache", "a setting of generation"},
-});
-
-// Whether `key` is `field` or lies below it.
-bool covers(std::string_view field, std::string_view key) {
-  return key.starts_with(field) && (key.size() == field.size() || key[field.size()] == '.');
-}
-
-bool reads(const Family& family, std::string_view key) {
-  return std::any_of(family.reads.begin(), family.reads.end(), [&](auto field) { return covers(field, key); });
-}
-
-const IgnoredField* ignored(const Family& family, std::string_view key) {
-  for (const std::span<const IgnoredField> list : {family.ignores, std::span<const IgnoredField>(harmless)}) {
-    for (const IgnoredField& field : list) {
-      if (covers(field.key, key)) return &field;
-    }
-  }
-  return nullptr;
-}
-
 void refuse_unknown_overrides(const Family& family, const HfConfig& config) {
   for (const auto& [key, field] : config.fields()) {
-    if (!field.overridden || reads(family, key) || ignored(family, key) != nullptr) continue;
-    std::vector<std::string> known(family.reads.begin(), family.reads.end());
+    if (!field.overridden || config.was_read(key) || reason_to_ignore(family, key, true)) continue;
+    std::vector<std::string> known;
+    for (const std::string& name : config.names_read()) {
+      if (name.find('.') == std::string::npos) known.push_back(name);
+    }
     const std::string near = nearest(key, known);
-    std::sort(known.begin(), known.end());
     throw user_error("model.config.{} is not a field of {}", key, family.model_type)
         .at(field.where)
         .advise(near.empty() ? fmt::format("it reads: {}", fmt::join(known, ", "))
@@ -123,25 +86,12 @@ const Family& family_of(const ModelConfig& model) {
 
 ModelConfig make_model(const HfConfig& config) {
   const Family& family = family_of(config);
-  refuse_unknown_overrides(family, config);
   ModelConfig model = family.parse(config);
+  refuse_unknown_overrides(family, config);
   model.model_type = family.model_type;
   model.name = family.model_type;
   validate(model, config, family.experts_key);
   return model;
-}
-
-std::vector<IgnoredHfField> ignored_fields(const HfConfig& config) {
-  const Family& family = family_of(config);
-  std::vector<IgnoredHfField> list;
-  for (const auto& [key, field] : config.fields()) {
-    if (reads(family, key)) continue;
-    const IgnoredField* known = ignored(family, key);
-    list.push_back(
-        {key, field.where,
-         known != nullptr ? std::string(known->reason) : fmt::format("not a field of {}", family.model_type)});
-  }
-  return list;
 }
 
 double model_flops_per_sequence(const ModelConfig& model, int64_t seq_len) {

@@ -52,11 +52,10 @@ struct IgnoredField {
 
 struct Family {
   std::string_view model_type;
-  std::string_view experts_key;             // how config.json spells the number of experts; empty: none
-  std::string_view expert_width_key;        // and the width of one
-  std::span<const std::string_view> reads;  // fields (with all below them) that parse() looks at
-  std::span<const IgnoredField> ignores;    // beside those that every family ignores
-  ModelConfig (*parse)(const HfConfig&);    // user errors for what the family cannot be
+  std::string_view experts_key;           // how config.json spells the number of experts; empty: none
+  std::string_view expert_width_key;      // and the width of one
+  std::span<const IgnoredField> ignores;  // beside those that every family ignores
+  ModelConfig (*parse)(const HfConfig&);  // user errors for what the family cannot be
   BlockConfig (*block)(const ModelConfig&, int64_t layer, int64_t seq_len);
   double (*flops_per_sequence)(const ModelConfig&, int64_t seq_len);  // forward and backward, by the published formula
   // Every parameter of the model in the order of the network, each covered exactly once but for repeated tensors.
@@ -72,13 +71,19 @@ std::vector<std::string> family_names();
 // not know are refused with the nearest match, values are checked.
 ModelConfig make_model(const HfConfig& config);
 
-// The fields of a configuration that have no effect, with the reason.
+// A field of a configuration that has no effect, with the reason.
 struct IgnoredHfField {
   std::string key;
   std::string where;
+  std::string value;
   std::string reason;
 };
+// All of them, of a configuration that makes a model.
 std::vector<IgnoredHfField> ignored_fields(const HfConfig& config);
+// Of these the ones whose value says that the authors' network is another than the one built here: fields that nobody
+// reads and that are not null, false or 0, and switches known by name whose value is not what the family does. Fields
+// below one key are told by the first.
+std::vector<IgnoredHfField> unread_fields(const HfConfig& config);
 
 // FLOPs of one sequence, forward and backward (3 x forward): matrix products and attention, the causal half counted; no
 // recomputation, router, norms.

@@ -13,18 +13,6 @@ namespace {
 constexpr double gate_alpha = 1.702;
 constexpr std::string_view sliding = "sliding_attention", full = "full_attention";
 
-constexpr auto read_fields = std::to_array<std::string_view>({
-    SLUICE_GQA_DECODER_FIELDS,
-    "num_local_experts",
-    "num_experts_per_tok",
-    "experts_per_token",
-    "intermediate_size",
-    "layer_types",
-    "sliding_window",
-    "swiglu_limit",
-    "router_aux_loss_coef",
-});
-
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
     {"initial_context_length", "rope_scaling says it"},
     {"output_router_logits", "a setting of Python modules"},
@@ -35,6 +23,7 @@ bool slides(int64_t layer) {
 }
 
 void refuse_other_layers(const HfConfig& config, int64_t layers) {
+  if (!config.has("layer_types")) return;
   for (int64_t layer = 0; layer < layers; ++layer) {
     const std::string key = fmt::format("layer_types.{}", layer);
     const std::string expected(slides(layer) ? sliding : full);
@@ -120,7 +109,6 @@ const Family& gpt_oss() {
   static constexpr Family family{.model_type = "gpt_oss",
                                  .experts_key = "num_local_experts",
                                  .expert_width_key = "intermediate_size",
-                                 .reads = read_fields,
                                  .ignores = ignored_fields_of_family,
                                  .parse = &parse,
                                  .block = &block,

@@ -28,13 +28,6 @@ struct DecoderDefaults {
 ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults);
 // The same with grouped heads of one size and rotary positions on all their columns.
 ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defaults);
-// The fields they look at.
-#define SLUICE_DECODER_FIELDS                                                                                   \
-  "model_type", "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", \
-      "rms_norm_eps", "initializer_range", "max_position_embeddings", "original_max_position_embeddings",       \
-      "rope_theta", "rope_scaling", "rope_parameters", "hidden_act", "attention_bias", "attention_dropout",     \
-      "tie_word_embeddings"
-#define SLUICE_GQA_DECODER_FIELDS SLUICE_DECODER_FIELDS, "head_dim"
 
 // A block's attention, norm and initialisation; the caller adds experts or an MLP.
 BlockConfig gqa_block(const ModelConfig& model, int64_t layer, int64_t seq_len);

@@ -10,6 +10,9 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/file_kind.h"
+#include "base/text.h"
+#include "model/python_json.h"
 
 namespace sluice {
 namespace {
@@ -58,9 +61,9 @@ class HfReader final : public nlohmann::json_sax<Json> {
       : config_(config), where_(std::move(where)), overridden_(!root.empty()), path_(std::move(root)) {}
 
   void read(std::string_view json) {
-    json_ = json;
-    const char* const end = json.data() + json.size();
-    Json::sax_parse(CountingIterator{json.data(), &line_}, CountingIterator{end, &line_}, this);
+    json_ = standard_json(json);
+    const char* const end = json_.data() + json_.size();
+    Json::sax_parse(CountingIterator{json_.data(), &line_}, CountingIterator{end, &line_}, this);
   }
 
   bool null() override { return value({}); }
@@ -71,7 +74,10 @@ class HfReader final : public nlohmann::json_sax<Json> {
     return value(static_cast<int64_t>(v));
   }
   bool number_float(number_float_t v, const string_t&) override { return value(v); }
-  bool string(string_t& v) override { return value(std::move(v)); }
+  bool string(string_t& v) override {
+    if (const std::optional<double> number = unmarked(v)) return value(*number);
+    return value(std::move(v));
+  }
   bool binary(binary_t&) override { throw fault("binary data"); }
 
   bool start_object(size_t) override { return enter(false); }
@@ -85,7 +91,7 @@ class HfReader final : public nlohmann::json_sax<Json> {
     path_ += name;
     key_line_ = line_;
     if (path_.size() > HfConfig::kMaxKey) throw fault(fmt::format("a key of {} characters", path_.size()));
-    if (config_.fields_.contains(path_) || config_.has(path_))
+    if (config_.fields_.contains(path_) || config_.present(path_))
       throw fault(fmt::format("a second {}", json_text(path_)));
     ++level.items;
     return true;
@@ -96,9 +102,11 @@ class HfReader final : public nlohmann::json_sax<Json> {
       if (const size_t at = reason.find(opening); at != std::string_view::npos) reason.remove_prefix(at);
     }
     // The character that is wrong may itself be the end of its line.
-    const std::string_view passed = json_.substr(0, position == 0 ? 0 : position - 1);
-    key_line_ = 1 + static_cast<int>(std::count(passed.begin(), passed.end(), '\n'));
-    throw fault(fmt::format("not valid JSON: {}", reason));
+    const size_t wrong = std::min(position == 0 ? 0 : position - 1, json_.size());
+    key_line_ =
+        1 + static_cast<int>(std::count(json_.begin(), json_.begin() + static_cast<std::ptrdiff_t>(wrong), '\n'));
+    const bool comment = wrong < json_.size() && (json_[wrong] == '/' || json_[wrong] == '#');
+    throw fault(fmt::format("not valid JSON: {}", reason)).advise(comment ? "JSON has no comments: take it out" : "");
   }
 
  private:
@@ -150,7 +158,7 @@ class HfReader final : public nlohmann::json_sax<Json> {
   }
 
   HfConfig& config_;
-  std::string_view json_;
+  std::string json_;
   std::string where_;
   bool overridden_;
   std::string path_;
@@ -162,6 +170,10 @@ class HfReader final : public nlohmann::json_sax<Json> {
 HfConfig HfConfig::parse(std::string_view json, std::string source) {
   if (json.size() > kMaxBytes) {
     throw user_error("a model configuration of {} bytes; at most {} are read", json.size(), kMaxBytes).at(source);
+  }
+  const std::string_view head = json.substr(0, std::min<size_t>(json.size(), 4096));
+  if (const FileFormat* format = format_of(head); format != nullptr) {
+    throw user_error("{} is {}, not a model's configuration", source, format->name).advise(std::string(format->remedy));
   }
   HfConfig config(std::move(source));
   HfReader(config, "", "").read(json);
@@ -209,7 +221,10 @@ void HfConfig::unify(std::string_view key, std::string_view other) {
           .at(field.where)
           .advise(fmt::format("keep one of them; {} stands at {}", present->spelling, present->where));
     }
-    if (present->overridden || equal) return;
+    if (present->overridden || equal) {
+      read_->insert(field.spelling);
+      return;
+    }
   }
   fields_.insert_or_assign(std::string(key), std::move(field));
 }
@@ -219,7 +234,24 @@ const HfField* HfConfig::find(std::string_view key) const {
   return at == fields_.end() || std::holds_alternative<std::monostate>(at->second.value) ? nullptr : &at->second;
 }
 
+bool HfConfig::was_read(std::string_view key) const {
+  for (std::string_view above = key;; above = above.substr(0, above.rfind('.'))) {
+    if (read_->contains(above)) return true;
+    if (above.find('.') == std::string_view::npos) return false;
+  }
+}
+
+void HfConfig::note(std::string_view key) const {
+  read_->emplace(key);
+  if (const HfField* field = find(key); field != nullptr) read_->insert(field->spelling);
+}
+
 bool HfConfig::has(std::string_view key) const {
+  note(key);
+  return present(key);
+}
+
+bool HfConfig::present(std::string_view key) const {
   if (find(key) != nullptr) return true;
   const auto at = fields_.lower_bound(std::string(key) + '.');
   return at != fields_.end() && below(at->first, key);
@@ -235,12 +267,20 @@ bool HfConfig::add(const std::string& key, HfField field) {
 }
 
 const HfField& HfConfig::required(std::string_view key) const {
+  note(key);
   const HfField* field = find(key);
   if (field != nullptr) return *field;
-  if (has(key)) throw user_error("{} must be one value, not a list or a map", key).at(where(key));
+  if (present(key)) throw user_error("{} must be one value, not a list or a map", key).at(where(key));
+  // One laid over the file that nobody asked for may be this one misspelt.
+  std::vector<std::string> others;
+  for (const auto& [name, other] : fields_) {
+    if (other.overridden && !was_read(name)) others.push_back(name);
+  }
+  const std::string near = nearest(key, others);
   throw user_error("the model configuration lacks {}", key)
-      .at(source_)
-      .advise(fmt::format("give it: model.config.{}", key));
+      .at(near.empty() ? source_ : where(near))
+      .advise(near.empty() ? fmt::format("give it: model.config.{}", key)
+                           : fmt::format("did you mean model.config.{} by model.config.{}?", key, near));
 }
 
 int64_t HfConfig::integer(std::string_view key, IntegerRange range, std::optional<int64_t> fallback) const {
@@ -310,7 +350,12 @@ std::string to_text(const HfValue& value) {
     std::string operator()(std::monostate) const { return "null"; }
     std::string operator()(bool v) const { return v ? "true" : "false"; }
     std::string operator()(int64_t v) const { return fmt::format("{}", v); }
-    std::string operator()(double v) const { return fmt::format("{}", v); }
+    std::string operator()(double v) const {
+      return std::isfinite(v) ? fmt::format("{}", v)
+                              : std::string(std::isnan(v) ? "NaN"
+                                            : v > 0       ? "Infinity"
+                                                          : "-Infinity");
+    }
     std::string operator()(const std::string& v) const { return json_text(v); }
   };
   return std::visit(Writer{}, value);

@@ -1,15 +1,17 @@
 // A Hugging Face model configuration as typed fields: key -> null, boolean, integer, number or text, each with the
 // place it came from. Objects and lists are flattened with dots ("rope_parameters.rope_theta", "architectures.0"); an
 // empty object or list is null. It begins as a config.json (a file or a built-in card) or as nothing, and overrides are
-// laid over it. Null means absent, as in Hugging Face's own classes. All errors are of kind user and name key, value,
-// place.
+// laid over it. Null means absent, as in Hugging Face's own classes. It remembers which fields were asked for, so that
+// those without effect can be told. All errors are of kind user and name key, value, place.
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -52,7 +54,7 @@ class HfConfig {
 
   // No fields yet. `source` stands in errors about missing fields ("models/a/config.json").
   explicit HfConfig(std::string source) : source_(std::move(source)) {}
-  // A JSON object; places are "source:line".
+  // A JSON object, in which NaN and Infinity may stand as Python writes them; places are "source:line".
   static HfConfig parse(std::string_view json, std::string source);
   // `directory`/config.json.
   static HfConfig load(const std::filesystem::path& directory);
@@ -76,6 +78,11 @@ class HfConfig {
   bool boolean(std::string_view key, std::optional<bool> fallback = {}) const;
   std::string text(std::string_view key, std::optional<std::string> fallback = {}) const;
 
+  // What has() and the typed reading were asked for until now, of this configuration or a copy, whether it was there or
+  // not; and whether `key` was, as it is spelt in the document, or something above it.
+  const std::set<std::string, std::less<>>& names_read() const { return *read_; }
+  bool was_read(std::string_view key) const;
+
   // For errors: the place of a key (the source's for an absent one), and "num_experts 128 (config.json:12)".
   std::string where(std::string_view key) const;
   std::string describe(std::string_view key) const;
@@ -84,10 +91,14 @@ class HfConfig {
   friend class HfReader;
   // Adds a field at a new key; false where the key, or one above or below it, is taken.
   bool add(const std::string& key, HfField field);
+  bool present(std::string_view key) const;
+  void note(std::string_view key) const;
   const HfField& required(std::string_view key) const;
 
   std::string source_;
   std::map<std::string, HfField, std::less<>> fields_;
+  // Shared by copies: a family reads from one of its own, in which it has unified spellings.
+  std::shared_ptr<std::set<std::string, std::less<>>> read_ = std::make_shared<std::set<std::string, std::less<>>>();
 };
 
 // The value as JSON, cut to a readable length.

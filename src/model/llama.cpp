@@ -1,17 +1,9 @@
 // Llama: pre-norm blocks of grouped-query attention (half-split RoPE, no biases) and a SwiGLU MLP, an untied head.
 // Source: the public config.json and modelling code of meta-llama/Llama-2-7b.
-#include <array>
-
 #include "model/gqa_decoder.h"
 
 namespace sluice {
 namespace {
-
-constexpr auto read_fields = std::to_array<std::string_view>({
-    SLUICE_GQA_DECODER_FIELDS,
-    "intermediate_size",
-    "mlp_bias",
-});
 
 ModelConfig parse(const HfConfig& config) {
   refuse(config, "mlp_bias", config.boolean("mlp_bias", false), "the MLP has no biases here");
@@ -26,7 +18,6 @@ const Family& llama() {
   static constexpr Family family{.model_type = "llama",
                                  .experts_key = {},
                                  .expert_width_key = {},
-                                 .reads = read_fields,
                                  .ignores = {},
                                  .parse = &parse,
                                  .block = &dense_block,

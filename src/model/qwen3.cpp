@@ -8,12 +8,6 @@
 namespace sluice {
 namespace {
 
-constexpr auto read_fields = std::to_array<std::string_view>({
-    SLUICE_GQA_DECODER_FIELDS,
-    "intermediate_size",
-    "use_sliding_window",
-});
-
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
     {"layer_types", "use_sliding_window is off"},
     {"max_window_layers", "use_sliding_window is off"},
@@ -36,7 +30,6 @@ const Family& qwen3() {
   static constexpr Family family{.model_type = "qwen3",
                                  .experts_key = {},
                                  .expert_width_key = {},
-                                 .reads = read_fields,
                                  .ignores = ignored_fields_of_family,
                                  .parse = &parse,
                                  .block = &dense_block,

@@ -8,19 +8,6 @@
 namespace sluice {
 namespace {
 
-constexpr auto read_fields = std::to_array<std::string_view>({
-    SLUICE_GQA_DECODER_FIELDS,
-    "num_experts",
-    "num_local_experts",
-    "num_experts_per_tok",
-    "moe_intermediate_size",
-    "norm_topk_prob",
-    "router_aux_loss_coef",
-    "decoder_sparse_step",
-    "mlp_only_layers",
-    "use_sliding_window",
-});
-
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
     {"intermediate_size", "the width of dense layers, of which there are none"},
     {"max_window_layers", "use_sliding_window is off"},
@@ -87,7 +74,6 @@ const Family& qwen3_moe() {
   static constexpr Family family{.model_type = "qwen3_moe",
                                  .experts_key = "num_experts",
                                  .expert_width_key = "moe_intermediate_size",
-                                 .reads = read_fields,
                                  .ignores = ignored_fields_of_family,
                                  .parse = &parse,
                                  .block = &block,

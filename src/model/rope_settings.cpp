@@ -11,16 +11,17 @@ namespace sluice {
 
 namespace {
 
-// Both spellings become the flat fields rope_theta, rope_type and the scaling's own below "rope".
+// Both spellings become the field rope_theta and the rest below "rope".
 HfConfig flattened(const HfConfig& source) {
   HfConfig config = source;
   std::vector<std::string> keys;
   for (const auto& [key, field] : config.fields()) keys.push_back(key);
-  for (const std::string& key : keys) {
-    for (const std::string_view group : {"rope_parameters.", "rope_scaling."}) {
-      if (!key.starts_with(group)) continue;
-      const std::string leaf = key.substr(group.size());
-      config.unify(leaf == "type" ? "rope_type" : leaf.starts_with("rope_") ? leaf : "rope." + leaf, key);
+  for (const std::string_view group : {"rope_parameters", "rope_scaling"}) {
+    if (!config.has(group)) continue;
+    for (const std::string& key : keys) {
+      if (!key.starts_with(group) || key.size() <= group.size() || key[group.size()] != '.') continue;
+      const std::string leaf = key.substr(group.size() + 1);
+      config.unify(leaf == "rope_theta" ? leaf : leaf == "type" ? "rope.rope_type" : "rope." + leaf, key);
     }
   }
   return config;
@@ -28,7 +29,7 @@ HfConfig flattened(const HfConfig& source) {
 
 void refuse_leftovers(const HfConfig& config, const std::vector<std::string_view>& known) {
   for (const auto& [key, field] : config.fields()) {
-    if (!key.starts_with("rope.")) continue;
+    if (!key.starts_with("rope.") || key == "rope.rope_type" || key == "rope.partial_rotary_factor") continue;
     if (std::find(known.begin(), known.end(), std::string_view(key).substr(5)) != known.end()) continue;
     throw user_error("{} is not supported for this family", field.spelling).at(field.where);
   }
@@ -64,7 +65,7 @@ YarnSpec read_yarn(const HfConfig& config, double theta, int64_t dim) {
   if (yarn.high == yarn.low) yarn.high += 0.001;
   if (yarn.high < yarn.low) {
     throw user_error("rotary scaling: beta_fast {} and beta_slow {} are the wrong way round", fast, slow)
-        .at(config.where(config.has("rope.beta_fast") ? "rope.beta_fast" : "rope_type"));
+        .at(config.where(config.has("rope.beta_fast") ? "rope.beta_fast" : "rope.rope_type"));
   }
   const double mscale = config.number("rope.mscale", {0, 1e3}, 0.0);
   const double all_dim = config.number("rope.mscale_all_dim", {0, 1e3}, 0.0);
@@ -84,8 +85,14 @@ double yarn_mscale(double factor, double m) {
 RopeSettings read_rope(const HfConfig& source, double default_theta, int64_t dim) {
   const HfConfig config = flattened(source);
   RopeSettings settings;
+  config.has("original_max_position_embeddings");  // says nothing where nothing is stretched
+  if (config.number("rope.partial_rotary_factor", {0, 1}, 1.0) != 1) {
+    throw user_error("{}: all columns of a head have rotary positions here",
+                     config.describe("rope.partial_rotary_factor"))
+        .at(config.where("rope.partial_rotary_factor"));
+  }
   settings.theta = config.number("rope_theta", {1, 1e15}, default_theta);
-  const std::string type = config.text("rope_type", "default");
+  const std::string type = config.text("rope.rope_type", "default");
   if (type == "default") {
     refuse_leftovers(config, {});
   } else if (type == "yarn") {
@@ -93,7 +100,7 @@ RopeSettings read_rope(const HfConfig& source, double default_theta, int64_t dim
     settings.mscale_all_dim = config.number("rope.mscale_all_dim", {0, 1e3}, 0.0);
   } else {
     throw user_error("rotary scaling of type {} is not supported", to_text(type))
-        .at(config.where("rope_type"))
+        .at(config.where("rope.rope_type"))
         .advise("there are default and yarn; or train without it: rope_scaling: null");
   }
   return settings;

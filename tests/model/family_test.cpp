@@ -120,18 +120,84 @@ TEST(Family, NewerSpellingOfTheNumberOfExperts) {
   expect_refused({{"num_local_experts", "12"}}, {"num_experts is 6", "num_local_experts is 12"});
 }
 
+// A qwen3_moe's config.json with more fields, which begin in line 2.
+HfConfig moe_file(const std::string& more) {
+  return HfConfig::parse(
+      R"({"model_type": "qwen3_moe", "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_experts": 6, "num_experts_per_tok": 3, "moe_intermediate_size": 12, "norm_topk_prob": true,
+)" + more +
+          "}",
+      "f");
+}
+
+std::vector<std::string> warnings(const HfConfig& config) {
+  std::vector<std::string> lines;
+  for (const IgnoredHfField& field : unread_fields(config)) lines.push_back(field.key + " " + field.value);
+  return lines;
+}
+
 TEST(Family, FieldsWithoutEffectAreListed) {
-  const std::vector<HfOverride> none;
-  HfConfig config = HfConfig::parse(R"({"model_type": "qwen3_moe", "intermediate_size": 9,
-    "architectures": ["A"], "strange": 1, "hidden_size": 4})",
-                                    "f");
-  const auto list = ignored_fields(config);
+  const auto list = ignored_fields(moe_file(R"("intermediate_size": 9,
+    "architectures": ["A"], "strange": 1)"));
   ASSERT_EQ(list.size(), 3u);
   EXPECT_EQ(list[0].key, "architectures.0");
   EXPECT_EQ(list[1].key, "intermediate_size");
   EXPECT_EQ(list[2].key, "strange");
-  EXPECT_EQ(list[2].where, "f:2");
+  EXPECT_EQ(list[2].where, "f:3");
   EXPECT_NE(list[2].reason.find("not a field"), std::string::npos);
+}
+
+using Lines = std::vector<std::string>;
+
+TEST(Family, ValuesThatNobodyReadsAndThatWouldChangeTheNetworkAreTold) {
+  EXPECT_EQ(warnings(moe_file(R"("shared_expert_intermediate_size": 16, "use_qk_norm": false,
+"partial_rotary_factor": 0.5)")),
+            (Lines{"partial_rotary_factor 0.5", "shared_expert_intermediate_size 16", "use_qk_norm false"}));
+  const auto fields = unread_fields(moe_file("\"strange\": 1,\n\"use_qk_norm\": false"));
+  ASSERT_EQ(fields.size(), 2U);
+  EXPECT_EQ(fields[0].where, "f:2");
+  EXPECT_EQ(fields[0].reason, "qwen3_moe does not read it, and what it asks for is not built");
+  EXPECT_EQ(fields[1].where, "f:3");
+  EXPECT_EQ(fields[1].reason, "qwen3_moe does not read it and is built as with true");
+  EXPECT_EQ(warnings(moe_file(R"("is_causal": false, "qkv_bias": true, "first_k_dense_replace": 1,
+    "activation_function": "gelu", "norm_eps": 0.5, "embedding_multiplier": 12.0, "attention_sinks": true)")),
+            (Lines{"activation_function \"gelu\"", "attention_sinks true", "embedding_multiplier 12",
+                   "first_k_dense_replace 1", "is_causal false", "norm_eps 0.5", "qkv_bias true"}));
+  // What stands below one key is told once.
+  EXPECT_EQ(warnings(moe_file(R"("vision_config": {"depth": 3, "width": {"a": 7}}, "list": [0, 5, 6])")),
+            (Lines{"list.1 5", "vision_config.depth 3"}));
+  EXPECT_EQ(warnings(moe_file(R"("layer_types": ["full_attention", "sliding_attention"])")),
+            (Lines{"layer_types.1 \"sliding_attention\""}));
+}
+
+TEST(Family, ValuesThatChangeNothingAreNotTold) {
+  EXPECT_EQ(warnings(moe_file(R"("a": null, "b": false, "c": 0, "d": 0.0, "e": "", "f": [], "g": {}, "h": {"i": 0},
+    "use_qk_norm": true, "partial_rotary_factor": 1.0, "rotary_pct": 1, "shared_expert_intermediate_size": 0,
+    "use_qkv_bias": false, "hidden_dropout": 0.0, "activation_function": "SiLU", "position_embedding_type": "rotary",
+    "decoder_sparse_step": 1, "num_local_experts": 6, "experts_per_token": 3, "moe_topk": 3, "norm_epsilon": 1e-6,
+    "layer_types": ["full_attention", "full_attention"], "multi_query": false, "norm_type": "rms_norm",
+    "architectures": ["A"], "transformers_version": "4.51.0", "torch_dtype": "bfloat16", "bos_token_id": 7,
+    "temperature": 0.7, "top_k": 50, "id2label": {"0": "A"}, "_attn_implementation": "sdpa", "max_length": 20,
+    "initializer_range": 0.02, "sliding_window": 4096, "max_window_layers": 28, "tie_word_embeddings": false,
+    "quantization_config": {"quant_method": "fp8"}, "auto_map": {"AutoModel": "x"}, "output_router_logits": true,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 10000, "partial_rotary_factor": 1.0})")),
+            Lines{});
+  for (const std::string& id : card_ids()) EXPECT_EQ(warnings(load_hf_config(id)), Lines{}) << id;
+}
+
+// Both names of one field are read, also where one of them is dropped.
+TEST(Family, OtherSpellingsCountAsRead) {
+  EXPECT_EQ(warnings(moe_file(R"("original_max_position_embeddings": 4096)")), Lines{});
+  EXPECT_EQ(
+      warnings(moe_file(
+          R"("num_local_experts": 6, "rope_theta": 5e4, "rope_scaling": {"rope_theta": 50000}, "rope_parameters": {"rope_theta": 5e4})")),
+      Lines{});
+}
+
+TEST(Family, AMisspeltFieldIsMetWhereOneIsMissed) {
+  expect_refused({{"hidden_size", "null"}, {"hiden_size", "32"}},
+                 {"lacks hidden_size", "--hiden_size", "did you mean model.config.hidden_size"});
+  expect_refused({{"rope_parameters", R"({"partial_rotary_factor": 0.5})"}},
+                 {"rope_parameters.partial_rotary_factor 0.5", "all columns of a head"});
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <fstream>
 
 #include "base/error.h"
+#include "model/python_json.h"
 
 namespace sluice {
 namespace {
@@ -97,6 +98,59 @@ TEST(HfConfig, BadFilesAreUserErrorsWithTheLine) {
   EXPECT_TRUE(holds(broken(many + "]}").what(), "more than 20000 fields"));
   EXPECT_TRUE(holds(broken("{\"" + std::string(HfConfig::kMaxKey + 1, 'k') + "\": 1}").what(), "a key of 513"));
   EXPECT_TRUE(holds(broken("{\"a\": 1}" + std::string(HfConfig::kMaxBytes, ' ')).what(), "are read"));
+}
+
+// As Python's json reads and writes them.
+TEST(HfConfig, NumbersThatAreNotFinite) {
+  const std::string text = "{\"a\": Infinity, \"b\": [-Infinity,\n NaN], \"c\": \"NaN \\\" Infinity\", \"d\": NaN}";
+  const HfConfig config = HfConfig::parse(text, "f");
+  EXPECT_EQ(config.number("a", {}), std::numeric_limits<double>::infinity());
+  EXPECT_EQ(config.number("b.0", {}), -std::numeric_limits<double>::infinity());
+  EXPECT_EQ(config.where("b.1"), "f:1");
+  EXPECT_EQ(config.describe("b.1"), "b.1 NaN (f:1)");
+  EXPECT_EQ(config.text("c"), "NaN \" Infinity");
+  EXPECT_TRUE(holds(error_of([&] { config.number("d", {}); }).what(), "d is NaN"));
+  EXPECT_TRUE(holds(error_of([&] { config.number("a", {0, 1}); }).what(), "a is Infinity; it must be from 0 to 1"));
+  EXPECT_TRUE(holds(error_of([&] { config.integer("a", {}); }).what(), "a is Infinity, not an integer"));
+  EXPECT_EQ(python_json(standard_json(text)), text);
+  for (const char* const broken :
+       {"{\"a\": nan}", "{\"a\": Inf}", "{\"a\": +Infinity}", "{\"a\": NaNN}", "{\"a\": -NaN}"})
+    EXPECT_TRUE(holds(error_of([&] { HfConfig::parse(broken, "f"); }).what(), "not valid JSON")) << broken;
+}
+
+TEST(HfConfig, WhatIsNoConfigurationIsNamed) {
+  const auto broken = [](std::string_view json) {
+    return describe(error_of([&] { HfConfig::parse(json, "c.json"); }));
+  };
+  EXPECT_TRUE(holds(broken("// from the hub\n{}"), "JSON has no comments: take it out"));
+  EXPECT_TRUE(holds(broken("{\"a\": 1, # one\n \"b\": 2}"), "c.json:1: not valid JSON"));
+  EXPECT_TRUE(holds(broken("{\"a\": 1, # one\n \"b\": 2}"), "JSON has no comments: take it out"));
+  const std::string pointer = broken("version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n");
+  EXPECT_TRUE(holds(pointer, "c.json is a Git LFS pointer, not a model's configuration")) << pointer;
+  EXPECT_TRUE(holds(broken("<!doctype html>"), "c.json is an HTML page"));
+  EXPECT_TRUE(holds(broken(std::string_view("\xff\xfe{\0}\0", 6)), "c.json is UTF-16 text"));
+  EXPECT_EQ(HfConfig::parse("\xef\xbb\xbf{\"a\": 1}", "f").integer("a", {}), 1);
+}
+
+TEST(HfConfig, RemembersWhatWasAskedFor) {
+  HfConfig config = HfConfig::parse(R"({"a": 1, "b": {"c": 2, "d": 3}, "e": 4, "old": 5, "same": 4})", "f");
+  HfConfig copy = config;
+  EXPECT_EQ(copy.integer("a", {}), 1);
+  EXPECT_TRUE(config.was_read("a"));
+  EXPECT_FALSE(config.was_read("b.c"));
+  EXPECT_TRUE(copy.has("b"));
+  EXPECT_TRUE(config.was_read("b.c"));
+  EXPECT_FALSE(config.was_read("old"));
+  copy.unify("new", "old");
+  EXPECT_FALSE(config.was_read("old"));
+  EXPECT_EQ(copy.integer("new", {}), 5);
+  EXPECT_TRUE(config.was_read("old"));
+  copy.unify("e", "same");
+  EXPECT_TRUE(config.was_read("same"));
+  EXPECT_FALSE(config.was_read("e"));
+  EXPECT_EQ(config.number("absent", {}, 7), 7);
+  EXPECT_TRUE(config.names_read().contains("absent"));
+  EXPECT_FALSE(HfConfig::parse("{}", "g").was_read("a"));
 }
 
 TEST(HfConfig, HugeIntegersAreNoIntegers) {

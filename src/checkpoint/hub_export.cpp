@@ -1,6 +1,7 @@
 #include "checkpoint/hub_export.h"
 
 #include <algorithm>
+#include <cstring>
 #include <map>
 #include <string>
 #include <utility>
@@ -149,10 +150,13 @@ ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const 
     for (int64_t at = 0; at < weight.numel(); at += kStreamElements) {
       const int64_t count = std::min(kStreamElements, weight.numel() - at);
       const auto bytes = static_cast<size_t>(count * element);
+      buffer.resize(bytes);
       if (as_it_is) {
-        writer.write(spec.name, weight.values.bytes.subspan(static_cast<size_t>(at * element), bytes));
+        // Through memory: where the source is cut short meanwhile, reading it fails here, by its name, and not the
+        // write of the target.
+        std::memcpy(buffer.data(), weight.values.bytes.data() + at * element, bytes);
+        writer.write(spec.name, buffer);
       } else {
-        buffer.resize(bytes);
         const Tensor decoded(buffer.data(), {count}, dtype_of(spec.type));
         in_pieces(options.pool, count, [&](int64_t begin, int64_t end) {
           read_line(weight, at + begin, 1, decoded.rows(begin, end - begin));

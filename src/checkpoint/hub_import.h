@@ -30,7 +30,8 @@ struct ImportCount {
 };
 
 // Writes this rank's shards (=), masters too, and makes gathered copies stale. Only stored bytes that the rank holds
-// are touched; beside the shards memory stays below a fixed bound.
+// are touched; beside the shards memory stays below a fixed bound. User error that names tensor and file where a value
+// is NaN; a warning where one is infinite, as stored or in the shard's dtype.
 ImportCount import_weights(const Context& ctx, const HubMatch& match, std::span<const GroupShard> shards,
                            const ImportOptions& options);
 

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/text.h"
+#include "checkpoint/hub_packing.h"
 
 namespace sluice {
 namespace {
@@ -36,6 +37,40 @@ std::string list_of(std::string_view what, const std::vector<std::string>& names
       fmt::format("\n  {} {}: {}", names.size(), what, fmt::join(names.begin(), names.begin() + shown, ", "));
   if (names.size() > most) text += fmt::format(", ... {}", names.back());
   return text;
+}
+
+// How the stored names were changed by a program that wrapped the model, so that without it they are all there; empty
+// where they differ in another way.
+std::string renamed(const std::vector<std::string>& missing, const std::vector<std::string>& extra) {
+  if (extra.empty()) {
+    return missing == std::vector<std::string>{"lm_head.weight"}
+               ? "models that tie their head to the embedding are stored so, and are not supported; of others the "
+                 "whole "
+                 "model is wanted, not its base"
+               : "";
+  }
+  const auto all_in = [&](const std::set<std::string>& names) {
+    return !missing.empty() &&
+           std::ranges::all_of(missing, [&](const std::string& name) { return names.contains(name); });
+  };
+  for (const std::string_view part :
+       {"module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model.", "model."}) {
+    std::set<std::string> without;
+    for (std::string name : extra) {
+      if (const size_t at = name.find(part); at != std::string::npos) name.erase(at, part.size());
+      without.insert(std::move(name));
+    }
+    if (all_in(without)) {
+      return fmt::format("the stored names have \"{}\" in them, of a program that wrapped the model: save it unwrapped",
+                         part);
+    }
+  }
+  std::set<std::string> with;
+  for (const std::string& name : extra) with.insert("model." + name);
+  const bool inner = all_in(with) || (with.insert("lm_head.weight"), all_in(with));
+  return inner ? "the stored names lack \"model.\" at their beginning: they are of the model without its head's class; "
+                 "save the whole one"
+               : "";
 }
 
 // The part of a stack of experts that stands for one expert's tensor of the family.
@@ -83,6 +118,7 @@ std::string_view layer_prefix(std::string_view name) {
 
 bool has_no_use(const std::string& name, const HubWeights& hub, const std::set<std::string_view>& known_layers) {
   if (name.ends_with(".rotary_emb.inv_freq")) return true;
+  if (hub.weights().find(name)->second.numel() == 0) return true;
   // A layer that predicts further tokens has a projection that others have not.
   const std::string_view layer = layer_prefix(name);
   return !layer.empty() && !known_layers.contains(layer) &&
@@ -126,11 +162,24 @@ HubMatch match_weights(const HubWeights& hub, const ModelConfig& model) {
     (has_no_use(name, hub, known_layers) ? match.left_out : extra).push_back(name);
   }
   if (!missing.empty() || !misshaped.empty() || !extra.empty()) {
+    if (!missing.empty() && !extra.empty()) {
+      if (const std::optional<std::string> packing = unread_packing(hub.stored())) {
+        throw packed_by(hub.path(), *packing);
+      }
+    }
+    const std::string cause = renamed(missing, extra);
     for (std::string& name : extra) name = safetensors::in_quotes(name);
+    for (std::string& name : missing) {
+      const auto file = hub.stored().absent().find(name);
+      if (file != hub.stored().absent().end()) name += fmt::format(" (the index puts it into {})", file->second);
+    }
     throw user_error("{} does not hold the {} tensors of {} ({}):{}{}{}", hub.path().string(), tensors.size(),
                      model.name, model.model_type, list_of("missing", missing),
                      list_of("of another shape or type", misshaped), list_of("that the model lacks", extra))
-        .advise("config.json and the weights must be of one model, and fields overridden must not change its shape");
+        .advise(
+            cause.empty()
+                ? "config.json and the weights must be of one model, and fields overridden must not change its shape"
+                : cause);
   }
   const int64_t expected = param_count(model).total;
   require(match.elements == expected, "{} tensors hold {} of {} parameters", match.items.size(), match.elements,
@@ -168,6 +217,10 @@ std::string describe(const HubMatch& match, const HubWeights& hub) {
   if (!match.left_out.empty()) {
     text += fmt::format("; {} without use here were left out, {} the first", format_count(std::ssize(match.left_out)),
                         match.left_out.front());
+  }
+  if (const auto& absent = hub.stored().absent(); !absent.empty()) {
+    text += fmt::format("; the index has {} more that no file holds, {} the first", format_count(std::ssize(absent)),
+                        absent.begin()->first);
   }
   return text;
 }

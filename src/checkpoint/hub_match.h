@@ -19,7 +19,7 @@ struct HubMatch {
   std::vector<Item> items;            // in the order of the network
   std::vector<Item> repeats;          // stored once more (HubTensor::repeated)
   std::vector<std::string> left_out;  // stored names that the model has no use for: a multi-token prediction layer that
-                                      // is not trained, buffers of old files
+                                      // is not trained, buffers of old files, tensors without elements
   int64_t elements = 0;               // all of the model's parameters
   int64_t quantized = 0;              // items
 };

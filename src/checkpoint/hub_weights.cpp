@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "checkpoint/hub_packing.h"
 
 namespace sluice {
 namespace {
@@ -186,6 +187,7 @@ std::optional<HubWeights::Seen> HubWeights::seen_as(const std::string& name, con
   if (tensor.spec.type == Type::f8_e4m3) {
     const StoredTensor* scales = partner("", kScaleInv);
     if (scales == nullptr) {
+      if (const std::optional<std::string> packing = unread_packing(stored_)) throw packed_by(path(), *packing);
       throw user_error("{}: {} has no factors {}{}", path().string(), described(tensor), name, kScaleInv);
     }
     return Seen{name, fp8_weight(tensor, *scales)};
@@ -197,17 +199,6 @@ std::optional<HubWeights::Seen> HubWeights::seen_as(const std::string& name, con
   const StoredTensor* scaled = partner(kScaleInv, "");
   if ((scaled != nullptr && scaled->spec.type == Type::f8_e4m3) || partner(kScales, kBlocks) != nullptr) return {};
   return Seen{name, {HubCoding::plain, tensor.spec.shape, tensor, {}}};
-}
-
-bool has_weights(const std::filesystem::path& directory) {
-  // A link that leads nowhere or a shard without its index is weights that cannot be read, not a model without any.
-  std::error_code ignored;
-  for (std::filesystem::directory_iterator entry(directory, ignored), end; !ignored && entry != end;
-       entry.increment(ignored)) {
-    const std::string name = entry->path().filename().string();
-    if (name == safetensors::kIndexFile || (name.starts_with("model") && name.ends_with(".safetensors"))) return true;
-  }
-  return false;
 }
 
 }  // namespace sluice

@@ -36,6 +36,7 @@ class HubWeights {
   explicit HubWeights(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return stored_.path(); }
+  const safetensors::Model& stored() const { return stored_; }
   const std::map<std::string, HubWeight, std::less<>>& weights() const { return weights_; }
   uint64_t bytes() const { return stored_.bytes(); }
 
@@ -51,8 +52,5 @@ class HubWeights {
   safetensors::Model stored_;
   std::map<std::string, HubWeight, std::less<>> weights_;
 };
-
-// Whether a directory has a model's safetensors by their names; that they can be read is seen in reading them.
-bool has_weights(const std::filesystem::path& directory);
 
 }  // namespace sluice

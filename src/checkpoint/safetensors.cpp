@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "checkpoint/weight_files.h"
 
 namespace sluice::safetensors {
 namespace {
@@ -17,8 +18,9 @@ namespace {
 namespace fs = std::filesystem;
 
 bool present(const fs::path& path) {
+  // A link that leads nowhere is weights that cannot be read, not a model without any.
   std::error_code ignored;
-  return fs::exists(path, ignored);
+  return fs::symlink_status(path, ignored).type() != fs::file_type::not_found;
 }
 
 // IEEE half precision, exactly.
@@ -72,7 +74,7 @@ Model::Model(const fs::path& path) : path_(path) {
   } else if (directory && present(path / kIndexFile)) {
     add_shards(path / kIndexFile);
   } else if (directory) {
-    throw user_error("{} has neither {} nor {}", path.string(), kSingleFile, kIndexFile);
+    throw no_readable_weights(path, find_weight_files(path));
   } else if (path.extension() == ".json") {
     add_shards(path);
   } else {
@@ -84,11 +86,12 @@ void Model::add_file(const fs::path& path) {
   files_.emplace_back(path);
   const std::span<const std::byte> bytes = files_.back().bytes();
   Header header = parse_header(bytes, path.string());
+  const auto file = std::make_shared<const std::string>(path.string());
   metadata_.merge(header.metadata);
   for (Entry& entry : header.entries) {
     std::string name = entry.spec.name;
-    const auto added =
-        tensors_.emplace(std::move(name), StoredTensor{std::move(entry.spec), bytes.subspan(entry.begin, entry.bytes)});
+    const auto added = tensors_.emplace(
+        std::move(name), StoredTensor{std::move(entry.spec), bytes.subspan(entry.begin, entry.bytes), file});
     if (!added.second) {
       throw user_error("{}: tensor {} is in another file of this model too", path.string(),
                        in_quotes(added.first->first));
@@ -104,12 +107,17 @@ void Model::add_shards(const fs::path& index_path) {
     const fs::path path = index_path.parent_path() / file;
     const size_t before = tensors_.size();
     add_file(path);
+    size_t listed = 0;
     for (const std::string_view name : names) {
-      if (!tensors_.contains(name))
-        throw user_error("{} has no tensor {}, which the index puts there", path.string(), in_quotes(name));
+      const auto found = tensors_.find(name);
+      // One that another file has is met there as one too many.
+      if (found == tensors_.end() || *found->second.file != path.string()) {
+        absent_.emplace(name, path.string());
+      } else {
+        ++listed;
+      }
     }
-    // Names are unique over all files: equal counts are equal sets, unless a name is listed for another file.
-    if (tensors_.size() - before == names.size()) continue;
+    if (tensors_.size() - before == listed) continue;
     for (const auto& [name, stored] : tensors_) {
       if (!index.files.contains(name))
         throw user_error("{} has a tensor {}, which the index lacks", path.string(), in_quotes(name));

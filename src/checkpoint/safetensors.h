@@ -22,19 +22,24 @@ inline constexpr std::string_view kIndexFile = "model.safetensors.index.json";
 struct StoredTensor {
   TensorSpec spec;
   std::span<const std::byte> bytes;
+  std::shared_ptr<const std::string> file = nullptr;  // its path
 };
 
 // All tensors of a model. Every header is read and checked on opening, the tensors' bytes when they are touched.
 class Model {
  public:
-  // A .safetensors file, an index (.json), or a directory with model.safetensors or model.safetensors.index.json. With
-  // an index, its map and what the files hold must agree.
+  // A .safetensors file, an index (.json), or a directory with model.safetensors or model.safetensors.index.json (see
+  // weight_files.h). With an index, its map and what the files hold must agree, but for names that no file has (see
+  // absent()).
   explicit Model(const std::filesystem::path& path);
 
   const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, StoredTensor, std::less<>>& tensors() const { return tensors_; }
   // User error where there is none of this name.
   const StoredTensor& at(std::string_view name) const;
+  // Tensors that the index puts into a file which has none of the name, with that file: most programs that write
+  // models take such a model as one without these.
+  const std::map<std::string, std::string, std::less<>>& absent() const { return absent_; }
   // Of all files together; where they differ the first one's.
   const Metadata& metadata() const { return metadata_; }
   uint64_t bytes() const;
@@ -46,6 +51,7 @@ class Model {
   std::filesystem::path path_;
   std::vector<MappedFile> files_;
   std::map<std::string, StoredTensor, std::less<>> tensors_;
+  std::map<std::string, std::string, std::less<>> absent_;
   Metadata metadata_;
 };
 

@@ -5,13 +5,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <limits>
+#include <map>
 #include <set>
 #include <tuple>
 #include <utility>
 
 #include "base/error.h"
+#include "base/file_kind.h"
 #include "model/hf_config.h"
 
 namespace sluice::safetensors {
@@ -48,8 +49,8 @@ const TypeFacts& facts(Type type) {
 constexpr size_t kLengthBytes = 8;
 constexpr std::string_view kMetadataKey = "__metadata__";
 
-// Walks a JSON text of the shape {KEY: {KEY: scalar or list of numbers}}. Anything else is refused as it is met, so
-// that what is held stays in proportion to the text.
+// Walks a JSON text of the shape {KEY: {KEY: scalar or list of numbers}}; what a reader does not ask for is passed
+// over, anything else refused as it is met, so that what is held stays in proportion to the text.
 class TwoLevelReader : public nlohmann::json_sax<Json> {
  public:
   TwoLevelReader(std::string_view source, std::string_view what) : source_(source), what_(what) {}
@@ -59,11 +60,15 @@ class TwoLevelReader : public nlohmann::json_sax<Json> {
   }
 
  protected:
+  // Whether a value is passed over, whatever it is: of a key at the top level, of a key in its object; and a null
+  // there.
+  virtual bool passes_section(const std::string& name) const = 0;
+  virtual bool passes_value(const std::string& key) const = 0;
+  virtual bool passes_null(const std::string& name) const = 0;
   virtual void enter(std::string name) = 0;  // an object at the top level
   virtual void leave() = 0;
   virtual void text(const std::string& key, std::string value) = 0;
   virtual void list(const std::string& key, std::vector<uint64_t> values) = 0;
-  virtual void number(const std::string& key, double value) = 0;
 
   template <class... Args>
   Error fault(fmt::format_string<Args...> format, Args&&... args) const {
@@ -76,37 +81,48 @@ class TwoLevelReader : public nlohmann::json_sax<Json> {
  private:
   enum class Place : uint8_t { outside, top, inside, list };
 
-  bool null() override { throw misplaced("null"); }
-  bool boolean(bool) override { throw misplaced("true or false"); }
-  bool number_integer(number_integer_t value) override { throw fault("{} is {}, below 0", in_quotes(key_), value); }
+  bool passes() const {
+    return passed_ > 0 || (place_ == Place::top && passes_section(key_)) ||
+           (place_ == Place::inside && passes_value(key_));
+  }
+  bool null() override {
+    if (passes() || (place_ == Place::top && passes_null(key_))) return true;
+    throw misplaced("null");
+  }
+  bool boolean(bool) override {
+    if (passes()) return true;
+    throw misplaced("true or false");
+  }
+  bool number_integer(number_integer_t value) override {
+    if (passes()) return true;
+    throw fault("{} is {}, below 0", in_quotes(key_), value);
+  }
   bool number_unsigned(number_unsigned_t value) override {
-    if (place_ == Place::list) {
-      if (values_.size() >= kMaxRank) throw fault("{} lists more than {} numbers", in_quotes(key_), kMaxRank);
-      values_.push_back(value);
-    } else if (place_ == Place::inside) {
-      number(key_, static_cast<double>(value));
-    } else {
-      throw misplaced("a number");
-    }
+    if (passes()) return true;
+    if (place_ != Place::list) throw misplaced("a number");
+    if (values_.size() >= kMaxRank) throw fault("{} lists more than {} numbers", in_quotes(key_), kMaxRank);
+    values_.push_back(value);
     return true;
   }
-  bool number_float(number_float_t value, const string_t&) override {
-    if (place_ != Place::inside) throw misplaced("a number that is not whole");
-    number(key_, value);
-    return true;
+  bool number_float(number_float_t, const string_t&) override {
+    if (passes()) return true;
+    throw misplaced("a number that is not whole");
   }
   bool string(string_t& value) override {
+    if (passes()) return true;
     if (place_ != Place::inside) throw misplaced("text");
     text(key_, std::move(value));
     return true;
   }
   bool binary(binary_t&) override { throw misplaced("binary data"); }
   bool key(string_t& name) override {
-    key_ = name;
+    if (passed_ == 0) key_ = name;
     return true;
   }
   bool start_object(size_t) override {
-    if (place_ == Place::outside) {
+    if (passes()) {
+      ++passed_;
+    } else if (place_ == Place::outside) {
       place_ = Place::top;
     } else if (place_ == Place::top) {
       place_ = Place::inside;
@@ -117,20 +133,33 @@ class TwoLevelReader : public nlohmann::json_sax<Json> {
     return true;
   }
   bool end_object() override {
-    if (place_ == Place::inside) leave();
-    place_ = place_ == Place::inside ? Place::top : Place::outside;
+    if (passed_ > 0) {
+      --passed_;
+    } else {
+      if (place_ == Place::inside) leave();
+      place_ = place_ == Place::inside ? Place::top : Place::outside;
+    }
     return true;
   }
   bool start_array(size_t) override {
-    if (place_ != Place::inside) throw misplaced("a list");
-    place_ = Place::list;
-    values_.clear();
+    if (passes()) {
+      ++passed_;
+    } else if (place_ == Place::inside) {
+      place_ = Place::list;
+      values_.clear();
+    } else {
+      throw misplaced("a list");
+    }
     return true;
   }
   bool end_array() override {
-    place_ = Place::inside;
-    list(key_, std::move(values_));
-    values_ = {};
+    if (passed_ > 0) {
+      --passed_;
+    } else {
+      place_ = Place::inside;
+      list(key_, std::move(values_));
+      values_ = {};
+    }
     return true;
   }
   bool parse_error(size_t position, const std::string&, const nlohmann::detail::exception& error) override {
@@ -145,6 +174,7 @@ class TwoLevelReader : public nlohmann::json_sax<Json> {
   Place place_ = Place::outside;
   std::string key_;
   std::vector<uint64_t> values_;
+  size_t passed_ = 0;  // containers that are open in what is passed over
 };
 
 class HeaderReader final : public TwoLevelReader {
@@ -159,9 +189,15 @@ class HeaderReader final : public TwoLevelReader {
   }
 
  private:
+  bool passes_section(const std::string&) const override { return false; }
+  bool passes_value(const std::string& key) const override {
+    return !in_metadata_ && key != "dtype" && key != "shape" && key != "data_offsets";
+  }
+  bool passes_null(const std::string& name) const override { return name == kMetadataKey; }
+
   void enter(std::string name) override {
-    if (!names_.insert(name).second) throw fault("a second {}", in_quotes(name));
     in_metadata_ = name == kMetadataKey;
+    if (in_metadata_ && std::exchange(has_metadata_, true)) throw fault("a second {}", in_quotes(name));
     entry_ = {};
     entry_.spec.name = std::move(name);
     has_type_ = has_shape_ = has_offsets_ = false;
@@ -179,13 +215,17 @@ class HeaderReader final : public TwoLevelReader {
       throw fault("tensor {} of {}{} takes {} bytes, its data_offsets span {}", name, name_of(entry_.spec.type),
                   to_text(entry_.spec.shape), needed, entry_.bytes);
     }
-    header_.entries.push_back(std::move(entry_));
+    const auto [earlier, is_new] = entry_of_.emplace(entry_.spec.name, header_.entries.size());
+    if (is_new) {
+      header_.entries.push_back(std::move(entry_));
+    } else if (header_.entries[earlier->second] != entry_) {
+      throw fault("a second {}, described in another way", name);
+    }
   }
 
   void text(const std::string& key, std::string value) override {
     if (in_metadata_) {
-      if (!header_.metadata.emplace(key, std::move(value)).second)
-        throw fault("a second {} in the metadata", in_quotes(key));
+      header_.metadata.insert_or_assign(key, std::move(value));
       return;
     }
     if (key != "dtype") throw unexpected(key);
@@ -209,7 +249,8 @@ class HeaderReader final : public TwoLevelReader {
       once(has_offsets_, key);
       if (values.size() != 2 || values[0] > values[1] || values[1] > data_bytes_) {
         throw fault("tensor {} has data_offsets [{}] in a file with {} bytes of tensors", in_quotes(entry_.spec.name),
-                    fmt::join(values, ", "), data_bytes_);
+                    fmt::join(values, ", "), data_bytes_)
+            .advise("where the numbers are right the file was cut short: fetch it again");
       }
       entry_.begin = data_begin_ + values[0];
       entry_.bytes = values[1] - values[0];
@@ -217,8 +258,6 @@ class HeaderReader final : public TwoLevelReader {
       throw unexpected(key);
     }
   }
-
-  void number(const std::string& key, double) override { throw unexpected(key); }
 
   Error unexpected(const std::string& key) const {
     return fault("{} in {} is not part of the format", in_quotes(key), in_quotes(entry_.spec.name));
@@ -254,9 +293,9 @@ class HeaderReader final : public TwoLevelReader {
   uint64_t data_begin_;
   uint64_t data_bytes_;
   Header header_;
-  std::set<std::string> names_;
+  std::map<std::string, size_t> entry_of_;  // where in the header
   Entry entry_;
-  bool in_metadata_ = false;
+  bool in_metadata_ = false, has_metadata_ = false;
   bool has_type_ = false, has_shape_ = false, has_offsets_ = false;
 };
 
@@ -265,40 +304,40 @@ class IndexReader final : public TwoLevelReader {
   explicit IndexReader(std::string_view source) : TwoLevelReader(source, "the index") {}
 
   Index take() {
-    if (!sections_.contains("weight_map")) throw fault("it has no weight_map");
+    if (!has_map_) throw fault("it has no weight_map");
     return std::move(index_);
   }
 
  private:
+  bool passes_section(const std::string& name) const override { return name != "weight_map"; }
+  bool passes_value(const std::string&) const override { return false; }
+  bool passes_null(const std::string&) const override { return false; }
   void enter(std::string name) override {
-    if (name != "weight_map" && name != "metadata") throw fault("{} is not part of an index", in_quotes(name));
-    if (!sections_.insert(name).second) throw fault("a second {}", in_quotes(name));
-    in_map_ = name == "weight_map";
+    if (std::exchange(has_map_, true)) throw fault("a second {}", in_quotes(name));
   }
   void leave() override {}
   void text(const std::string& key, std::string value) override {
-    if (!in_map_) return;
     // A path could lead out of the model's directory.
     const bool plain = !value.empty() && value.size() <= 255 &&
                        value.find_first_of(std::string_view("/\\\0", 3)) == std::string::npos && value != "." &&
                        value != "..";
     if (!plain) throw fault("tensor {} is in {}, which is not the name of a file", in_quotes(key), in_quotes(value));
-    if (!index_.files.emplace(key, std::move(value)).second) throw fault("a second {}", in_quotes(key));
+    const auto [earlier, is_new] = index_.files.emplace(key, value);
+    if (!is_new && earlier->second != value) throw fault("a second {}, in another file", in_quotes(key));
   }
-  void list(const std::string& key, std::vector<uint64_t>) override { throw misplaced_value(key); }
-  void number(const std::string& key, double value) override {
-    if (in_map_) throw misplaced_value(key);
-    if (key != "total_size") return;
-    constexpr double exact = 9007199254740992.0;  // 2^53
-    if (!(value >= 0 && value <= exact && value == std::floor(value))) throw fault("total_size is {}", value);
-    index_.total_bytes = static_cast<uint64_t>(value);
+  void list(const std::string& key, std::vector<uint64_t>) override {
+    throw fault("{} is not the name of a file", in_quotes(key));
   }
-  Error misplaced_value(const std::string& key) const { return fault("{} is not the name of a file", in_quotes(key)); }
 
   Index index_;
-  std::set<std::string> sections_;
-  bool in_map_ = false;
+  bool has_map_ = false;
 };
+
+Error another_format(const FileFormat& format, std::string_view source) {
+  return user_error("{} is {}, not safetensors", source, format.name)
+      .advise(format.remedy.empty() ? "the model's own file belongs there: fetch it, or save the model as safetensors"
+                                    : std::string(format.remedy));
+}
 
 std::string json_text(const std::string& text) {
   try {
@@ -376,11 +415,15 @@ Header parse_header(std::span<const std::byte> file, std::string_view source) {
   uint64_t length = 0;
   for (size_t i = kLengthBytes; i-- > 0;) length = length << 8 | static_cast<uint64_t>(file[i]);
   if (length > kMaxHeaderBytes || length > file.size() - kLengthBytes) {
+    const std::string_view head(reinterpret_cast<const char*>(file.data()), std::min<size_t>(file.size(), 512));
+    if (const FileFormat* format = format_of(head); format != nullptr) throw another_format(*format, source);
     throw user_error("{} announces a header of {} bytes; the file has {}, and at most {} are read", source, length,
-                     file.size(), kMaxHeaderBytes);
+                     file.size(), kMaxHeaderBytes)
+        .advise("it is no safetensors file, or was cut short: fetch it again");
   }
   const std::string_view json(reinterpret_cast<const char*>(file.data()) + kLengthBytes, length);
-  if (!json.starts_with('{')) throw user_error("{}: the header does not begin with {{", source);
+  if (!json.substr(std::min(json.find_first_not_of(" \t\r\n"), json.size())).starts_with('{'))
+    throw user_error("{}: the header does not begin with {{", source);
   HeaderReader reader(source, kLengthBytes + length, file.size() - kLengthBytes - length);
   reader.read(json);
   return reader.take();
@@ -435,6 +478,8 @@ std::string header_text(const Header& header) {
 }
 
 Index parse_index(std::string_view json, std::string_view source) {
+  const FileFormat* const format = format_of(json.substr(0, std::min<size_t>(json.size(), 512)));
+  if (format != nullptr) throw another_format(*format, source);
   if (json.size() > kMaxHeaderBytes) {
     throw user_error("{} has {} bytes; at most {} are read", source, json.size(), kMaxHeaderBytes);
   }

@@ -3,6 +3,8 @@
 //   {"__metadata__": {text: text}, NAME: {"dtype": "BF16", "shape": [2, 3], "data_offsets": [begin, end]}, ...}
 // with offsets counted from the end of the JSON. A sharded model has an index beside its files:
 //   {"metadata": {...}, "weight_map": {NAME: FILE, ...}}
+// What nobody uses may be anything, as for other readers: the rest of the index, further keys of a tensor; metadata may
+// be null. A tensor that is described twice must be described equally.
 // What is read may be hostile: everything is checked against the size of the file before it is believed, memory stays
 // in proportion to the JSON, and faults are user errors that name file, tensor and values.
 #pragma once
@@ -92,7 +94,7 @@ std::string header_text(const Header& header);
 
 struct Index {
   std::map<std::string, std::string> files;  // tensor -> name of the file beside the index
-  uint64_t total_bytes = 0;                  // of all tensors; 0: not said
+  uint64_t total_bytes = 0;                  // of all tensors: written, not read
 };
 Index parse_index(std::string_view json, std::string_view source);
 std::string index_text(const Index& index);

@@ -23,10 +23,17 @@ int64_t count_non_finite(Backend& backend, const Tensor& t) {
   });
 }
 
+// No rate has had an effect before the first step.
+std::string_view advice_for_non_finite(bool first_step) {
+  return first_step ? "the weights the run begins with make it so: look at where they come from, at "
+                      "model.config.initializer_range, and whether runtime.dtype has their range"
+                    : "lower optimizer.lr, set clip_grad_norm.max_norm, or look at the data of this step";
+}
+
 void FirstBadTensor::report(const OpRecord& record, const OpTensor& tensor, int64_t bad, const char* role) const {
   throw runtime_failure("{}: first bad tensor {}, {} {} of {} ({} of {} values)", what_, ctx_.place(), role,
                         tensor.name, record.name, bad, tensor.tensor.numel())
-      .advise("lower optimizer.lr, set clip_grad_norm.max_norm, or look at the data of this step");
+      .advise(std::string(advice_for_non_finite(first_step_)));
 }
 
 // Weights, or data that came from elsewhere, may be bad before any operation touched them.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "device/context.h"
 
@@ -12,8 +13,9 @@ int64_t count_non_finite(Backend& backend, const Tensor& t);
 
 class FirstBadTensor : public OpObserver {
  public:
-  // `what` begins the message: "loss is nan at step 318".
-  FirstBadTensor(const Context& ctx, std::string what) : ctx_(ctx), what_(std::move(what)) {}
+  // `what` begins the message: "loss is nan at step 318". `first_step`: the weights are those the run began with.
+  FirstBadTensor(const Context& ctx, std::string what, bool first_step)
+      : ctx_(ctx), what_(std::move(what)), first_step_(first_step) {}
 
   // Throws a runtime error that names the tensor, the operation and its place, and how many values are bad.
   void before(const OpRecord& record) override;
@@ -23,6 +25,10 @@ class FirstBadTensor : public OpObserver {
   [[noreturn]] void report(const OpRecord& record, const OpTensor& tensor, int64_t bad, const char* role) const;
   const Context& ctx_;
   std::string what_;
+  bool first_step_;
 };
+
+// What to do about a step whose loss or gradient is not finite.
+std::string_view advice_for_non_finite(bool first_step);
 
 }  // namespace sluice

@@ -1,11 +1,12 @@
 #include "train/pretrained.h"
 
 #include <algorithm>
-#include <system_error>
+#include <optional>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "checkpoint/weight_files.h"
 #include "model/cards.h"
 
 namespace sluice {
@@ -38,15 +39,23 @@ std::unique_ptr<Pretrained> find_pretrained(const Config& config, const RunSpec&
   const std::string source = config.model.config.pretrained_model_name_or_path.value_or("");
   const std::vector<std::string> cards = card_ids();
   const bool built_in = std::find(cards.begin(), cards.end(), source) != cards.end();
-  const bool there = !source.empty() && !built_in && has_weights(source);
-  if (!config.model.load_weights.value_or(by_default && there)) return nullptr;
+  const bool directory = !source.empty() && !built_in;
+  const std::optional<bool> asked = config.model.load_weights;
+  if (!asked.value_or(by_default)) return nullptr;
+  const WeightFiles files = directory ? find_weight_files(source) : WeightFiles{};
   const std::string place = config.origin("model.load_weights").place();
-  if (!there) {
+  if (!asked && !files.any()) {
+    if (directory) log::info("{} holds no weights: they are drawn at random", source);
+    return nullptr;
+  }
+  if (!directory) {
     throw user_error("model.load_weights: {}", source.empty() ? "model.config names no directory"
-                                               : built_in     ? source + " is a built-in card, which has no weights"
-                                                              : source + " has no safetensors")
+                                                              : source + " is a built-in card, which has no weights")
         .at(place)
         .advise("set model.config.pretrained_model_name_or_path to a directory with config.json and safetensors");
+  }
+  if (!files.readable) {
+    throw no_readable_weights(source, files, "to begin with random ones: --model.load_weights false");
   }
   if (spec.local_shard > 1) {
     throw user_error("model.load_weights with benchmark.local_shard {}: only a part of each layer's experts is there",

@@ -31,7 +31,8 @@ class Pretrained {
 };
 
 // Null where weights are drawn at random. model.load_weights decides; without it they are loaded if `by_default` and
-// model.config names a directory that has some.
+// model.config names a directory that has some, whatever their form: those that cannot be read are refused by name. A
+// directory without any is one of random weights, which is said.
 std::unique_ptr<Pretrained> find_pretrained(const Config& config, const RunSpec& spec, bool by_default);
 
 }  // namespace sluice

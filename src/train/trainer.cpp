@@ -116,14 +116,14 @@ void Trainer::explain_non_finite(int64_t step, double loss, double norm) {
   // The sign of a NaN means nothing.
   const double value = std::abs(bad_loss ? loss : norm);
   const std::string what = fmt::format("{} is {} at step {}", bad_loss ? "loss" : "gradient norm", value, step + 1);
-  FirstBadTensor finder(ctx_, what);
+  FirstBadTensor finder(ctx_, what, step == 0);
   ctx_.add_observer(&finder);
   for (FlatGroup* group : stage_.groups()) group->zero_gradients(ctx_);
   runtime_.run(batches_, step_tensors_);
   mesh_.world.barrier(ctx_.compute(), "search for the first bad tensor");
   ctx_.remove_observer(&finder);
   throw runtime_failure("{}: no single operation's result is bad when the step is run again", what)
-      .advise("a sum over many tokens overflowed; lower optimizer.lr or set clip_grad_norm.max_norm");
+      .advise(fmt::format("a sum over many tokens overflowed; {}", advice_for_non_finite(step == 0)));
 }
 
 Evaluated Trainer::evaluate(const Dataset& dataset, int64_t samples, const EvaluationWatch& watch) {

@@ -343,6 +343,107 @@ TEST_F(HubTest, WhatDoesNotFitIsListedByName) {
   expect_user_error(error_of([&] { match_weights(other, model); }), {"missing: ", "that the model lacks: ", ", ... "});
 }
 
+// Names of programs that wrap a model, and what lacks a part of it.
+TEST_F(HubTest, TheCauseOfOtherNamesIsTold) {
+  const ModelConfig model = load_model(golden("llama").string());
+  const auto advice = [&](const std::function<std::string(std::string)>& rename) {
+    const fs::path path = changed_golden("llama", [&](std::vector<safetensors::TensorSpec>& specs) {
+      for (auto& spec : specs) spec.name = rename(spec.name);
+    });
+    const HubWeights hub(path);
+    return error_of([&] { match_weights(hub, model); }).hint();
+  };
+  const auto within = [](std::string name, const std::string& what, const std::string& part) {
+    if (const size_t at = name.find(what); at != std::string::npos) name.insert(at + what.size(), part);
+    return name;
+  };
+  EXPECT_NE(advice([](const std::string& name) { return "module." + name; }).find("have \"module.\" in them"),
+            std::string::npos);
+  EXPECT_NE(advice([&](const std::string& name) {
+              return within(name, "layers.0.", "_orig_mod.");
+            }).find("have \"_orig_mod.\" in them"),
+            std::string::npos);
+  EXPECT_NE(advice([](const std::string& name) { return "base_model.model." + name; }).find("\"base_model.model.\""),
+            std::string::npos);
+  EXPECT_NE(advice([](std::string name) {
+              return name.starts_with("model.") ? name.substr(6) : name;
+            }).find("lack \"model.\" at their beginning"),
+            std::string::npos);
+  const fs::path headless = changed_golden("llama", [](std::vector<safetensors::TensorSpec>& specs) {
+    std::erase_if(specs, [](const auto& spec) { return spec.name == "lm_head.weight"; });
+  });
+  const HubWeights hub(headless);
+  expect_user_error(error_of([&] { match_weights(hub, model); }), {"1 missing: lm_head.weight", "tie their head"});
+  EXPECT_NE(advice([](const std::string& name) { return "x" + name; }).find("must be of one model"), std::string::npos);
+}
+
+TEST_F(HubTest, TensorsWithoutElementsAreLeftOut) {
+  const ModelConfig model = load_model(golden("llama").string());
+  const HubWeights hub(changed_golden("llama", [](std::vector<safetensors::TensorSpec>& specs) {
+    specs.push_back({"scaled_fp8", safetensors::Type::f32, {0}});
+  }));
+  EXPECT_EQ(match_weights(hub, model).left_out, (std::vector<std::string>{"scaled_fp8"}));
+}
+
+// Of an index: what the model lacks does not matter, what it needs is missed by name and file.
+TEST_F(HubTest, TensorsThatOnlyTheIndexHas) {
+  const ModelConfig model = load_model(golden("llama").string());
+  std::string map;
+  const fs::path path = changed_golden("llama", [&](std::vector<safetensors::TensorSpec>& specs) {
+    for (const auto& spec : specs) map += fmt::format("\"{}\":\"a.safetensors\",", spec.name);
+    std::erase_if(specs, [](const auto& spec) { return spec.name == "model.norm.weight"; });
+  });
+  fs::rename(path / "model.safetensors", path / "a.safetensors");
+  const auto index = [&](const std::string& more) {
+    std::ofstream(path / "model.safetensors.index.json") << "{\"weight_map\":{" << map << more << "}}";
+  };
+  index("\"model.layers.9.mlp.up_proj.weight\":\"a.safetensors\"");
+  const HubWeights hub(path);
+  expect_user_error(
+      error_of([&] { match_weights(hub, model); }),
+      {"1 missing: model.norm.weight (the index puts it into " + (path / "a.safetensors").string() + ")"});
+}
+
+// Each kind of value is seen where it stands on the hub, on whatever rank it comes to.
+TEST_F(HubTest, ValuesThatAreNoNumbersAreNamed) {
+  const ModelConfig model = load_model(golden("llama").string());
+  const safetensors::Model stored(golden("llama") / "weights.safetensors");
+  const auto with = [&](const std::string& tensor, size_t element, float value) {
+    std::vector<safetensors::TensorSpec> specs;
+    std::map<std::string, std::string> contents;
+    for (const auto& [name, weight] : stored.tensors()) {
+      specs.push_back(weight.spec);
+      contents[name].assign(reinterpret_cast<const char*>(weight.bytes.data()), weight.bytes.size());
+    }
+    for (auto& spec : specs) {
+      if (spec.name != tensor) continue;
+      spec.type = safetensors::Type::f32;
+      contents[tensor].resize(bytes_of(spec));
+    }
+    std::memcpy(contents[tensor].data() + element * sizeof value, &value, sizeof value);
+    return write_hub("changed", specs, contents);
+  };
+  const std::string name = "model.layers.1.mlp.up_proj.weight";
+  const HubWeights bad(with(name, 37, std::nanf("")));
+  const HubMatch match = match_weights(bad, model);
+  for (const int ranks : {1, 3}) {
+    for (const bool host_visible : {true, false}) {
+      const Error error = error_of([&] { import_all(model, match, {.world = ranks}, DType::f32, host_visible); });
+      expect_user_error(error, {"model.safetensors: " + name + " has 1 NaN value, the first is element 37", "damaged"});
+      EXPECT_EQ(describe(error).find("optimizer.lr"), std::string::npos);
+    }
+  }
+  testing::internal::CaptureStderr();
+  const HubWeights large(with(name, 5, -INFINITY));
+  import_all(model, match_weights(large, model), {}, DType::f32);
+  const std::string warned = testing::internal::GetCapturedStderr();
+  EXPECT_NE(warned.find(name + " has 1 infinite value, the first is element 5"), std::string::npos) << warned;
+  testing::internal::CaptureStderr();
+  const HubWeights whole(golden("llama") / "weights.safetensors");
+  import_all(model, match_weights(whole, model), {}, DType::f32);
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
 TEST_F(HubTest, LayersThatPredictFurtherTokensAreLeftOut) {
   const ModelConfig model = load_model(golden("llama").string());
   const std::string layer = fmt::format("model.layers.{}.", model.num_layers);

@@ -8,7 +8,9 @@
 #include <thread>
 
 #include "base/file.h"
+#include "checkpoint/hub_export.h"
 #include "e2e/program.h"
+#include "model/cards.h"
 
 namespace sluice::test {
 namespace {
@@ -32,6 +34,24 @@ TEST(LostFile, IsNamedAndEndsTheProgram) {
   const std::string path = folder.file("a name with spaces", std::string(kBytes, 'x'));
   EXPECT_EXIT(read_after_cutting(path, kBytes / 2), testing::ExitedWithCode(1),
               "error: " + path + ": bytes that were there when it was opened cannot be read");
+}
+
+// Copied as it is, the weights of a source go from its mapping into a file: what fails is the reading, not the write.
+void convert_after_cutting(const std::string& source, const std::string& target) {
+  cli::explain_lost_files();
+  const HubWeights hub(source);
+  const HubMatch match = match_weights(hub, load_model(source));
+  std::filesystem::resize_file(source + "/model.safetensors", 1 << 13);
+  std::filesystem::create_directories(target);
+  convert_weights(hub, match, target, std::nullopt, {});
+  std::_Exit(0);
+}
+
+TEST(LostFile, TheSourceOfACopyIsNamed) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama");
+  EXPECT_EXIT(convert_after_cutting(source, folder.path("out")), testing::ExitedWithCode(1),
+              "error: " + source + "/model.safetensors: bytes that were there when it was opened cannot be read");
 }
 
 TEST(LostFile, AWholeOneIsRead) {

@@ -146,5 +146,87 @@ TEST(Train, BeginsWithTheWeightsOfADirectory) {
   expect_in(nothing.err, {"model.load_weights: model.config names no directory"});
 }
 
+// Said once for a command, by every command that builds the network.
+TEST(Train, FieldsThatNobodyReadsAreToldOnce) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "qwen3_moe"), config = config_for(folder, source);
+  const std::string file = source + "/config.json";
+  const std::string text = read_file(file, 1 << 16);
+  write_file_atomic(file,
+                    "{\"use_qk_norm\": false, \"shared_expert_intermediate_size\": 16,\n\"partial_rotary_factor\": "
+                    "0.5, \"attention_multiplier\": Infinity, \"max_length\": 20, \"initializer_factor\": 0," +
+                        text.substr(text.find('{') + 1));
+  const std::vector<std::vector<std::string>> commands = {
+      {"train", config},
+      {"plan", config, "--profile", "h200"},
+      {"bench", config, "--steps", "1", "--benchmark.warmup_steps", "1"},
+      {"eval", config, "--batches", "1"},
+      {"generate", source, "--tokens", "1", "--max-tokens", "1"},
+      {"convert", source, folder.path("out")}};
+  for (const std::vector<std::string>& command : commands) {
+    const Outcome outcome = sluice(command);
+    SCOPED_TRACE(command.front() + outcome.err);
+    EXPECT_EQ(outcome.code, 0);
+    for (const char* const field :
+         {"config.json:1: use_qk_norm false: qwen3_moe does not read it and is built as with true\n",
+          "config.json:1: shared_expert_intermediate_size 16: qwen3_moe does not read it and is built as with 0\n",
+          "config.json:2: partial_rotary_factor 0.5: qwen3_moe does not read it and is built as with 1\n",
+          "config.json:2: attention_multiplier Infinity: qwen3_moe does not read it, and what it asks for is not"}) {
+      const size_t at = outcome.err.find(field);
+      ASSERT_NE(at, std::string::npos) << field;
+      EXPECT_EQ(outcome.err.find(field, at + 1), std::string::npos) << field;
+    }
+    EXPECT_EQ(outcome.err.find("max_length"), std::string::npos);
+    EXPECT_EQ(outcome.err.find("initializer_factor"), std::string::npos);
+  }
+  expect_in(read_file(folder.path("out/config.json"), 1 << 16), {"\"attention_multiplier\": Infinity"});
+}
+
+TEST(Train, SequencesBeyondTheModelsPositionsAreNoted) {
+  const Folder folder;
+  const std::string config = config_for(folder, hub_directory(folder, "llama"));
+  const std::vector<std::string> run = {"train", config, "--step_scheduler.max_steps", "1", "--dataset.seq_len"};
+  const auto with = [&](const std::string& seq_len) {
+    std::vector<std::string> arguments = run;
+    arguments.push_back(seq_len);
+    return sluice(arguments);
+  };
+  const Outcome longer = with("257"), within = with("256");
+  EXPECT_EQ(longer.code, 0) << longer.err;
+  expect_in(longer.err, {"sequences of 257 tokens go beyond max_position_embeddings 256 (", "config.json:"});
+  EXPECT_EQ(within.err.find("go beyond"), std::string::npos);
+}
+
+TEST(Train, WeightsThatAreNoNumbersAreNamed) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama"), config = config_for(folder, source);
+  const std::string file = source + "/model.safetensors";
+  std::string bytes = read_file(file, 1 << 24);
+  bytes.replace(bytes.size() - 8, 8, std::string(8, '\xff'));
+  write_file_atomic(file, bytes);
+  for (const char* const command : {"train", "eval"}) {
+    const Outcome outcome = sluice({command, config});
+    EXPECT_EQ(outcome.code, 2);
+    expect_in(outcome.err, {file + ": ", " has ", " NaN value", "the file is damaged"});
+    EXPECT_EQ(outcome.err.find("optimizer.lr"), std::string::npos);
+  }
+}
+
+TEST(Train, WeightsOfAnotherFormAreRefused) {
+  const Folder folder;
+  const std::string source = hub_directory(folder, "llama"), config = config_for(folder, source);
+  std::filesystem::rename(source + "/model.safetensors", source + "/pytorch_model.bin");
+  for (const char* const command : {"train", "eval"}) {
+    const Outcome outcome = sluice({command, config});
+    EXPECT_EQ(outcome.code, 2);
+    expect_in(outcome.err,
+              {source + " has weights that are not read, pytorch_model.bin", "--model.load_weights false"});
+    EXPECT_EQ(sluice({command, config, "--model.load_weights", "false"}).code, 0);
+  }
+  const Outcome convert = sluice({"convert", source, folder.path("out")});
+  EXPECT_EQ(convert.code, 2);
+  expect_in(convert.err, {"pytorch_model.bin", "save_pretrained"});
+}
+
 }  // namespace
 }  // namespace sluice::test

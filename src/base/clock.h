@@ -21,11 +21,12 @@ class Stopwatch {
 // When to say how far work is: now and then, so that short work says nothing.
 class ProgressTimer {
  public:
-  explicit ProgressTimer(double quiet_seconds = 4) : quiet_(quiet_seconds) {}
+  ProgressTimer() = default;
+  explicit ProgressTimer(double quiet_seconds) : quiet_(quiet_seconds) {}
 
   // Seconds since the work began.
   double seconds() const { return watch_.seconds(); }
-  // True first after `quiet_seconds`, then after twice as long each time, until it is once a minute.
+  // True first after four seconds or `quiet_seconds`, then after twice as long each time, until it is once a minute.
   bool due() {
     constexpr double most = 60;
     const double now = seconds();
@@ -38,7 +39,7 @@ class ProgressTimer {
  private:
   Stopwatch watch_;
   double told_ = 0;
-  double quiet_;
+  double quiet_ = 4;
 };
 
 }  // namespace sluice

@@ -17,6 +17,7 @@ struct Mark {
 
 constexpr FileFormat kPage{"an HTML page",
                            "a browser's page was saved, perhaps a site's error: download the file itself", true};
+constexpr FileFormat kSafetensors{"a safetensors file"};
 constexpr FileFormat kUtf16{"UTF-16 text", "make it UTF-8: iconv -f UTF-16 -t UTF-8"};
 
 // The more special ones first.
@@ -53,6 +54,11 @@ constexpr auto marks = std::to_array<Mark>({
     {"\xfe\xff"sv, kUtf16},
 });
 
+// The length of the header, and the header.
+bool is_safetensors(std::string_view head) {
+  return head.size() > 9 && head.substr(5, 3) == "\0\0\0"sv && head.substr(8, 2) == "{\""sv;
+}
+
 bool is_page(std::string_view head) {
   const std::size_t begin = head.find_first_not_of(" \t\r\n");
   if (begin == std::string_view::npos) return false;
@@ -71,6 +77,7 @@ const FileFormat* format_of(std::string_view head) {
     if (head.size() < mark.at || !head.substr(mark.at).starts_with(mark.bytes)) continue;
     if (!mark.like_text || looks_binary(head)) return &mark.format;
   }
+  if (is_safetensors(head)) return &kSafetensors;
   return is_page(head) ? &kPage : nullptr;
 }
 
@@ -78,7 +85,6 @@ bool looks_binary(std::string_view bytes) {
   std::size_t odd = 0;
   for (const char c : bytes) {
     const auto byte = static_cast<unsigned char>(c);
-    if (byte == 0) return true;
     // Backspace (overstruck manual pages), tab, line ends, form feed, and escape (colours) are of text.
     const bool control = byte < 0x20U && (byte < 0x08U || byte > 0x0DU) && byte != 0x1BU;
     odd += control || byte == 0x7FU ? 1 : 0;

@@ -17,8 +17,8 @@ struct FileFormat {
 // The format that a file beginning with `head` is of; null for one without a mark of its own. 512 bytes are enough.
 const FileFormat* format_of(std::string_view head);
 
-// Whether bytes from anywhere in a file look like no text: a NUL, or more than one in fifty a control character that
-// text does without. Any encoding that has ASCII's control characters passes: UTF-8, Latin-1, Shift-JIS.
+// Whether bytes from anywhere in a file look like no text: more than one in fifty is a NUL or another control character
+// that text does without. Any encoding that has ASCII's control characters passes: UTF-8, Latin-1, Shift-JIS.
 bool looks_binary(std::string_view bytes);
 
 }  // namespace sluice

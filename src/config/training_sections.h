@@ -156,7 +156,7 @@ struct Dataset {
     v("num_samples_are", num_samples_are,
       "[sluice] sequences, or local batches of each data-parallel rank as NeMo's MockIterableDataset counts");
     v("vocab_size", vocab_size, "mock: tokens are below it; null: the model's", count);
-    v("path", path, "[sluice] bytes: a file, a directory (all its files) or a glob pattern");
+    v("path", path, "[sluice] bytes: a file, a directory (the text files in it) or a glob pattern");
     v("split", split, "[sluice] bytes: which of the blocks that holdout_every tells apart");
     v("holdout_every", holdout_every, "[sluice] bytes: every so many blocks one is for validation",
       Range{2, max_count});

@@ -28,11 +28,13 @@ std::int64_t count_blocks(const ByteText& text, const ByteOptions& options) {
   if (count >= 1) return std::min(count, samples);
   const bool validation = options.split == TextSplit::validation;
   const std::int64_t needed = validation ? every : 1;
+  const std::string left_out = list_left_out(text);
   const char* const purpose = validation ? " for validation" : "";
   throw user_error("{} is too small: {} bytes in {} files give {} blocks of seq_len {}, one{} needs {}", text.name,
                    format_count(size), text.files, blocks, seq_len, purpose, needed)
-      .advise(validation ? "give more text, a smaller seq_len, or hold out one of fewer blocks"
-                         : "give more text or a smaller seq_len");
+      .advise((validation ? "give more text, a smaller seq_len, or hold out one of fewer blocks"
+                          : "give more text or a smaller seq_len") +
+              (left_out.empty() ? "" : "; left out were " + left_out));
 }
 
 }  // namespace

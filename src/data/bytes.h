@@ -45,6 +45,8 @@ inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
 // User errors: nothing there, not readable, a single file that is not text, no text at all, more than `max_bytes`.
 std::shared_ptr<const ByteText> load_text(const std::filesystem::path& path, std::size_t max_bytes = kMaxTextBytes);
 
+// "1 hidden (.git), 2 not text (a.png: a PNG image, b.bin: binary data)"; empty where nothing was left out.
+std::string list_left_out(const ByteText& text);
 // "notes: 3 files, 57.3 KiB of text; left out: 1 hidden (.git), 2 not text (a.png: a PNG image, b.bin: binary data)"
 std::string describe(const ByteText& text);
 

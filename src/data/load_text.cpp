@@ -53,15 +53,6 @@ void append(std::string& list, const LeftOut& entries, std::string_view what) {
                       fmt::join(entries.first, ", "), more);
 }
 
-// "1 hidden (.git), 2 not text (a.png: a PNG image, b: binary data)"; empty where nothing was left out.
-std::string list_left_out(const ByteText& text) {
-  std::string list;
-  append(list, text.hidden, "hidden");
-  append(list, text.not_text, "not text");
-  append(list, text.systems, "of pseudo file systems");
-  return list;
-}
-
 void add_file(ByteText& text, const fs::path& file, std::size_t max_bytes) {
   if (text.files > 0) text.bytes += '\0';
   const std::size_t left = max_bytes - std::min(max_bytes, text.bytes.size());
@@ -77,6 +68,14 @@ void add_file(ByteText& text, const fs::path& file, std::size_t max_bytes) {
 }
 
 }  // namespace
+
+std::string list_left_out(const ByteText& text) {
+  std::string list;
+  append(list, text.hidden, "hidden");
+  append(list, text.not_text, "not text");
+  append(list, text.systems, "of pseudo file systems");
+  return list;
+}
 
 void LeftOut::add(const std::string& name) {
   constexpr std::size_t shown = 3;
@@ -110,7 +109,9 @@ std::shared_ptr<const ByteText> load_text(const fs::path& path, std::size_t max_
   const std::string left_out = list_left_out(*text);
   if (left_out.empty()) throw user_error("no files in {}", path.string()).advise("give a path with text files");
   throw user_error("no text in {}; left out: {}", path.string(), left_out)
-      .advise("hidden entries are read where the path names them, or a pattern such as DIRECTORY/.*");
+      .advise(text->hidden.count > 0
+                  ? "hidden entries are read where the path names them, or a pattern such as DIRECTORY/.*"
+                  : "give a path with text files");
 }
 
 std::string describe(const ByteText& text) {

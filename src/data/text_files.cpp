@@ -177,7 +177,9 @@ FoundFiles find_files(const fs::path& path, ProgressTimer& timer) {
   if (exists || code) {
     search.add_named();
   } else if (!search.add_matches()) {
-    throw user_error("{} does not exist", path.string()).advise("give a file, a directory or a pattern with *");
+    throw user_error("{} does not exist", path.string())
+        .advise(path.native().starts_with('~') ? "~ is a word of the shell: write $HOME"
+                                               : "give a file, a directory or a pattern with *");
   }
   return search.take();
 }

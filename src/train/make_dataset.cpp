@@ -47,6 +47,7 @@ std::unique_ptr<Dataset> make_dataset(const Config& config, const config::Datase
   const auto seed = static_cast<uint64_t>(config.seed);
   const int64_t samples = sequences_of(data, spec);
   std::unique_ptr<Dataset> dataset;
+  std::string found;  // of text
   switch (data.target) {
     case config::DatasetKind::none:
       return nullptr;
@@ -56,7 +57,7 @@ std::unique_ptr<Dataset> make_dataset(const Config& config, const config::Datase
       break;
     case config::DatasetKind::bytes: {
       const std::shared_ptr<const ByteText> text = load_text(data.path.value_or(""));
-      log::info("{} {}", section, describe(*text));
+      found = describe(*text);
       dataset = std::make_unique<ByteDataset>(text, ByteOptions{.seq_len = spec.seq_len,
                                                                 .split = split_of(data.split),
                                                                 .holdout_every = data.holdout_every,
@@ -71,6 +72,7 @@ std::unique_ptr<Dataset> make_dataset(const Config& config, const config::Datase
         .at(config.origin(section + "._target_").place())
         .advise(fmt::format("set model.config.vocab_size to at least {}", dataset->vocab_size()));
   }
+  if (!found.empty()) log::info("{} {}", section, found);
   return dataset;
 }
 

@@ -28,7 +28,8 @@ TEST(FileKind, FormatsByTheirMarks) {
       {"\x7f\x45LF", "an ELF program"},
       {"\xff\xfe\x61\0"s, "UTF-16 text"},
       {" \n<!DOCTYPE html><html>", "an HTML page"},
-      {std::string(257, 'n') + "ustar\0"s, "a tar archive"}};
+      {"\x98\5\0\0\0\0\0\0{\"a\":"s, "a safetensors file"},
+      {"name" + std::string(253, '\0') + "ustar\0"s, "a tar archive"}};
   for (const auto& [head, name] : known) EXPECT_EQ(name_of(head), name);
   // Texts that begin like a format, or are shorter than a mark.
   for (const char* const text :
@@ -47,6 +48,7 @@ TEST(FileKind, TextOfAnyEncodingIsNotBinary) {
   for (int c = 0x80; c <= 0xff; ++c) latin += static_cast<char>(c);
   EXPECT_FALSE(looks_binary(latin));
   EXPECT_TRUE(looks_binary("a\0b"s));
+  EXPECT_FALSE(looks_binary(std::string(60, 'a') + "\0"s + std::string(60, 'b')));
   EXPECT_FALSE(looks_binary(std::string(200, 'a') + "\x01\x02\x03\x7f"));
   EXPECT_TRUE(looks_binary(std::string(200, 'a') + "\x01\x02\x03\x04\x05"));
 }

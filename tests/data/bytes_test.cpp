@@ -111,6 +111,7 @@ TEST_F(Text, FollowsLinksOnce) {
 TEST_F(Text, ErrorsNameThePath) {
   EXPECT_TRUE(contains(error_of([&] { load("nothing"); }).what(), "nothing does not exist"));
   EXPECT_TRUE(contains(error_of([&] { load("*.txt"); }).what(), "*.txt does not exist"));
+  EXPECT_TRUE(contains(error_of([] { load_text("~/notes"); }).hint(), "write $HOME"));
   EXPECT_TRUE(contains(error_of([&] { load(); }).what(), "no files in " + directory_.string()));
   ASSERT_EQ(::mkfifo((directory_ / "pipe").c_str(), 0600), 0);
   EXPECT_TRUE(contains(error_of([&] { load("pipe"); }).what(), "pipe is neither a file nor a directory"));
@@ -153,6 +154,13 @@ TEST_F(Text, WhatIsNoTextIsLeftOutAndNamed) {
   EXPECT_EQ(load_text(directory_ / "*")->hidden.count, 0);
   EXPECT_EQ(load(".gi*re"), "*.o");
   EXPECT_EQ(load(".gitignore"), "*.o");
+}
+
+TEST_F(Text, WhatWasLeftOutIsToldWhereTheRestIsTooLittle) {
+  write("a.txt", "abc");
+  write("b.png", "\x89PNG\r\n\x1a\n");
+  const Error error = error_of([&] { ByteDataset(load_text(directory_), {.seq_len = 8}); });
+  EXPECT_TRUE(contains(error.hint(), "smaller seq_len; left out were 1 not text (b.png: a PNG image)")) << error.hint();
 }
 
 // The only file of a path: nobody would be told what is trained on instead.

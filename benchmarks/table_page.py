@@ -30,7 +30,7 @@ def plan_of(config):
     """The figures of a plan that the page shows; a plan that does not fit has them too."""
     target = RESULTS / "plan.json"
     arguments = ["plan", config, "--profile", PROFILE]
-    subprocess.run([SLUICE, *arguments, "--json", target], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+    subprocess.run([SLUICE, *arguments, "--json", target, "--overwrite"], cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
     plan = json.loads(target.read_text())
     target.unlink()
     kept = COLUMNS + ("model", "profile", "dtype", "recompute", "step_time_s", "tokens_per_s_per_gpu",
@@ -39,11 +39,11 @@ def plan_of(config):
 
 
 def record():
-    sluice("bench", "--layout", "row", "--json", LAYOUTS)
+    sluice("bench", "--layout", "row", "--json", LAYOUTS, "--overwrite")
     layouts = json.loads(LAYOUTS.read_text())
     plans = {row["row"]: plan_of(row["config"]) for row in layouts["rows"]}
     PLANS.write_text(json.dumps({"commit": layouts["commit"], "plans": plans}, indent=2) + "\n")
-    sluice("bench", "--ops", "--json", BENCH)
+    sluice("bench", "--ops", "--json", BENCH, "--overwrite")
 
 
 # --- docs/table.md ----------------------------------------------------------------------------------------------------

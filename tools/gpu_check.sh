@@ -211,7 +211,7 @@ ours_steps() {
   local name=$1 file=examples/benchmark/configs/$2
   local -a settings=(bench "$file" --device cuda --scale full --steps "${steps:-3}" --benchmark.warmup_steps 1 "${@:3}")
   printf 'sluice %s\n' "${settings[*]}" >"$work/command_$name"
-  ours "$programs/sluice" "${settings[@]}" --json "$work/bench_$name.json"
+  ours "$programs/sluice" "${settings[@]}" --json "$work/bench_$name.json" --overwrite
 }
 
 # Less memory than an H200's: 80 GB.

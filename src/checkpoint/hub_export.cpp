@@ -1,6 +1,7 @@
 #include "checkpoint/hub_export.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <map>
 #include <string>
@@ -80,11 +81,70 @@ void scatter(const Context& ctx, const HubTensor& tensor, const Tensor& part, in
   });
 }
 
+// The last step of a run may leave what no later one would have noticed.
+void require_finite(const Tensor& hub, const std::string& name) {
+  dispatch_float(hub.dtype(), [&](auto type) {
+    using T = decltype(type);
+    const std::span<const T> values(hub.data<T>(), static_cast<size_t>(hub.numel()));
+    const auto bad = std::ranges::count_if(
+        values, [](T value) { return !std::isfinite(static_cast<double>(static_cast<accumulator_t<T>>(value))); });
+    if (bad == 0) return;
+    throw runtime_failure("{} of {} values of {} are not finite", bad, hub.numel(), name)
+        .advise("lower optimizer.lr, or set clip_grad_norm.max_norm");
+  });
+}
+
 }  // namespace
 
 Type export_type(std::string_view hub_name, Type dtype) {
   return hub_name.ends_with("e_score_correction_bias") && safetensors::size_of(dtype) < sizeof(float) ? Type::f32
                                                                                                       : dtype;
+}
+
+namespace {
+
+std::vector<safetensors::TensorSpec> export_specs(std::span<const HubTensor> tensors, DType dtype) {
+  std::vector<safetensors::TensorSpec> specs;
+  for (const HubTensor& tensor : tensors) {
+    specs.push_back(
+        {tensor.hub_name, export_type(tensor.hub_name, safetensors::type_of(dtype)), extents_of(tensor.hub_shape)});
+  }
+  return specs;
+}
+
+// What is written of a hub's weights, under which name.
+struct Converted {
+  safetensors::TensorSpec spec;
+  const HubWeight* weight = nullptr;
+};
+
+std::vector<Converted> converted(const HubWeights& hub, const HubMatch& match, std::optional<DType> dtype) {
+  std::vector<Converted> tensors;
+  const auto add = [&](const std::string& name, const HubWeight& weight) {
+    const Type stored = weight.values.spec.type;
+    Type type = weight.coding == HubCoding::plain ? stored : Type::bf16;
+    if (dtype) type = export_type(name, safetensors::type_of(*dtype));
+    tensors.push_back({{name, type, weight.shape}, &weight});
+  };
+  for (const HubMatch::Item& item : match.items) add(item.tensor.hub_name, item.weight);
+  for (const HubMatch::Item& item : match.repeats) add(item.tensor.hub_name, item.weight);
+  for (const std::string& name : match.left_out) add(name, hub.weights().find(name)->second);
+  return tensors;
+}
+
+}  // namespace
+
+uint64_t export_bytes(const ModelConfig& model, DType dtype) {
+  uint64_t sum = 0;
+  for (const safetensors::TensorSpec& spec : export_specs(family_of(model).tensors(model), dtype))
+    sum += bytes_of(spec);
+  return sum;
+}
+
+uint64_t convert_bytes(const HubWeights& hub, const HubMatch& match, std::optional<DType> dtype) {
+  uint64_t sum = 0;
+  for (const Converted& tensor : converted(hub, match, dtype)) sum += bytes_of(tensor.spec);
+  return sum;
 }
 
 ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
@@ -100,13 +160,8 @@ ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::sp
   }
   const std::vector<HubTensor> tensors = family_of(model).tensors(model);
   std::map<std::string_view, const HubTensor*> by_name;
-  std::vector<safetensors::TensorSpec> specs;
-  for (const HubTensor& tensor : tensors) {
-    by_name[tensor.hub_name] = &tensor;
-    specs.push_back(
-        {tensor.hub_name, export_type(tensor.hub_name, safetensors::type_of(dtype)), extents_of(tensor.hub_shape)});
-  }
-  safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);
+  for (const HubTensor& tensor : tensors) by_name[tensor.hub_name] = &tensor;
+  safetensors::ModelWriter writer(directory, export_specs(tensors, dtype), options.max_file_bytes);
   Progress progress(options, writer.bytes());
   std::vector<std::byte> buffer;
   for (const safetensors::TensorSpec& spec : writer.tensors()) {
@@ -118,6 +173,7 @@ ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::sp
     buffer.resize(bytes_of(spec));
     const Tensor hub(buffer.data(), {count}, dtype_of(spec.type));
     in_pieces(options.pool, count, [&](int64_t begin, int64_t end) { scatter(ctx, tensor, part, begin, end, hub); });
+    require_finite(hub, spec.name);
     writer.write(spec.name, buffer);
     progress.add(buffer.size());
   }
@@ -127,19 +183,13 @@ ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::sp
 
 ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
                             std::optional<DType> dtype, const ExportOptions& options) {
+  const std::vector<Converted> tensors = converted(hub, match, dtype);
   std::map<std::string_view, const HubWeight*> weights;
   std::vector<safetensors::TensorSpec> specs;
-  const auto add = [&](const std::string& name, const HubWeight& weight) {
-    const Type stored = weight.values.spec.type;
-    Type type = weight.coding == HubCoding::plain ? stored : Type::bf16;
-    if (dtype) type = export_type(name, safetensors::type_of(*dtype));
-    weights[name] = &weight;
-    specs.push_back({name, type, weight.shape});
-  };
-  for (const HubMatch::Item& item : match.items) add(item.tensor.hub_name, item.weight);
-  for (const HubMatch::Item& item : match.repeats) add(item.tensor.hub_name, item.weight);
-  for (const std::string& name : match.left_out) add(name, hub.weights().find(name)->second);
-
+  for (const Converted& tensor : tensors) {
+    weights[tensor.spec.name] = tensor.weight;
+    specs.push_back(tensor.spec);
+  }
   safetensors::ModelWriter writer(directory, std::move(specs), options.max_file_bytes);
   Progress progress(options, writer.bytes());
   std::vector<std::byte> buffer;

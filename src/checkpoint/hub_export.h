@@ -30,15 +30,26 @@ struct ExportCount {
 // router's selection bias).
 safetensors::Type export_type(std::string_view hub_name, safetensors::Type dtype);
 
+// Bytes of the tensors of a model exported as `dtype`.
+uint64_t export_bytes(const ModelConfig& model, DType dtype);
+
 // Writes the parameters as `dtype` (bf16, f32 or f64); of bf16 shards with masters that is what the shards hold. Rank
 // alone: `groups` hold every parameter of the model whole. Memory is bounded by the largest tensor.
+// A runtime error names the first tensor with values that are not finite.
 ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
                            const std::filesystem::path& directory, DType dtype, const ExportOptions& options);
+
+// Bytes of the tensors that convert_weights() writes.
+uint64_t convert_bytes(const HubWeights& hub, const HubMatch& match, std::optional<DType> dtype);
 
 // Writes a hub directory's weights anew, decoded and as `dtype` where there is one, else quantised ones as bf16 and
 // others as they are; tensors that were left out go along.
 ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
                             std::optional<DType> dtype, const ExportOptions& options);
+
+// Whether a model's directory may have a file of that name: config.json, weights, their index, what copy_hub_files()
+// copies.
+bool is_hub_file(std::string_view name);
 
 // Copies config.json, without `quantization_config` and with the new `dtype` where there is one, and the files beside
 // the weights that describe tokenizer, generation and licence. Returns how many.

@@ -79,6 +79,11 @@ bool goes_along(std::string_view name) {
 
 }  // namespace
 
+bool is_hub_file(std::string_view name) {
+  return name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") ||
+         goes_along(name);
+}
+
 void write_hub_config(const HfConfig& config, const fs::path& directory, DType dtype) {
   Json json = Json::object();
   for (const auto& [key, field] : config.fields()) {
@@ -113,9 +118,9 @@ int copy_hub_files(const fs::path& from, const fs::path& to, std::optional<DType
     const std::string name = entry.path().filename().string();
     std::error_code failure;
     if (!goes_along(name) || !entry.is_regular_file(failure)) continue;
-    fs::copy_file(entry.path(), to / name, fs::copy_options::overwrite_existing, failure);
-    if (failure)
-      throw runtime_failure("cannot copy {} to {}: {}", entry.path().string(), to.string(), failure.message());
+    AtomicFile copy(to / name);
+    copy.append(MappedFile(entry.path()).bytes());
+    copy.commit();
     ++copied;
   }
   return copied;

@@ -13,6 +13,7 @@
 #include "cli/command.h"
 #include "cli/model_notes.h"
 #include "cli/ops_table.h"
+#include "cli/outputs.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
 #include "train/records.h"
@@ -44,10 +45,11 @@ void set_steps(ScaledConfig& scaled, int timed) {
   std::erase_if(scaled.changes, [](const config::Change& c) { return c.key == "step_scheduler.max_steps"; });
 }
 
-PreparedRow prepare(const std::string& file, const BenchOptions& options, bool row_layout) {
+// `written`: the file as it stands; it is read once, for it may be a pipe.
+PreparedRow prepare(const std::string& file, const Config& written, const BenchOptions& options, bool row_layout) {
   PreparedRow row;
-  const Config settings = load_settings(file, options.overrides, options.shortcuts);
-  row.published = published_row(config::load(file));
+  const Config settings = apply_settings(written, options.overrides, options.shortcuts);
+  row.published = published_row(written);
   row.job.config = file;
   row.job.row_layout = row_layout;
   row.job.scale = options.scale.value_or(!row.published ? "full" : row_layout ? "tiny" : "laptop");
@@ -89,9 +91,10 @@ std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
   std::vector<PreparedRow> prepared;
   for (const std::string& name : options.files.empty() ? published_rows() : options.files) {
     const std::string file = file_of_row(name);
-    if (layouts != Layouts::row) prepared.push_back(prepare(file, options, false));
+    const Config written = config::load(file);
+    if (layouts != Layouts::row) prepared.push_back(prepare(file, written, options, false));
     if (layouts == Layouts::fitted || (layouts == Layouts::both && !prepared.back().published)) continue;
-    PreparedRow own = prepare(file, options, true);
+    PreparedRow own = prepare(file, written, options, true);
     if (layouts == Layouts::row || has_quick_step(own.spec)) prepared.push_back(std::move(own));
   }
   std::set<std::string> told;
@@ -107,6 +110,33 @@ BenchmarkRow run_row(const PreparedRow& prepared, MachineInfo& machine) {
   return row;
 }
 
+// Where the results go, if anywhere: not over what any of the rows reads.
+std::optional<OutputFile> result_file(const BenchOptions& options, const std::vector<PreparedRow>& prepared) {
+  const Config& first = prepared.front().job.settings;
+  const std::string key = "benchmark.json_output_path";
+  const std::optional<std::string> path = options.json ? options.json : first.benchmark.json_output_path;
+  if (!path) return std::nullopt;
+  outlive_readers();
+  std::optional<OutputFile> file;
+  for (const PreparedRow& row : prepared) {
+    Outputs outputs(Inputs(row.job.settings, row.job.config), options.overwrite);
+    const OutputPlace place = options.json ? outputs.file(*path, "--json", "command line")
+                                           : outputs.file(*path, key, first.origin(key).place());
+    if (!file) file.emplace(place, options.overwrite);
+  }
+  return file;
+}
+
+// Measured rows are worth more than the file: only when all are there is it an error that it cannot be written.
+void write_report(OutputFile& file, const BenchmarkReport& report, bool last) {
+  try {
+    file.write(report_json(report));
+  } catch (const Error& error) {
+    if (last) throw;
+    log::warn("{}; it is tried again after the next run", error.what());
+  }
+}
+
 void print_now(const std::string& text) {
   print(text);
   std::fflush(stdout);
@@ -114,14 +144,14 @@ void print_now(const std::string& text) {
 
 int print_recorded(const BenchOptions& options) {
   const bool alone = options.files.empty() && !options.layout && !options.scale && !options.ranks && !options.steps &&
-                     options.json.empty() && !options.ops && options.overrides.empty() && !options.shortcuts.device &&
-                     !options.shortcuts.threads && !options.shortcuts.async_comm;
+                     !options.json && !options.overwrite && !options.ops && options.overrides.empty() &&
+                     !options.shortcuts.device && !options.shortcuts.threads && !options.shortcuts.async_comm;
   if (!alone) {
     throw user_error("--from {} prints a recorded run as it is", *options.from)
         .at("command line")
         .advise("give nothing else with it");
   }
-  print(render(read_report(read_file(*options.from, kMostReportBytes), *options.from), page_width()));
+  print(render(read_report(read_input(*options.from, kMostReportBytes), *options.from), page_width()));
   return 0;
 }
 
@@ -134,12 +164,7 @@ int run_bench(const BenchOptions& options) {
     throw user_error("--steps {}: at least one is needed", *options.steps).at("command line");
   }
   const std::vector<PreparedRow> prepared = prepare_all(options);
-  std::optional<OutputFile> json;
-  const std::string path =
-      options.json.empty() ? prepared.front().job.settings.benchmark.json_output_path.value_or("") : options.json;
-  for (const PreparedRow& row : prepared) {
-    if (!path.empty()) json.emplace(path, row.job.config);
-  }
+  std::optional<OutputFile> json = result_file(options, prepared);
 
   if (const double load = busy_cores(); load > 0.5 * usable_cores()) {
     log::warn("other processes keep about {:.1f} of {} cores busy: figures will be low", load, usable_cores());
@@ -165,7 +190,9 @@ int run_bench(const BenchOptions& options) {
     report.rows.push_back(run_row(next, report.machine));
     print_now(table_lines(report, report.rows.size() - 1, width));
     if (options.ops) ops += "\n" + ops_table(report.rows.back(), width);
-    if (json) json->write(report_json(report));  // what comes later may be interrupted
+    // What comes later may be interrupted; a stream gets the whole alone.
+    const bool last = report.rows.size() == prepared.size();
+    if (json && (last || json->replaces())) write_report(*json, report, last);
   }
   print("\n" + table_notes(report, width) + ops);
   return 0;
@@ -195,6 +222,7 @@ Command bench_command() {
                   {"--ranks", &options->ranks, "ranks of a fitted layout, threads here (default: 1)", "N"},
                   {"--steps", &options->steps, "timed steps, after the warm-up (default: as configured)", "N"},
                   {"--json", &options->json, "also write the results to a file", "FILE"},
+                  overwrite_option(options->overwrite),
                   {"--from", &options->from, "print what --json wrote; nothing is run", "FILE"},
                   {"--ops", &options->ops, "show where one more step's time goes, by operation"}},
       .overrides = &options->overrides,

@@ -21,7 +21,8 @@ struct BenchOptions {
   std::optional<std::string> scale;
   std::optional<int> ranks;         // of a fitted layout; none: 1
   std::optional<int> steps;         // timed ones
-  std::string json;                 // file for the results; empty: none
+  std::optional<std::string> json;  // file for the results
+  bool overwrite = false;           // it may be there
   std::optional<std::string> from;  // print what this file holds instead of running
   bool ops = false;                 // where one step's time goes
   Shortcuts shortcuts;

@@ -13,7 +13,9 @@
 #include "base/text.h"
 #include "checkpoint/hub_export.h"
 #include "cli/command.h"
+#include "cli/interrupt.h"
 #include "cli/model_notes.h"
+#include "cli/outputs.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 
@@ -27,6 +29,7 @@ struct ConvertOptions {
   std::string target;
   std::optional<std::string> dtype;
   std::string max_shard_size = "5GB";
+  bool overwrite = false;
 };
 
 // "5GB", "500 MiB", "1000000".
@@ -55,13 +58,8 @@ std::optional<DType> parse_dtype(const std::optional<std::string>& word) {
   return *word == "bf16" ? DType::bf16 : DType::f32;
 }
 
-void prepare_target(const fs::path& source, const fs::path& target) {
-  std::error_code ignored;
-  if (fs::equivalent(source, target, ignored)) throw user_error("{} cannot be converted into itself", target.string());
-  prepare_hub_directory(target);
-}
-
 int run_convert(const ConvertOptions& options) {
+  outlive_readers();
   ProgressTimer timer;
   const fs::path source = options.source, target = options.target;
   const std::optional<DType> dtype = parse_dtype(options.dtype);
@@ -71,7 +69,17 @@ int run_convert(const ConvertOptions& options) {
   model.name = source.filename().empty() ? source.parent_path().filename() : source.filename();
   const HubWeights hub(source);
   const HubMatch match = match_weights(hub, model);
-  prepare_target(source, target);
+  Inputs inputs;
+  inputs.add_model(source, "SOURCE");
+  Outputs outputs(std::move(inputs), options.overwrite);
+  StagedDirectory staged(outputs.model_directory(target, "TARGET"), options.overwrite);
+  require_space(target, convert_bytes(hub, match, dtype), "TARGET");
+  const Interrupt interrupt({.give_up = [&] {
+    if (staged.committed()) return std::string();
+    staged.abandon();
+    return fmt::format("nothing of {} is left", target.string());
+  }});
+  staged.begin();
   std::set<std::string> told;
   warn_of_unread_fields(config, told);
   const auto line = [](const std::string& text) { print(wrap(text, page_width(), 2) + "\n"); };
@@ -86,12 +94,13 @@ int run_convert(const ConvertOptions& options) {
               format_bytes(static_cast<uint64_t>(static_cast<double>(done) / now)),
               format_clock(now * static_cast<double>(all - done) / static_cast<double>(done)));
   };
-  const ExportCount count = convert_weights(hub, match, target, dtype,
+  const ExportCount count = convert_weights(hub, match, staged.path(), dtype,
                                             {.max_file_bytes = max_file_bytes, .pool = &pool, .progress = progress});
-  const int beside = copy_hub_files(source, target, match.quantized > 0 && !dtype ? DType::bf16 : dtype);
+  const int beside = copy_hub_files(source, staged.path(), match.quantized > 0 && !dtype ? DType::bf16 : dtype);
   // What was written is this model.
-  const HubWeights written(target);
-  match_weights(written, make_model(HfConfig::load(target)));
+  const HubWeights written(staged.path());
+  match_weights(written, make_model(HfConfig::load(staged.path())));
+  staged.commit();
   const double seconds = timer.seconds();
   line(fmt::format("{}: {} tensors, {} in {} file{}, {} file{} beside them, in {} ({}/s)", target.string(),
                    format_count(std::ssize(written.weights())), format_bytes(count.bytes), count.files,
@@ -109,11 +118,13 @@ Command convert_command() {
       .summary = "write a hub directory anew: dequantised, in another type, in files of another size",
       .details =
           "SOURCE has config.json and safetensors; its tensors are checked by name and shape against the model\n"
-          "first. FP8 (DeepSeek) and MXFP4 (GPT-OSS) weights are decoded to bf16 unless --dtype says otherwise.",
+          "first. FP8 (DeepSeek) and MXFP4 (GPT-OSS) weights are decoded to bf16 unless --dtype says otherwise.\n"
+          "TARGET appears when it is complete.",
       .options = {{"SOURCE", &options->source, "a directory with config.json and safetensors", "", {}, true},
-                  {"TARGET", &options->target, "a directory, made if it is not there", "", {}, true},
+                  {"TARGET", &options->target, "a directory that is made", "", {}, true},
                   {"--dtype", &options->dtype, "of all weights (default: as stored)", "bf16|fp32", {"bf16", "fp32"}},
-                  {"--max-shard-size", &options->max_shard_size, "of a file (default: 5GB)", "SIZE"}},
+                  {"--max-shard-size", &options->max_shard_size, "of a file (default: 5GB)", "SIZE"},
+                  overwrite_option(options->overwrite)},
       .run = [options] { return run_convert(*options); }};
 }
 

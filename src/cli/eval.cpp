@@ -5,13 +5,16 @@
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/model_notes.h"
+#include "cli/outputs.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
+#include "cli/version.h"
 #include "model/family.h"
 #include "train/evaluation.h"
 #include "train/forecast.h"
 #include "train/make_dataset.h"
 #include "train/progress.h"
+#include "train/records.h"
 #include "train/scale_config.h"
 
 namespace sluice::cli {
@@ -21,11 +24,14 @@ struct EvalOptions {
   std::string file;
   std::optional<int> ranks;
   std::optional<int> batches;
+  std::optional<std::string> json;
+  bool overwrite = false;
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
 };
 
 int run_eval(const EvalOptions& options) {
+  outlive_readers();
   const Config config = load_settings(options.file, options.overrides, options.shortcuts);
   if (options.batches && *options.batches < 1) {
     throw user_error("--batches {}: at least one is needed", *options.batches).at("command line");
@@ -39,6 +45,9 @@ int run_eval(const EvalOptions& options) {
   const config::Dataset& data = validation ? config.validation_dataset : config.dataset;
   const std::unique_ptr<Dataset> dataset = make_dataset(config, data, section, spec);
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
+  Outputs outputs(Inputs(config, file_of_row(options.file)), options.overwrite);
+  std::optional<OutputFile> json;
+  if (options.json) json.emplace(outputs.file(*options.json, "--json", "command line"), options.overwrite);
   Progress progress(stderr, watched_width(), "");
   progress.wait_for("planning the evaluation");
   require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory(), kSmallerBatch);
@@ -68,6 +77,23 @@ int run_eval(const EvalOptions& options) {
       bytes ? fmt::format("{:.4f} bits/byte", loss / std::log(2.0)) : fmt::format("perplexity {:.4g}", std::exp(loss)),
       format_count(tokens), format_duration(result.seconds),
       format_count(static_cast<int64_t>(static_cast<double>(tokens) / result.seconds))));
+  if (json) {
+    json->write(
+        evaluation_json({.version = std::string(version()),
+                         .commit = std::string(commit()),
+                         .config = options.file,
+                         .dataset = section,
+                         .bytes = bytes,
+                         .weights = weights ? config.model.config.pretrained_model_name_or_path.value_or("") : "",
+                         .model = spec.model.name,
+                         .parameters = parameters.total,
+                         .device = std::string(config::word(config.runtime.device)),
+                         .dtype = precision_name(spec.dtype),
+                         .ranks = spec.mesh.world,
+                         .global_batch = spec.sampling.global_batch,
+                         .seq_len = spec.seq_len,
+                         .evaluation = result}));
+  }
   return 0;
 }
 
@@ -81,7 +107,9 @@ Command eval_command() {
       .details = "Weights are those of model.config's directory where it has safetensors.",
       .options = {{"FILE", &options->file, "the configuration", "", {}, true},
                   {"--batches", &options->batches, "global batches at most (default: all the data has)", "N"},
-                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"}},
+                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
+                  {"--json", &options->json, "also write the result to a file, with all digits", "FILE"},
+                  overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
       .run = [options] { return run_eval(*options); }};
   add_shortcuts(command, options->shortcuts);

@@ -10,6 +10,7 @@
 #include "checkpoint/safetensors.h"
 #include "cli/command.h"
 #include "cli/model_notes.h"
+#include "cli/outputs.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 #include "model/family.h"
@@ -36,6 +37,7 @@ struct GenerateOptions {
   int samples = 1;
   std::vector<std::string> stops;
   std::optional<std::string> logits;
+  bool overwrite = false;
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
 };
@@ -162,7 +164,7 @@ std::vector<int32_t> read_prompt(const GenerateOptions& options, const Codec& co
   if (options.prompt) tokens = codec.tokens_of_text(*options.prompt, "--prompt");
   if (options.tokens) tokens = codec.tokens_of_ids(*options.tokens, "--tokens");
   if (options.prompt_file) {
-    tokens = codec.tokens_of(read_file(*options.prompt_file, kMostPrompt), "--prompt-file " + *options.prompt_file);
+    tokens = codec.tokens_of(read_input(*options.prompt_file, kMostPrompt), "--prompt-file " + *options.prompt_file);
   }
   if (tokens.empty()) {
     throw user_error("the prompt is empty").at("command line").advise("a model continues at least one token");
@@ -210,26 +212,31 @@ GenerationJob make_job(const GenerateOptions& options, const Config& config, con
 // Logits [positions, V] and the tokens they follow, as safetensors.
 class LogitsFile {
  public:
-  LogitsFile(const std::string& path, const std::string& source, DType dtype)
-      : file_(path, source), path_(path), dtype_(accumulator_of(dtype)) {}
+  LogitsFile(OutputFile file, DType dtype) : file_(std::move(file)), dtype_(accumulator_of(dtype)) {}
 
   void add(int32_t token, std::span<const double> logits) {
     tokens_.push_back(token);
     values_.insert(values_.end(), logits.begin(), logits.end());
   }
-  void write() const {
+  void write() {
     const auto rows = std::ssize(tokens_), cols = std::ssize(values_) / rows;
-    safetensors::Writer writer(
-        path_, {{"logits", safetensors::type_of(dtype_), {rows, cols}}, {"tokens", safetensors::Type::i32, {rows}}});
-    const std::vector<float> narrow(values_.begin(), values_.end());
-    writer.write("logits", dtype_ == DType::f64 ? std::as_bytes(std::span(values_)) : std::as_bytes(std::span(narrow)));
-    writer.write("tokens", std::as_bytes(std::span(tokens_)));
-    writer.finish();
+    std::string text = header_text(safetensors::lay_out(
+        {{"logits", safetensors::type_of(dtype_), {rows, cols}}, {"tokens", safetensors::Type::i32, {rows}}}, {}));
+    const auto add = [&](const auto& values) {
+      const std::span<const std::byte> bytes = std::as_bytes(std::span(values));
+      text.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    };
+    if (dtype_ == DType::f64) {
+      add(values_);
+    } else {
+      add(std::vector<float>(values_.begin(), values_.end()));
+    }
+    add(tokens_);
+    file_.write(text);
   }
 
  private:
-  OutputFile file_;  // checks that it can be written
-  std::string path_;
+  OutputFile file_;
   DType dtype_;
   std::vector<int32_t> tokens_;
   std::vector<double> values_;
@@ -249,7 +256,14 @@ int run_generate(const GenerateOptions& options) {
   const Codec codec(config, spec.model);
   GenerationJob job = make_job(options, config, spec, codec);
   std::optional<LogitsFile> logits;
-  if (options.logits) logits.emplace(*options.logits, options.source, spec.dtype);
+  if (options.logits) {
+    outlive_readers();
+    Inputs inputs(config, file_of_row(options.source));
+    if (options.prompt_file) inputs.add_file(*options.prompt_file, "--prompt-file");
+    Outputs outputs(std::move(inputs), options.overwrite);
+    const OutputPlace place = outputs.file(*options.logits, "--logits", "command line");
+    logits.emplace(OutputFile(place, options.overwrite), spec.dtype);
+  }
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
   job.weights = weights.get();
   const uint64_t needed = plan_generation(spec, job, target_of(session.device, session.threads)).bytes;
@@ -318,7 +332,8 @@ Command generate_command() {
                    "X"},
                   {"--samples", &options->samples, "continuations, each drawn on its own (default: 1)", "N"},
                   {"--stop", &options->stops, "end before this text (or these ids); may be given again", "TEXT|IDS"},
-                  {"--logits", &options->logits, "write the logits after every token, as safetensors", "FILE"}},
+                  {"--logits", &options->logits, "write the logits after every token, as safetensors", "FILE"},
+                  overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
       .run = [options] { return run_generate(*options); }};
   add_shortcuts(command, options->shortcuts);

@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/text.h"
 #include "cli/model_notes.h"
+#include "cli/outputs.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
 #include "plan/report.h"
@@ -60,9 +61,13 @@ std::string published_text(const Config& config, const PlanOptions& options) {
 }  // namespace
 
 int run_plan(const PlanOptions& options) {
-  std::optional<cli::OutputFile> json;
-  if (!options.json.empty()) json.emplace(options.json, options.file);
   const Config config = cli::load_settings(options.file, options.overrides);
+  cli::Outputs outputs(cli::Inputs(config, cli::file_of_row(options.file)), options.overwrite);
+  std::optional<cli::OutputFile> json;
+  if (options.json) {
+    cli::outlive_readers();
+    json.emplace(outputs.file(*options.json, "--json", "command line"), options.overwrite);
+  }
   const int ranks = cli::checked_ranks(options.ranks.value_or(options.profile == "cpu" ? 1 : ranks_of(config)));
   const std::optional<Scale> scale = options.scale ? cli::scale_named(*options.scale) : std::nullopt;
   const ScaledConfig scaled = scale_config(config, scale, ranks);

@@ -12,7 +12,8 @@ struct PlanOptions {
   std::optional<int> ranks;            // default: one on this machine's CPU, else what the file is for
   std::string profile = "dgx-h100";    // a hardware profile's name, see profile_names()
   std::optional<std::string> scale;    // "laptop", "tiny"
-  std::string json;                    // file that gets the plan as one JSON object; empty: none
+  std::optional<std::string> json;     // file that gets the plan as one JSON object
+  bool overwrite = false;              // it may be there
   std::vector<std::string> overrides;  // "--distributed.ep_size", "4", ...
 };
 

@@ -1,6 +1,7 @@
 #include <memory>
 
 #include "cli/command.h"
+#include "cli/outputs.h"
 #include "cli/plan.h"
 
 namespace sluice::cli {
@@ -16,7 +17,8 @@ Command plan_command() {
                    "ranks to plan for (default: those of the published row, or as few as FILE allows)", "N"},
                   {"--profile", &options->profile, "the machine (default: dgx-h100; another name lists them)", "NAME"},
                   {"--scale", &options->scale, "shrink the model first", "laptop|tiny", {"laptop", "tiny"}},
-                  {"--json", &options->json, "also write the plan to a file", "FILE"}},
+                  {"--json", &options->json, "also write the plan to a file", "FILE"},
+                  overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
       .run = [options] { return run_plan(*options); }};
 }

@@ -1,13 +1,9 @@
 #include "cli/setup.h"
 
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <system_error>
 
 #include "base/error.h"
-#include "base/file.h"
 #include "base/log.h"
 
 namespace sluice::cli {
@@ -86,19 +82,6 @@ int checked_ranks(int ranks) {
   return ranks;
 }
 
-void prepare_hub_directory(const fs::path& directory) {
-  std::error_code failure;
-  fs::create_directories(directory, failure);
-  if (failure) throw user_error("cannot create directory {}: {}", directory.string(), failure.message());
-  if (const fs::directory_iterator first(directory, failure); !failure && first != fs::directory_iterator()) {
-    throw user_error("{} is not empty: {} is there", directory.string(), first->path().filename().string())
-        .advise("name a new directory, or empty that one: files of the same name would be replaced");
-  }
-  if (::access(directory.c_str(), W_OK | X_OK) != 0) {
-    throw user_error("cannot write to {}: {}", directory.string(), std::generic_category().message(errno));
-  }
-}
-
 std::vector<std::string> published_rows() {
   std::vector<std::string> files;
   for (const auto& [label, file] : labelled_rows()) files.push_back(file);
@@ -120,29 +103,6 @@ std::string file_of_row(const std::string& name) {
     known += (known.empty() ? "" : ", ") + label;
   }
   throw user_error("{} is no published row", name).at("command line").advise("there are: " + known);
-}
-
-OutputFile::OutputFile(fs::path path, const fs::path& input) : path_(std::move(path)) {
-  std::error_code failed;
-  const fs::file_status there = fs::status(path_, failed);
-  const fs::path directory = path_.has_parent_path() ? path_.parent_path() : fs::path(".");
-  std::string reason;
-  if (path_.empty() || fs::is_directory(there)) {
-    reason = "it is a directory";
-  } else if (fs::exists(there) && !fs::is_regular_file(there)) {
-    reason = "it is not a regular file";
-  } else if (!fs::is_directory(directory, failed)) {
-    reason = fmt::format("there is no directory {}", directory.string());
-  } else if (::access(directory.c_str(), W_OK) != 0) {
-    reason = fmt::format("{}: {}", directory.string(), std::generic_category().message(errno));
-  } else if (fs::equivalent(path_, input, failed) || (fs::exists(there) && fs::equivalent(directory, input, failed))) {
-    reason = "it is read from";
-  }
-  if (!reason.empty()) throw user_error("cannot write {}: {}", path_.string(), reason);
-}
-
-void OutputFile::write(const std::string& contents) const {
-  write_file_atomic(path_, contents);
 }
 
 }  // namespace sluice::cli

@@ -1,7 +1,6 @@
 // What the subcommands share in finding out what to run.
 #pragma once
 
-#include <filesystem>
 #include <optional>
 #include <string>
 #include <vector>
@@ -37,23 +36,9 @@ std::optional<Scale> scale_named(const std::string& word);
 // User error unless it is at least 1.
 int checked_ranks(int ranks);
 
-// Made if need be: a directory for a model's weights. User error unless it is empty and can be written to.
-void prepare_hub_directory(const std::filesystem::path& directory);
-
 // The files with published figures, in the order of their rows. They are looked for in examples/benchmark/configs of
 // the working directory, of the directories around the program, and in ../share/sluice beside it. User error when there
 // are none.
 std::vector<std::string> published_rows();
-
-// A file that results go to when the run has ended. That it can be written, and is neither `input` nor a file
-// of that directory, is known before: the constructor throws a user error otherwise.
-class OutputFile {
- public:
-  explicit OutputFile(std::filesystem::path path, const std::filesystem::path& input = {});
-  void write(const std::string& contents) const;
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace sluice::cli

@@ -1,17 +1,20 @@
 #include "cli/terminal.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <system_error>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
 
 namespace sluice::cli {
@@ -34,6 +37,12 @@ size_t wanted_width() {
   size_t columns = 0;
   const auto [end, failure] = std::from_chars(text.begin(), text.end(), columns);
   return failure == std::errc() && end == text.end() ? columns : 0;
+}
+
+// Whether stdout is a pipe that nobody reads any more.
+bool reader_gone() {
+  pollfd output{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+  return ::poll(&output, 1, 0) == 1 && (output.revents & POLLERR) != 0;
 }
 
 }  // namespace
@@ -81,8 +90,16 @@ void print_error(std::string_view text) {
   std::fwrite(line.data(), 1, line.size(), stderr);  // fmt::print would throw where nothing can be written
 }
 
+void outlive_readers() {
+  std::signal(SIGPIPE, SIG_IGN);
+}
+
 void finish_output() {
   if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return;
+  if (reader_gone()) {
+    log::warn("stdout was closed before the end: not all that was printed has arrived");
+    return;
+  }
   throw runtime_failure("cannot write the results: {}", std::generic_category().message(errno));
 }
 

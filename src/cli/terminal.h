@@ -24,7 +24,10 @@ void print(std::string_view text);
 void print_bytes(std::string_view bytes);
 // To stderr: "error: " and the text, made printable, its lines broken on a terminal.
 void print_error(std::string_view text);
-// Writes out what stdout still holds; a runtime error if it cannot be (a full disk).
+// For a run that leaves more than what it prints: a reader of stdout or stderr that goes (`| head`) does not end it.
+void outlive_readers();
+// Writes out what stdout still holds; a runtime error if it cannot be (a full disk). Of a reader that went before the
+// end it only warns.
 void finish_output();
 
 }  // namespace sluice::cli

@@ -1,19 +1,17 @@
 #include "cli/train.h"
 
-#include <filesystem>
-#include <fstream>
+#include <atomic>
 #include <memory>
+#include <new>
 #include <utility>
 
-#include "base/log.h"
 #include "base/text.h"
-#include "checkpoint/hub_export.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/model_notes.h"
+#include "cli/outputs.h"
 #include "cli/terminal.h"
-#include "cli/version.h"
-#include "model/cards.h"
+#include "cli/trained_export.h"
 #include "train/make_dataset.h"
 #include "train/progress.h"
 #include "train/scale_config.h"
@@ -22,31 +20,6 @@
 
 namespace sluice::cli {
 namespace {
-
-// One JSON object a line, written out as it comes.
-class JsonLines {
- public:
-  explicit JsonLines(const std::optional<std::string>& path) {
-    if (!path) return;
-    const OutputFile checked(*path);
-    path_ = *path;
-    file_.open(path_, std::ios::trunc);
-    check();
-  }
-  void write(const TrainRecord& record) {
-    if (path_.empty()) return;
-    file_ << record_json(record) << std::endl;
-    check();
-  }
-
- private:
-  void check() const {
-    if (!file_) throw runtime_failure("cannot write {}", path_);
-  }
-
-  std::string path_;
-  std::ofstream file_;
-};
 
 // What of a configuration this command cannot do.
 void check_settings(const Config& config) {
@@ -72,41 +45,6 @@ void say_ignored(const Config& config, const std::string& file) {
   if (!keys.empty()) log::info("without effect here (sluice config {} says why): {}", file, keys);
 }
 
-// Where the trained weights go in the hub's layout: known to be possible before anything is trained.
-class Export {
- public:
-  Export(const Config& config, const RunSpec& spec, const std::string& directory) : config_(config), to_(directory) {
-    if (spec.mesh.world > 1) {
-      throw user_error("--export {} on {} ranks: one rank must hold all weights", directory, spec.mesh.world)
-          .at("command line")
-          .advise("leave --ranks out, and distributed.* at 1");
-    }
-    if (spec.model.num_experts > 0 && spec.router == RouterKind::forced) {
-      throw user_error("--export {}: a forced gate has no router to write", directory)
-          .at("command line")
-          .advise("add --benchmark.balance router");
-    }
-    prepare_hub_directory(to_);
-  }
-
-  void write(Trainer& trainer) const {
-    const RunSpec& spec = trainer.spec();
-    const std::vector<FlatGroup*> groups = trainer.stage().groups();
-    const ExportCount count = export_weights(trainer.context(), spec.model, groups, to_, spec.dtype, {});
-    const std::string source = config_.model.config.pretrained_model_name_or_path.value_or("");
-    const std::vector<HfOverride> overrides = model_overrides(config_);
-    std::error_code ignored;
-    const bool directory = std::filesystem::is_directory(source, ignored);
-    if (directory) copy_hub_files(source, to_, spec.dtype);
-    if (!directory || !overrides.empty()) write_hub_config(load_hf_config(source, overrides), to_, spec.dtype);
-    log::info("wrote {} ({})", to_.string(), format_bytes(count.bytes));
-  }
-
- private:
-  const Config& config_;
-  std::filesystem::path to_;
-};
-
 // "nats/byte" where tokens are bytes.
 const char* loss_unit(const Config& config) {
   return config.dataset.target == config::DatasetKind::bytes ? "nats/byte" : "nats/token";
@@ -115,27 +53,37 @@ const char* loss_unit(const Config& config) {
 // Turns records into what a person sees and a file holds.
 class Reporter {
  public:
-  Reporter(const Config& config, Yardstick& yardstick, int64_t steps, Progress& progress)
+  // `log` may be null.
+  Reporter(const Config& config, Yardstick& yardstick, int64_t steps, Progress& progress, OutputLog* log)
       : yardstick_(yardstick),
         steps_(steps),
         every_(config.logging.every),
         unit_(loss_unit(config)),
-        lines_(config.logging.jsonl),
-        progress_(progress) {}
+        progress_(progress),
+        log_(log) {}
 
   void record(const TrainRecord& record) {
     if (record.validation_loss) {
-      lines_.write(record);
+      write(record);
+      progress_.finish();
       progress_.note(
           fmt::format("step {}/{}  validation loss {:.4f} {}", record.step, steps_, *record.validation_loss, unit_));
       return;
     }
     spent_ += record.seconds;
-    if (record.step % every_ == 0 || record.step == steps_) lines_.write(record);
+    if (record.step % every_ == 0 || record.step == steps_) write(record);
     if (progress_.live() || due(record.step)) show(record);
   }
 
+  void validating(int64_t done, int64_t all) {
+    progress_.wait_for(fmt::format("validating, batch {} of {}", format_count(done + 1), format_count(all)));
+  }
+
  private:
+  void write(const TrainRecord& record) {
+    if (log_ != nullptr) log_->write_line(record_json(record));
+  }
+
   // Without a terminal, at most some thirty lines beside the first.
   bool due(int64_t step) const {
     const int64_t every = std::max(every_, (steps_ + 29) / 30);
@@ -160,9 +108,30 @@ class Reporter {
   int64_t every_;
   const char* unit_;
   double spent_ = 0;
-  JsonLines lines_;
   Progress& progress_;
+  OutputLog* log_;
 };
+
+// What is under way, for who ends it.
+struct Stage {
+  std::atomic<const char*> what = "ending after this step";
+  std::atomic<int64_t> steps = 0;
+
+  std::string loss() const {
+    return fmt::format("the weights of {} trained step{} are lost", format_count(steps), steps == 1 ? "" : "s");
+  }
+};
+
+// A failed run's error, with what is lost by it as its last line.
+[[noreturn]] void fail(const std::exception& failure, const std::string& loss) {
+  const auto* const error = dynamic_cast<const Error*>(&failure);
+  if (error == nullptr) {
+    const bool memory = dynamic_cast<const std::bad_alloc*>(&failure) != nullptr;
+    throw runtime_failure("{}", memory ? "out of memory" : failure.what()).advise(loss);
+  }
+  const std::string hint = error->hint().empty() ? loss : error->hint() + "\n       " + loss;
+  throw Error(error->kind(), error->what()).at(error->where()).advise(hint);
+}
 
 std::string summary(const TrainingResult& result, const std::string& unit) {
   std::string text =
@@ -176,9 +145,28 @@ std::string summary(const TrainingResult& result, const std::string& unit) {
   return text;
 }
 
+std::string header(const std::string& file, const RunSpec& spec, const TrainingJob& job, uint64_t bytes, bool kept) {
+  const ParamCount parameters = param_count(spec.model);
+  const int ranks = spec.mesh.world;
+  std::string text =
+      wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory", file,
+                       format_magnitude(static_cast<double>(parameters.total)),
+                       format_magnitude(static_cast<double>(parameters.active)), format_count(job.steps),
+                       spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s", format_bytes(bytes)),
+           page_width(), 2) +
+      "\n";
+  if (!job.ended_by.empty()) text += wrap("  " + job.ended_by, page_width(), 4) + "\n";
+  if (!kept) {
+    text += fmt::format("the trained weights will not be kept; --export DIRECTORY keeps them{}\n",
+                        ranks == 1 ? "" : ", on one rank");
+  }
+  return text;
+}
+
 }  // namespace
 
 int run_train(const TrainOptions& options) {
+  outlive_readers();
   const Config config = load_settings(options.file, options.overrides, options.shortcuts);
   check_settings(config);
   const int ranks = checked_ranks(options.ranks.value_or(ranks_of(config)));
@@ -198,8 +186,13 @@ int run_train(const TrainOptions& options) {
   job.weights = weights.get();
   spec = with_steps(std::move(spec), config, job.steps);
 
-  std::optional<Export> exported;
-  if (options.export_directory) exported.emplace(config, spec, *options.export_directory);
+  Outputs outputs(Inputs(config, file_of_row(options.file)), options.overwrite);
+  std::optional<OutputPlace> log_place;
+  if (config.logging.jsonl) {
+    log_place = outputs.file(*config.logging.jsonl, "logging.jsonl", config.origin("logging.jsonl").place());
+  }
+  std::optional<TrainedExport> exported;
+  if (options.export_directory) exported.emplace(config, spec, *options.export_directory, outputs);
 
   Progress progress(stderr, watched_width(), "");
   progress.wait_for("measuring the machine");
@@ -208,28 +201,53 @@ int run_train(const TrainOptions& options) {
   Yardstick yardstick(spec, session, config.benchmark.peak_tflops, machine);
   require_memory(yardstick.forecast(), memory_for(spec, session), kSmallerBatch);
   progress.finish();
-  const ParamCount parameters = param_count(spec.model);
-  print(wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory",
-                         options.file, format_magnitude(static_cast<double>(parameters.total)),
-                         format_magnitude(static_cast<double>(parameters.active)), format_count(job.steps),
-                         spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s",
-                         format_bytes(yardstick.forecast().total_bytes)),
-             page_width(), 2) +
-        (job.ended_by.empty() ? "" : "\n" + wrap("  " + job.ended_by, page_width(), 4)) + "\n");
+  print(header(options.file, spec, job, yardstick.forecast().total_bytes, exported.has_value()));
   std::fflush(stdout);
 
-  Interrupt interrupt;
-  Reporter reporter(config, yardstick, job.steps, progress);
+  Stage stage;
+  Interrupt interrupt({.asked =
+                           [&] {
+                             return fmt::format("{}; again: at once{}", stage.what.load(),
+                                                exported ? ", and the trained weights are lost" : "");
+                           },
+                       .give_up =
+                           [&] {
+                             if (!exported || exported->written()) return std::string();
+                             exported->abandon();
+                             return fmt::format("{}; nothing of {} is left", stage.loss(), *options.export_directory);
+                           }});
+  if (exported) exported->begin();
+  std::optional<OutputLog> log;
+  if (log_place) log.emplace(*log_place, options.overwrite);
+  Reporter reporter(config, yardstick, job.steps, progress, log ? &*log : nullptr);
   progress.wait_for("getting ready, first step");
-  const TrainingResult result = run_training(job, spec, session,
-                                             {.recorded = [&](const TrainRecord& record) { reporter.record(record); },
-                                              .stop = [&] { return interrupt.requested(); },
-                                              .trained =
-                                                  [&](Trainer& trainer) {
-                                                    progress.finish();
-                                                    if (exported) exported->write(trainer);
-                                                  }});
+  TrainingEvents events;
+  events.recorded = [&](const TrainRecord& record) {
+    stage.steps = record.step;
+    stage.what = "ending after this step";
+    reporter.record(record);
+  };
+  events.stop = [&] { return interrupt.requested(); };
+  events.validating = [&](int64_t done, int64_t all) {
+    stage.what = "ending after this batch of the validation";
+    reporter.validating(done, all);
+  };
+  events.trained = [&](Trainer& trainer) {
+    progress.finish();
+    stage.what = "ending when the weights are written";
+    if (exported) exported->write(trainer);
+  };
+  TrainingResult result;
+  try {
+    result = run_training(job, spec, session, events);
+  } catch (const std::exception& failure) {
+    const bool lost = exported && !exported->written() && stage.steps > 0;
+    if (exported) exported->abandon();
+    if (!lost) throw;
+    fail(failure, fmt::format("{}; nothing of {} is left", stage.loss(), *options.export_directory));
+  }
   print(wrap(summary(result, loss_unit(config)), page_width(), 2));
+  if (!exported) print("the trained weights were not kept\n");
   return 0;
 }
 
@@ -238,11 +256,15 @@ Command train_command() {
   Command command{
       .name = "train",
       .summary = "train a model as a configuration says",
-      .details = "Ctrl-C ends the run after the step it is in.",
+      .details =
+          "Ctrl-C ends the run after the step it is in, and so do SIGTERM and a closed terminal; --export then writes "
+          "the\n"
+          "weights of that step. The directory appears when it is complete. A second Ctrl-C ends the run at once.",
       .options = {{"FILE", &options->file, "the configuration", "", {}, true},
                   {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
                   {"--export", &options->export_directory, "write the weights there in the hub's layout at the end",
-                   "DIRECTORY"}},
+                   "DIRECTORY"},
+                  overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
       .run = [options] { return run_train(*options); }};
   add_shortcuts(command, options->shortcuts);

@@ -13,6 +13,7 @@ struct TrainOptions {
   std::string file;
   std::optional<int> ranks;  // default: the fewest the configuration's degrees allow
   std::optional<std::string> export_directory;
+  bool overwrite = false;
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
 };

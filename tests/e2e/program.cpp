@@ -9,6 +9,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <sstream>
+#include <utility>
 
 #include "base/file.h"
 
@@ -42,40 +43,72 @@ Outcome sluice(const std::vector<std::string>& arguments, const std::string& env
   return {code_of(status), read_file(out, 1 << 20), read_file(err, 1 << 20)};
 }
 
-Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at, bool no_color) {
+namespace {
+
+// In the child of a fork.
+[[noreturn]] void become_program(const std::vector<std::string>& arguments, bool no_color) {
+  ::setenv("TERM", "xterm", 1);
+  if (::chdir(SLUICE_SOURCE_DIR) != 0) ::_exit(126);
+  // Whatever the tests themselves were started with.
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::signal(signal, SIG_DFL);
+  if (no_color) {
+    ::setenv("NO_COLOR", "1", 1);
+  } else {
+    ::unsetenv("NO_COLOR");
+  }
+  std::vector<char*> words{const_cast<char*>(SLUICE_BINARY)};
+  for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
+  words.push_back(nullptr);
+  ::execv(SLUICE_BINARY, words.data());
+  ::_exit(127);
+}
+
+Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& seen, const std::vector<int>& then,
+                    bool no_color) {
   int terminal = -1;
   const pid_t child = ::forkpty(&terminal, nullptr, nullptr, nullptr);
-  if (child == 0) {
-    ::setenv("TERM", "xterm", 1);
-    if (::chdir(SLUICE_SOURCE_DIR) != 0) ::_exit(126);
-    // Whatever the tests themselves were started with.
-    if (no_color) {
-      ::setenv("NO_COLOR", "1", 1);
-    } else {
-      ::unsetenv("NO_COLOR");
-    }
-    std::vector<char*> words{const_cast<char*>(SLUICE_BINARY)};
-    for (const std::string& argument : arguments) words.push_back(const_cast<char*>(argument.c_str()));
-    words.push_back(nullptr);
-    ::execv(SLUICE_BINARY, words.data());
-    ::_exit(127);
-  }
+  if (child == 0) become_program(arguments, no_color);
   Outcome outcome;
-  bool interrupted = interrupt_at.empty();
+  bool waits = !seen.empty();
   std::array<char, 4096> buffer{};
   // Reading fails when the program has closed its end.
-  for (ssize_t count = 0; (count = ::read(terminal, buffer.data(), buffer.size())) > 0;) {
+  for (ssize_t count = 0; terminal >= 0 && (count = ::read(terminal, buffer.data(), buffer.size())) > 0;) {
     outcome.out.append(buffer.data(), static_cast<size_t>(count));
-    if (!interrupted && outcome.out.find(interrupt_at) != std::string::npos) {
-      interrupted = true;
-      ::kill(child, SIGINT);
+    if (!waits || outcome.out.find(seen) == std::string::npos) continue;
+    waits = false;
+    for (const int signal : then) {
+      if (signal == kHangUp) {
+        ::close(std::exchange(terminal, -1));
+      } else {
+        ::kill(child, signal);
+      }
     }
   }
   int status = 0;
   ::waitpid(child, &status, 0);
-  ::close(terminal);
+  if (terminal >= 0) ::close(terminal);
   outcome.code = code_of(status);
   return outcome;
+}
+
+}  // namespace
+
+Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at, bool no_color) {
+  return on_terminal(arguments, interrupt_at, {SIGINT}, no_color);
+}
+
+Outcome signalled(const std::vector<std::string>& arguments, const std::string& seen, const std::vector<int>& then) {
+  return on_terminal(arguments, seen, then, false);
+}
+
+Outcome shell(const std::string& line) {
+  const Folder folder;
+  const std::string out = folder.path("out");
+  const std::string err = folder.path("err");
+  const std::string whole = "cd " + quoted(SLUICE_SOURCE_DIR) + " && SLUICE=" + quoted(SLUICE_BINARY) + " bash -c " +
+                            quoted(line) + " </dev/null >" + quoted(out) + " 2>" + quoted(err);
+  const int status = std::system(whole.c_str());
+  return {code_of(status), read_file(out, 1 << 20), read_file(err, 1 << 20)};
 }
 
 Folder::Folder() {

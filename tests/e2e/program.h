@@ -20,6 +20,12 @@ Outcome sluice(const std::vector<std::string>& arguments, const std::string& env
 Outcome on_terminal(const std::vector<std::string>& arguments, const std::string& interrupt_at = "",
                     bool no_color = false);
 
+// On a terminal that gets the signals of `then`, one after the other, when `seen` is on it: kHangUp closes it.
+inline constexpr int kHangUp = -1;
+Outcome signalled(const std::vector<std::string>& arguments, const std::string& seen, const std::vector<int>& then);
+// A line of bash in the repository's root, where $SLUICE is the program.
+Outcome shell(const std::string& line);
+
 // A directory that is gone with this object.
 class Folder {
  public:

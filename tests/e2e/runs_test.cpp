@@ -112,8 +112,8 @@ TEST(Bench, RanksGiveTheSameLosses) {
   std::vector<double> expected;
   for (const std::string layout : {"--distributed.ep_size=1", "--distributed.ep_size=2", "--distributed.pp_size=2"}) {
     const std::string ranks = layout.ends_with('1') ? "1" : "2";
-    const Outcome outcome =
-        sluice({"bench", good, "--ranks", ranks, layout, "--async-comm", "--json", folder.path("r.json")});
+    const Outcome outcome = sluice(
+        {"bench", good, "--ranks", ranks, layout, "--async-comm", "--json", folder.path("r.json"), "--overwrite"});
     ASSERT_EQ(outcome.code, 0) << outcome.err;
     const auto losses = read_json(folder.path("r.json")).at("rows").at(0).at("loss").get<std::vector<double>>();
     if (expected.empty()) expected = losses;
@@ -187,7 +187,8 @@ dataset:
   _target_: nemo_automodel.components.datasets.llm.mock_iterable_dataset.MockIterableDataset
 optimizer: {_target_: torch.optim.Adam, lr: 0.0001}
 )");
-  const std::vector<std::string> bench{"bench", file, "--scale", "tiny", "--json", folder.path("r.json")};
+  const std::vector<std::string> bench{"bench",      file, "--scale", "tiny", "--json", folder.path("r.json"),
+                                       "--overwrite"};
   const Outcome outcome = sluice(bench);
   ASSERT_EQ(outcome.code, 0) << outcome.err;
   const std::string instead = "8-bit products are not available, all have runtime.dtype";

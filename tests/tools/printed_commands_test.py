@@ -119,7 +119,7 @@ class Checked(unittest.TestCase):
                          [f"sluice {name} --help" for name in FakeProgram.subcommands])
         self.assertEqual(self.words("--scale laptop", "named", "src/train/benchmark.cpp"),
                          ["sluice bench my.yaml --scale tiny --steps 1"])
-        self.assertEqual(self.words("--export DIRECTORY", "advice", "src/cli/train.cpp")[0][:38],
+        self.assertEqual(self.words("--export DIRECTORY", "advice", "src/cli/trained_export.cpp")[0][:38],
                          "sluice train my.yaml --export model --")
         job = self.jobs("./run bench FILE --device cuda")[0]
         self.assertEqual((job.kind, job.words[3:5]), ("gpu", ["--device", "cpu"]))

@@ -40,7 +40,8 @@ ADVICE = {
 BASES = {
     "src/cli/config_command.cpp": "sluice config",
     "src/cli/generate.cpp": "sluice generate DIRECTORY",
-    "src/cli/train.cpp": "sluice train FILE",
+    "src/cli/outputs.cpp": "sluice train FILE",
+    "src/cli/trained_export.cpp": "sluice train FILE",
     "src/config/load.cpp": "sluice config FILE",
     "src/device/pool.cpp": "sluice bench FILE",
     "src/plan/advice.cpp": "sluice plan FILE",
@@ -52,7 +53,7 @@ BASES = {
 # Words by what is given in their place. The longest match wins.
 STAND_INS = {
     "FILE": "my.yaml",
-    "--json FILE": "--json out/results.json",
+    "--json FILE": "--json out/NEW",
     "--from FILE": "--from benchmarks/results/laptop.json",
     "--prompt-file FILE": "--prompt-file notes.txt",
     "ROW": "R4",

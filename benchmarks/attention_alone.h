@@ -25,7 +25,7 @@ class AttentionAlone {
   AttentionAlone(const AttentionAlone&) = delete;
   AttentionAlone& operator=(const AttentionAlone&) = delete;
 
-  // `stats` is f32 [T n] that forward writes and backward reads; `workspace` holds cuda::scratch_bytes(op) bytes. Both,
+  // `stats` is f32 [T n] that forward writes and backward reads; `workspace` holds gpu::scratch_bytes(op) bytes. Both,
   // and the operation's tensors, must outlive the runs.
   AloneRun plan(const AttentionForward& op, const Tensor& stats, const Tensor& workspace);
   AloneRun plan(const AttentionBackward& op, const Tensor& stats, const Tensor& workspace);

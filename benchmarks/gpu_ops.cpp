@@ -72,7 +72,7 @@ void time_attention(GpuBench& b, AttentionAlone* alone, const Heads& h, const Op
   Floor floor;
   if (published > 0) floor = {.seconds = published, .text = "the published time"};
   if (!b.time(h.what, op, floor) || alone == nullptr) return;
-  const auto bytes = static_cast<int64_t>(scratch_of(op, {.platform = Platform::cuda}));
+  const auto bytes = static_cast<int64_t>(scratch_of(op, {.platform = Platform::gpu}));
   const AloneRun run = alone->plan(op, stats, b.empty({bytes}, DType::u8));
   TimedOp& timed = b.last();
   if (!run.run) {

@@ -30,7 +30,7 @@ Machine machine_of(const std::string& device) {
   if (device == "ref") return {std::make_unique<RefBackend>(), std::make_unique<HostMemory>()};
   if (device == "meta") {
     constexpr int kRowAlign = 128;
-    const DeviceModel model{.target = {.row_align = kRowAlign, .workers = 1, .platform = Platform::cuda}};
+    const DeviceModel model{.target = {.row_align = kRowAlign, .workers = 1, .platform = Platform::gpu}};
     return {std::make_unique<MetaBackend>(model), std::make_unique<MetaMemory>()};
   }
   throw user_error("no device {}", device).advise("cpu, cuda, ref or meta");

@@ -18,8 +18,8 @@ size_t scratch_of(const O& op, const Target& target) {
         return cpu::scratch_bytes(op, target.workers);
       }
       break;
-    case Platform::cuda:
-      if constexpr (requires { cuda::scratch_bytes(op); }) return cuda::scratch_bytes(op);
+    case Platform::gpu:
+      if constexpr (requires { gpu::scratch_bytes(op); }) return gpu::scratch_bytes(op);
       break;
   }
   return 0;

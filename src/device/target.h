@@ -5,7 +5,7 @@
 
 namespace sluice {
 
-enum class Platform : uint8_t { cpu, cuda };
+enum class Platform : uint8_t { cpu, gpu };
 
 struct Target {
   int row_align = 1;  // expert segments start at multiples of this

@@ -92,8 +92,8 @@ void MemoryPeakWatch::remember_holders() {
   }
   peak_.largest.clear();
   for (const auto& [name, bytes] : sums) peak_.largest.push_back({std::string(name), bytes});
-  std::stable_sort(peak_.largest.begin(), peak_.largest.end(),
-                   [](const auto& a, const auto& b) { return a.bytes > b.bytes; });
+  std::sort(peak_.largest.begin(), peak_.largest.end(),
+            [](const auto& a, const auto& b) { return a.bytes != b.bytes ? a.bytes > b.bytes : a.name < b.name; });
 }
 
 }  // namespace sluice

@@ -18,7 +18,7 @@ constexpr size_t kReserved = 1536 * kMiB;
 // Hopper's tensor cores: H100 and H200 reach the same (stas00/ml-engineering, compute/accelerator).
 DeviceModel hopper() {
   DeviceModel device;
-  device.target = {.row_align = 128, .workers = 1, .platform = Platform::cuda};  // segments: whole tiles of a product
+  device.target = {.row_align = 128, .workers = 1, .platform = Platform::gpu};  // segments: whole tiles of a product
   device.peak_flops = 989e12;  // dense bf16, NVIDIA's data sheet of H100 SXM
   // Between two kernels of a stream: an estimate. Launches themselves are hidden behind longer kernels.
   device.op_overhead_s = 3e-6;
@@ -59,7 +59,7 @@ constexpr LinkModel kNvlink{.latency_s = 8e-6, .bandwidth_bytes_per_s = 335e9};
 // estimates for small NCCL collectives, per doubling of the group.
 constexpr LinkModel kInfiniband{.latency_s = 10e-6, .bandwidth_bytes_per_s = 45e9};
 
-Profile gpu(std::string name, std::string description, DeviceModel device, int gpus_per_node, size_t memory) {
+Profile gpu_profile(std::string name, std::string description, DeviceModel device, int gpus_per_node, size_t memory) {
   return {.name = std::move(name),
           .description = std::move(description),
           .device = std::move(device),
@@ -82,13 +82,15 @@ std::vector<std::string> profile_names() {
 Profile find_profile(std::string_view name, int ranks, int threads) {
   if (name == "cpu") return measure_cpu(ranks, threads);
   if (name == "h100") {
-    return gpu("h100", "H100 80 GB, one a node, 400 Gb/s InfiniBand", h100_device(), 1, kH100Memory);
+    return gpu_profile("h100", "H100 80 GB, one a node, 400 Gb/s InfiniBand", h100_device(), 1, kH100Memory);
   }
   if (name == "h200") {
-    return gpu("h200", "H200 141 GB, 8 a node, NVLink, 400 Gb/s InfiniBand each", h200_device(), 8, kH200Memory);
+    return gpu_profile("h200", "H200 141 GB, 8 a node, NVLink, 400 Gb/s InfiniBand each", h200_device(), 8,
+                       kH200Memory);
   }
   if (name == "dgx-h100") {
-    return gpu("dgx-h100", "H100 80 GB, 8 a node, NVLink, 400 Gb/s InfiniBand each", h100_device(), 8, kH100Memory);
+    return gpu_profile("dgx-h100", "H100 80 GB, 8 a node, NVLink, 400 Gb/s InfiniBand each", h100_device(), 8,
+                       kH100Memory);
   }
   const std::vector<std::string> names = profile_names();
   const std::string meant = nearest(name, names);

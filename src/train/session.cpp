@@ -120,7 +120,7 @@ Hardware hardware_of(Device device, int threads, int ranks) {
 }
 
 Target target_of(Device device, int threads) {
-  if (device == Device::cuda) return {.row_align = cuda::CudaOptions{}.row_align, .platform = Platform::cuda};
+  if (device == Device::cuda) return {.row_align = cuda::CudaOptions{}.row_align, .platform = Platform::gpu};
   return {.row_align = 1, .workers = device == Device::ref ? 1 : threads};
 }
 

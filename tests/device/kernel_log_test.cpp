@@ -109,7 +109,7 @@ TEST(KernelLog, PartsThatDidNotRunAreAbsent) {
 }
 
 TEST(KernelLog, MetaComputesNothingAndSaysNothing) {
-  MetaBackend backend({.target = {.platform = Platform::cuda}});
+  MetaBackend backend({.target = {.platform = Platform::gpu}});
   Context ctx(backend, DType::f32);
   const Tensor t(reinterpret_cast<void*>(64), {8, 8}, DType::f32);
   ctx.run(Gemm{.c = t, .a = t, .b = t});

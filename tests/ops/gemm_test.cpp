@@ -269,19 +269,19 @@ TEST(GroupedKernels, TakeWholePiecesOfBf16) {
 }
 
 TEST(GroupedKernels, ScratchIsForBf16OnAGpu) {
-  const Target gpu{.row_align = 128, .workers = 1, .platform = Platform::cuda};
+  const Target gpu{.row_align = 128, .workers = 1, .platform = Platform::gpu};
   for (const DType dtype : kStorage) {
     TestContext tc(dtype);
     const Tensor x = tc.random({4, 8}, 1), w = tc.random({2, 8, 8}, 2),
                  dw = tc.random_as(tc.accumulator(), {2, 8, 8}, 3);
     const Tensor offsets = tc.ints({3}, {0, 1, 4});
-    const size_t expected = dtype == DType::bf16 ? cuda::grouped_workspace(2) : 0;
+    const size_t expected = dtype == DType::bf16 ? gpu::grouped_workspace(2) : 0;
     EXPECT_EQ(scratch_of(GroupedGemm{.y = x, .x = x, .w = w, .offsets = offsets}, gpu), expected);
     EXPECT_EQ(scratch_of(GroupedGemmWeight{.dw = dw, .dy = x, .x = x, .offsets = offsets}, gpu), expected);
     EXPECT_EQ(scratch_of(Gemm{.c = x, .a = x, .b = w.rows(0, 1).view({8, 8})}, gpu), 0U);
   }
-  EXPECT_EQ(cuda::grouped_workspace(1), 256U + cuda::kGroupedTensorMapBytes);
-  EXPECT_EQ(cuda::grouped_workspace(256), 256U * 64 + cuda::kGroupedTensorMapBytes);
+  EXPECT_EQ(gpu::grouped_workspace(1), 256U + gpu::kGroupedTensorMapBytes);
+  EXPECT_EQ(gpu::grouped_workspace(256), 256U * 64 + gpu::kGroupedTensorMapBytes);
 }
 
 TEST(GemmCheck, RejectsWhatDoesNotFit) {

@@ -85,7 +85,7 @@ TEST_P(HeadLossOps, AgreesWithRefAcrossChunks) {
     compare_within(dtype, head_tolerance(dtype, kRows), [&](TestContext& tc) {
       const HeadLoss op{.x = tc.empty({kRows, 4}), .w = tc.empty({5, 4})};
       EXPECT_LT(cpu::head_chunk_rows(op), kRows);
-      EXPECT_LT(cuda::head_chunk_rows(op), kRows);
+      EXPECT_LT(gpu::head_chunk_rows(op), kRows);
       return head_loss(tc, kRows, 4, 5, true);
     });
   }
@@ -94,14 +94,14 @@ TEST_P(HeadLossOps, AgreesWithRefAcrossChunks) {
 // A chunk is a bounded share of memory whatever the vocabulary, and chunks are about equal.
 TEST(HeadLossChunks, OfAGpu) {
   TestContext tc(DType::bf16);
-  const Target target{.platform = Platform::cuda};
+  const Target target{.platform = Platform::gpu};
   const auto chunk = [&](int64_t rows, int64_t vocab) {
     static bf16 nothing;
     const HeadLoss op{.x = Tensor(&nothing, {rows, 8}, DType::bf16), .w = Tensor(&nothing, {vocab, 8}, DType::bf16)};
-    EXPECT_EQ(cuda::head_logits_stride(op) % 8, 0);
-    EXPECT_GE(scratch_of(op, target), static_cast<size_t>(cuda::head_chunk_rows(op) * vocab * 2));
+    EXPECT_EQ(gpu::head_logits_stride(op) % 8, 0);
+    EXPECT_GE(scratch_of(op, target), static_cast<size_t>(gpu::head_chunk_rows(op) * vocab * 2));
     EXPECT_LT(scratch_of(op, target), size_t{700} << 20);
-    return cuda::head_chunk_rows(op);
+    return gpu::head_chunk_rows(op);
   };
   EXPECT_EQ(chunk(16384, 151936), 2048);
   EXPECT_EQ(chunk(4096, 129280), 2048);

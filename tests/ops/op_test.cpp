@@ -55,7 +55,7 @@ TEST(Operations, HaveNamesOfTheirOwn) {
 TEST(Operations, AreProductsIfTheyMultiplyMatrices) {
   for (const OpId& op : ids(AllOps())) {
     const bool multiplies =
-        op.name.find("gemm") != op.name.npos || op.name.starts_with("attention") || op.name == HeadLoss::name;
+        op.name.find("gemm") != std::string_view::npos || op.name.starts_with("attention") || op.name == HeadLoss::name;
     EXPECT_EQ(is_product(op.kind), multiplies) << op.name;
     EXPECT_EQ(part_of(op.kind).has_value(), multiplies || op.kind == OpKind::norm) << op.name;
   }

@@ -27,7 +27,7 @@ bool fits(const Tensor& t) {
 
 // Scratch: the statistics, then the plan's workspace.
 void* workspace_of(const Tensor& scratch, const Tensor& lse) {
-  return static_cast<char*>(scratch.raw()) + attention_stats_bytes(lse);
+  return static_cast<char*>(scratch.raw()) + gpu::attention_stats_bytes(lse);
 }
 
 template <class Op>
@@ -50,7 +50,7 @@ std::optional<AttentionRequest> common_request(const Op& op) {
                   .window = window < seq_len ? window : 0,
                   .scale = op.spec.scale,
                   .strides = {.q = op.q.stride(), .k = op.k.stride(), .v = op.v.stride(), .o = op.o.stride()}},
-      .most_workspace = scratch_bytes(op) - attention_stats_bytes(op.lse)};
+      .most_workspace = gpu::scratch_bytes(op) - gpu::attention_stats_bytes(op.lse)};
 }
 
 template <class Op>

@@ -14,7 +14,7 @@ class CudaBackend final : public Backend {
  public:
   explicit CudaBackend(const CudaOptions& options);
 
-  Target target() const override { return {.row_align = options_.row_align, .platform = Platform::cuda}; }
+  Target target() const override { return {.row_align = options_.row_align, .platform = Platform::gpu}; }
   std::string_view name() const override { return "cuda"; }
   void* compute_stream() const override { return device_.stream(); }
   void read(const Tensor& t, void* to) override;

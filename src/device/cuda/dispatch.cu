@@ -189,7 +189,7 @@ void sort(Device& device, std::string_view name, const Sorted& out, const Keys& 
           int64_t num_tokens, const Tensor& scratch) {
   const bool count_any = out.rank_counts != nullptr;
   const int64_t num_counts = count_any ? 2 * num_keys : num_keys;
-  const int64_t num_runs = sort_runs(num_tokens, keys.top_k), num_pairs = num_tokens * keys.top_k;
+  const int64_t num_runs = gpu::sort_runs(num_tokens, keys.top_k), num_pairs = num_tokens * keys.top_k;
   const int64_t pairs_per_run = ceil_div(num_tokens, num_runs) * keys.top_k;
   auto* counts = static_cast<int32_t*>(scratch.raw());
   int32_t* totals = counts + num_counts * num_runs;

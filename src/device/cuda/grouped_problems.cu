@@ -21,8 +21,8 @@ bool fits(const Tensor& t, DType dtype) {
 
 // Cuts scratch into the arrays. Eight-byte elements come first.
 std::optional<GroupedProblems> lay_out(const Tensor& scratch, int64_t num_experts) {
-  if (!scratch.defined() || scratch.bytes() < grouped_workspace(num_experts)) return std::nullopt;
-  static_assert(6 * sizeof(int64_t) + 3 * sizeof(int32_t) <= kGroupedBytesPerExpert);
+  if (!scratch.defined() || scratch.bytes() < gpu::grouped_workspace(num_experts)) return std::nullopt;
+  static_assert(6 * sizeof(int64_t) + 3 * sizeof(int32_t) <= gpu::kGroupedBytesPerExpert);
   auto* const base = static_cast<unsigned char*>(scratch.raw());
   const auto array = [&](int64_t i) { return base + i * num_experts * 8; };
   return GroupedProblems{.num_experts = num_experts,
@@ -33,7 +33,7 @@ std::optional<GroupedProblems> lay_out(const Tensor& scratch, int64_t num_expert
                          .b_stride = reinterpret_cast<int64_t*>(array(4)),
                          .d_stride = reinterpret_cast<int64_t*>(array(5)),
                          .sizes = reinterpret_cast<int32_t*>(array(6)),
-                         .workspace = base + grouped_workspace(num_experts) - kGroupedTensorMapBytes};
+                         .workspace = base + gpu::grouped_workspace(num_experts) - gpu::kGroupedTensorMapBytes};
 }
 
 // Where an operand of an expert begins, in bytes, and how its rows lie.

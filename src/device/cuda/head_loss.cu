@@ -108,14 +108,14 @@ __global__ void __launch_bounds__(kThreads<T>)
 }  // namespace
 
 KernelSet CudaBackend::execute(const HeadLoss& op, const Tensor& scratch) {
-  const int64_t num_tokens = op.x.dim(0), vocab = op.w.dim(0), chunk = head_chunk_rows(op);
+  const int64_t num_tokens = op.x.dim(0), vocab = op.w.dim(0), chunk = gpu::head_chunk_rows(op);
   const bool train = op.dw.defined();
   KernelSet products;
   dispatch_float(op.x.dtype(), [&]<class T>(T) {
     for (int64_t begin = 0; begin < num_tokens; begin += chunk) {
       const int64_t rows = begin + chunk < num_tokens ? chunk : num_tokens - begin;
       const Tensor x = op.x.rows(begin, rows);
-      const Tensor logits(scratch.raw(), {rows, vocab}, op.x.dtype(), head_logits_stride(op));
+      const Tensor logits(scratch.raw(), {rows, vocab}, op.x.dtype(), gpu::head_logits_stride(op));
       products |= gemm(device_, {.c = logits, .a = x, .b = op.w, .trans_b = true});
       launch(HeadLoss::name, cross_entropy<T>, blocks(rows),
              row_threads(ceil_div(vocab, kPiece<T> * kPieces), kThreads<T>), 0, device_.stream(), logits.data<T>(),

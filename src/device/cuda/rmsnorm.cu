@@ -225,7 +225,7 @@ KernelSet CudaBackend::execute(const RmsNormBackward& op, const Tensor& scratch)
     const Shape shape = shape_of<T>(op.x, pieces);
     const int64_t rows = num_vectors(op.x), dim = op.gamma.dim(0);
     if (rows == 0) return;
-    const int64_t parts = norm_parts(op), rows_per_part = ceil_div(rows, parts);
+    const int64_t parts = gpu::norm_parts(op), rows_per_part = ceil_div(rows, parts);
     A* sums = static_cast<A*>(scratch.raw());
     with_shape<T>(shape, pieces, [&](auto n, auto block) {
       launch(RmsNormBackward::name, rmsnorm_backward<T, decltype(n)::value, decltype(block)::value>, blocks(parts),

@@ -1,5 +1,6 @@
 // Working memory of the kernels on a GPU, and the launch geometry it follows from. Pure functions of an operation's
-// sizes, for builds without CUDA too: a plan for a GPU is made without one.
+// sizes, for builds without CUDA too: a plan for a GPU is made without one. Namespace cuda is compiled under another
+// name by the emulation; these are the same in every build.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +11,7 @@
 #include "ops/head_loss.h"
 #include "ops/rmsnorm.h"
 
-namespace sluice::cuda {
+namespace sluice::gpu {
 
 inline int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
@@ -96,4 +97,4 @@ inline size_t scratch_bytes(const HeadLoss& op) {
   return static_cast<size_t>(head_chunk_rows(op) * head_logits_stride(op)) * size_of(op.x.dtype());
 }
 
-}  // namespace sluice::cuda
+}  // namespace sluice::gpu

@@ -102,7 +102,7 @@ TEST_P(CudaProducts, CutlassTakesExpertsOfAnySize) {
   for (const int64_t count : rows) at.push_back(at.back() + static_cast<double>(count));
   const Tensor offsets = upload(HostTensor({num_experts + 1}, DType::i32, at));
   const Tensor x = random({kRows, kIn}, DType::bf16, 1), w = random({num_experts, kOut, kIn}, DType::bf16, 2);
-  const Tensor scratch = empty({static_cast<int64_t>(cuda::grouped_workspace(num_experts))}, DType::u8);
+  const Tensor scratch = empty({static_cast<int64_t>(gpu::grouped_workspace(num_experts))}, DType::u8);
   struct Results {
     Tensor y, dx, dw;
   };

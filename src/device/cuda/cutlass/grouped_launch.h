@@ -65,7 +65,7 @@ inline bool has_grouped_kernels(const Device& device) {
   int major = 0, minor = 0;
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device.ordinal()), "cudaDeviceGetAttribute");
   check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device.ordinal()), "cudaDeviceGetAttribute");
-  return major == 9 && minor == 0 && device.num_sms() * kMapsPerSm * kMapBytes + kSlack <= kGroupedTensorMapBytes;
+  return major == 9 && minor == 0 && device.num_sms() * kMapsPerSm * kMapBytes + kSlack <= gpu::kGroupedTensorMapBytes;
 }
 
 template <class LayoutA, class LayoutB, class D, bool Accumulate>
@@ -90,8 +90,8 @@ void GroupedProduct<LayoutA, LayoutB, D, Accumulate>::run(Device& device, const 
   arguments.hw_info.device_id = device.ordinal();
   arguments.hw_info.sm_count = device.num_sms();
 
-  require(Adapter::get_workspace_size(arguments) <= size_t{kGroupedTensorMapBytes}, "{}: CUTLASS wants {} bytes", name,
-          Adapter::get_workspace_size(arguments));
+  require(Adapter::get_workspace_size(arguments) <= size_t{gpu::kGroupedTensorMapBytes}, "{}: CUTLASS wants {} bytes",
+          name, Adapter::get_workspace_size(arguments));
   const auto succeed = [&](cutlass::Status status) {
     if (status == cutlass::Status::kSuccess) return;
     check(cudaGetLastError(), std::string(name).c_str());

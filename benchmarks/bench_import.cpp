@@ -82,10 +82,7 @@ void write_checkpoint(const fs::path& folder, const ModelConfig& model) {
 class Parameters {
  public:
   Parameters(const ModelConfig& model, Communicator& world, Pool& pool)
-      : backend_(pool),
-        mesh_({}, world),
-        context_(backend_, DType::bf16),
-        stage_(config(model), mesh_, nullptr, memory_) {
+      : backend_(pool), mesh_({}, world), context_(backend_, DType::bf16), stage_(config(model), mesh_, memory_) {
     for (FlatGroup* group : stage_.groups()) shards_.push_back({group});
   }
   double import_seconds(const HubMatch& match, Pool& pool) {

@@ -22,7 +22,7 @@ const RecomputePolicy& pieces(const RecomputePolicy& recompute) {
 
 }  // namespace
 
-Block::Block(const std::string& name, const BlockConfig& config, const ExpertGroup& group)
+Block::Block(const std::string& name, const BlockConfig& config, Communicator& ep)
     : name_(name),
       norm1_(name + ".norm1", config.hidden(), config.norm_eps),
       norm2_(name + ".norm2", config.hidden(), config.norm_eps) {
@@ -32,7 +32,7 @@ Block::Block(const std::string& name, const BlockConfig& config, const ExpertGro
   } else {
     attention_.emplace(name + ".attention", config.attention, config.norm_eps, config.init_std);
   }
-  if (config.moe.num_experts > 0) moe_.emplace(name + ".moe", config.moe, group, config.init_std);
+  if (config.moe.num_experts > 0) moe_.emplace(name + ".moe", config.moe, ep, config.init_std);
   if (config.mlp_ffn > 0) mlp_.emplace(name + ".mlp", config.hidden(), config.mlp_ffn, config.init_std);
 }
 
@@ -95,7 +95,7 @@ void Block::forward_phase(Context& ctx, int phase, const Tensor& y, const Tensor
     case 0:
       saved.x = x;
       share_normed(attend(ctx, input, dropped, saved), saved);
-      if (moe_) moe_->route(ctx, saved.moe.x, input.sample_ids, saved.moe);
+      if (moe_) moe_->route(ctx, saved.moe.x, input.sample_ids, saved.moe, input.forecast);
       break;
     case 1:
       if (moe_) moe_->dispatch(ctx, saved.moe);

@@ -28,8 +28,9 @@ struct BlockSaved {
 
 // What a block needs besides its input.
 struct BlockInput {
-  Tensor cos_sin;     // [S, BlockConfig::rope_dim()]
-  Tensor sample_ids;  // i64 [T / S]
+  Tensor cos_sin;              // [S, BlockConfig::rope_dim()]
+  Tensor sample_ids;           // i64 [T / S]
+  LoadForecast forecast = {};  // of this micro-batch's routing; needed on meta
   Tensor grad_scale;  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
   // Set where a sequence is continued: see Attention::forward. The router must then be a learned one, which asks for
   // no sample_ids.
@@ -40,7 +41,7 @@ class Block {
  public:
   static constexpr int kPhases = 4;
 
-  Block(const std::string& name, const BlockConfig& config, const ExpertGroup& group);
+  Block(const std::string& name, const BlockConfig& config, Communicator& ep);
 
   // y [T, D] is written in the last phase. x must live until the backward.
   void forward_phase(Context& ctx, int phase, const Tensor& y, const Tensor& x, const BlockInput& input,

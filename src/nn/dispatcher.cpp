@@ -25,7 +25,9 @@ Work Dispatcher::exchange_back(Context& ctx, const Tensor& out, const Tensor& in
 }
 
 // Decides which token goes to which rank, tells the ranks how many rows to expect, and sends the tokens' routing.
-void Dispatcher::plan_exchange(Context& ctx, RoutingRecord& record, Tensor& experts, Tensor& weights) const {
+void Dispatcher::plan_exchange(Context& ctx, RoutingRecord& record, const LoadForecast& forecast, Tensor& experts,
+                               Tensor& weights) const {
+  require(ctx.real() || forecast, "{}: no forecast of the rows that {} ranks exchange", ctx.place(), ep_.size());
   const int64_t t = record.experts.dim(0);
   const int64_t k = record.experts.dim(1);
   const int64_t ranks = ep_.size();
@@ -45,11 +47,11 @@ void Dispatcher::plan_exchange(Context& ctx, RoutingRecord& record, Tensor& expe
   const std::vector<int64_t> one_each(static_cast<size_t>(ranks), 1);
   ep_.all_to_all_v(ctx.compute(), incoming, one_each, counts, one_each, ctx.place()).wait(ctx.compute());
 
-  const auto outgoing = ctx.read<int32_t>(counts, [&] { return forecast_->counts_sent_by(ep_.rank()); });
+  const auto outgoing = ctx.read<int32_t>(counts, [&] { return forecast(ep_.rank()); });
   const auto arriving = ctx.read<int32_t>(incoming, [&] {
     std::vector<int32_t> values;
     for (int source = 0; source < ep_.size(); ++source) {
-      const std::vector<int32_t> sent = forecast_->counts_sent_by(source);
+      const std::vector<int32_t> sent = forecast(source);
       values.push_back(sent[static_cast<size_t>(2 * ep_.rank())]);
       values.push_back(sent[static_cast<size_t>(2 * ep_.rank() + 1)]);
     }
@@ -76,7 +78,7 @@ void Dispatcher::plan_exchange(Context& ctx, RoutingRecord& record, Tensor& expe
   sent_weights.wait(ctx.compute());
 }
 
-void Dispatcher::plan(Context& ctx, RoutingRecord& record) const {
+void Dispatcher::plan(Context& ctx, RoutingRecord& record, const LoadForecast& forecast) const {
   const int64_t k = record.experts.dim(1);
   const ArenaScope scope(ctx.scratch());
   Tensor experts = record.experts;
@@ -85,7 +87,7 @@ void Dispatcher::plan(Context& ctx, RoutingRecord& record) const {
     record.received_rows = experts.dim(0);
     record.expert_rows = experts.numel();
   } else {
-    plan_exchange(ctx, record, experts, weights);
+    plan_exchange(ctx, record, forecast, experts, weights);
   }
   const int row_align = ctx.backend().target().row_align;
   // Pad rows are known only to the device: at most one alignment per expert.

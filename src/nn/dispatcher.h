@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "comm/communicator.h"
@@ -15,16 +16,9 @@
 
 namespace sluice {
 
-// What meta answers when the host asks how many rows are coming: the counts a rank of the expert group would send.
-class LoadForecast {
- public:
-  LoadForecast() = default;
-  LoadForecast(const LoadForecast&) = delete;
-  LoadForecast& operator=(const LoadForecast&) = delete;
-  virtual ~LoadForecast() = default;
-  // DispatchPlan::counts of expert-parallel rank `source` for the micro-batch at hand: [R, 2] values.
-  virtual std::vector<int32_t> counts_sent_by(int source) const = 0;
-};
+// What meta answers when the host asks how many rows of a micro-batch are coming: DispatchPlan::counts of
+// expert-parallel rank `source`, [R, 2] values. Empty where memory is real.
+using LoadForecast = std::function<std::vector<int32_t>(int source)>;
 
 // A routing decision and everything that follows from it; lives in the records arena, so nothing is decided twice.
 struct RoutingRecord {
@@ -48,10 +42,10 @@ struct RoutingRecord {
 
 class Dispatcher {
  public:
-  // `ep` must outlive the dispatcher; `forecast` answers on meta and may be null where memory is real. With `folded`,
-  // which one rank alone can be, routing speaks of more experts than `num_experts`: e runs as e mod num_experts.
-  Dispatcher(Communicator& ep, int64_t num_experts, const LoadForecast* forecast, bool folded = false)
-      : ep_(ep), num_experts_(num_experts), forecast_(forecast), folded_(folded) {
+  // `ep` must outlive the dispatcher. With `folded`, which one rank alone can be, routing speaks of more experts than
+  // `num_experts`: e runs as e mod num_experts.
+  Dispatcher(Communicator& ep, int64_t num_experts, bool folded = false)
+      : ep_(ep), num_experts_(num_experts), folded_(folded) {
     require(!folded || alone(), "experts are folded on one rank, not on {}", ep.size());
   }
 
@@ -59,7 +53,7 @@ class Dispatcher {
   int64_t first_expert() const { return ep_.rank() * local_experts(); }
 
   // From record.experts and record.weights fills in the rest. Reads the row counts on the host once.
-  void plan(Context& ctx, RoutingRecord& record) const;
+  void plan(Context& ctx, RoutingRecord& record, const LoadForecast& forecast = {}) const;
 
   // A dispatch under way: between begin and end the rows travel.
   struct Transfer {
@@ -82,11 +76,11 @@ class Dispatcher {
   // A row a token sent, to the rank it goes to; and the way back.
   Work exchange(Context& ctx, const Tensor& out, const Tensor& in, const RoutingRecord& record) const;
   Work exchange_back(Context& ctx, const Tensor& out, const Tensor& in, const RoutingRecord& record) const;
-  void plan_exchange(Context& ctx, RoutingRecord& record, Tensor& experts, Tensor& weights) const;
+  void plan_exchange(Context& ctx, RoutingRecord& record, const LoadForecast& forecast, Tensor& experts,
+                     Tensor& weights) const;
 
   Communicator& ep_;
   int64_t num_experts_;
-  const LoadForecast* forecast_;
   bool folded_;
 };
 

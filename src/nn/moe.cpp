@@ -2,20 +2,21 @@
 
 namespace sluice {
 
-Moe::Moe(const std::string& name, const MoeConfig& config, const ExpertGroup& group, double init_std)
+Moe::Moe(const std::string& name, const MoeConfig& config, Communicator& ep, double init_std)
     : router_(name + ".router", config, init_std),
-      dispatcher_(*group.ep, config.stored_experts(), group.forecast, config.local_shard > 1),
-      experts_(name + ".experts", config, group.ep->rank(), group.ep->size(), init_std) {}
+      dispatcher_(ep, config.stored_experts(), config.local_shard > 1),
+      experts_(name + ".experts", config, ep.rank(), ep.size(), init_std) {}
 
 void Moe::visit(const ParamVisitor& visitor) {
   router_.visit(visitor);
   experts_.visit(visitor);
 }
 
-void Moe::route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved) const {
+void Moe::route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved,
+                const LoadForecast& forecast) const {
   saved.x = x;
   router_.forward(ctx, x, sample_ids, saved.record, saved.router);
-  dispatcher_.plan(ctx, saved.record);
+  dispatcher_.plan(ctx, saved.record, forecast);
 }
 
 void Moe::dispatch(Context& ctx, MoeSaved& saved) const {

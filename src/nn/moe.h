@@ -11,12 +11,6 @@
 
 namespace sluice {
 
-// Which rank of the expert group this is, and how it talks to the others.
-struct ExpertGroup {
-  Communicator* ep = nullptr;
-  const LoadForecast* forecast = nullptr;  // needed on meta
-};
-
 struct MoeSaved {
   RouterSaved router;
   RoutingRecord record;
@@ -31,10 +25,12 @@ struct MoeSaved {
 
 class Moe {
  public:
-  Moe(const std::string& name, const MoeConfig& config, const ExpertGroup& group, double init_std);
+  // `ep`, the group of ranks that share the experts, must outlive the layer.
+  Moe(const std::string& name, const MoeConfig& config, Communicator& ep, double init_std);
 
-  // x [T, D] is the normed input, sample_ids [T / S].
-  void route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved) const;
+  // x [T, D] is the normed input, sample_ids [T / S]; the forecast answers on meta.
+  void route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved,
+             const LoadForecast& forecast = {}) const;
   void dispatch(Context& ctx, MoeSaved& saved) const;
   void compute(Context& ctx, const RecomputePolicy& recompute, MoeSaved& saved) const;
   // out = add + routed output

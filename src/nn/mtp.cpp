@@ -2,11 +2,11 @@
 
 namespace sluice {
 
-Mtp::Mtp(const std::string& name, const BlockConfig& config, const ExpertGroup& group)
+Mtp::Mtp(const std::string& name, const BlockConfig& config, Communicator& ep)
     : embedded_norm_(name + ".enorm", config.hidden(), config.norm_eps),
       hidden_norm_(name + ".hnorm", config.hidden(), config.norm_eps),
       projection_(name + ".eh_proj", 2 * config.hidden(), config.hidden(), config.init_std),
-      block_(name, config, group),
+      block_(name, config, ep),
       norm_(name + ".final_norm", config.hidden(), config.norm_eps) {}
 
 void Mtp::visit(const ParamVisitor& visitor) {

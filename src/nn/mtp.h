@@ -30,7 +30,7 @@ struct MtpSaved {
 class Mtp {
  public:
   // `name` is the extra layer's: "layers.61".
-  Mtp(const std::string& name, const BlockConfig& config, const ExpertGroup& group);
+  Mtp(const std::string& name, const BlockConfig& config, Communicator& ep);
 
   // From saved.embedded and saved.hidden to the extra loss [T] and saved.dy, the gradient of the sum of the losses
   // times loss_scale[0] (f64 [1]). `labels` i32 [T]: token t+2, or -100. The head's weight gradient is added to.

@@ -4,7 +4,7 @@
 
 namespace sluice {
 
-ModelEnd::ModelEnd(const StageConfig& config, const ExpertGroup& experts, Embedding* embedding, Unit* embedding_unit,
+ModelEnd::ModelEnd(const StageConfig& config, Communicator& ep, Embedding* embedding, Unit* embedding_unit,
                    const UnitMaker& make_unit)
     : head_(config.vocab, config.hidden, config.norm_eps, config.init_std),
       head_unit_(make_unit("head", [&](const ParamVisitor& v) { head_.visit(v); })),
@@ -12,7 +12,7 @@ ModelEnd::ModelEnd(const StageConfig& config, const ExpertGroup& experts, Embedd
       embedding_unit_(embedding_unit) {
   if (!config.mtp) return;
   const std::string name = "layers." + std::to_string(config.blocks.size());
-  mtp_.emplace(name, *config.mtp, experts);
+  mtp_.emplace(name, *config.mtp, ep);
   mtp_unit_ = make_unit(name, [&](const ParamVisitor& v) { mtp_->visit(v); });
   if (embedding_ != nullptr) return;
   own_embedding_ = std::make_unique<Embedding>("embedding", config.vocab, config.hidden, config.init_std);

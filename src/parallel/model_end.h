@@ -39,7 +39,7 @@ class ModelEnd {
  public:
   using UnitMaker = std::function<Unit(const std::string& name, const std::function<void(const ParamVisitor&)>& visit)>;
   // `embedding` and its unit, if this stage has them, outlive this.
-  ModelEnd(const StageConfig& config, const ExpertGroup& experts, Embedding* embedding, Unit* embedding_unit,
+  ModelEnd(const StageConfig& config, Communicator& ep, Embedding* embedding, Unit* embedding_unit,
            const UnitMaker& make_unit);
 
   bool predicts_further() const { return mtp_.has_value(); }

@@ -40,6 +40,7 @@ struct Runtime::Flight {
   Tensor tokens;
   Tensor sample_ids;
   Tensor grad_scale;
+  LoadForecast forecast;
   std::vector<BlockSaved> blocks;
   ModelEndSaved end;
   Tensor dy;  // gradient of the chunk's output, where the end of the model is
@@ -142,7 +143,10 @@ void Runtime::bind_backward(const Flight& flight, bool full) {
 }
 
 BlockInput Runtime::block_input(const Flight& flight) const {
-  return {.cos_sin = cos_sin_, .sample_ids = flight.sample_ids, .grad_scale = flight.grad_scale};
+  return {.cos_sin = cos_sin_,
+          .sample_ids = flight.sample_ids,
+          .forecast = flight.forecast,
+          .grad_scale = flight.grad_scale};
 }
 
 Runtime::Flight& Runtime::take_off(int chunk, int micro_batch) {
@@ -175,7 +179,6 @@ int tag_of(int micro_batch, int boundary, bool backward) {
 void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, const StepTensors& step,
                       bool with_gradients) {
   Chunk& chunk = stage_.chunks()[static_cast<size_t>(chunk_idx)];
-  source.select(micro_batch);
   Flight& flight = take_off(chunk_idx, micro_batch);
   bind_forward(flight);
   const int64_t batch = config_.micro_batch_size;
@@ -191,11 +194,12 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
     flight.end.next_tokens = records.empty({t}, DType::i32);
     flight.end.next_labels = records.empty({t}, DType::i32);
   }
-  source.load(ctx_, {.tokens = flight.tokens,
-                     .labels = flight.end.labels,
-                     .next_tokens = flight.end.next_tokens,
-                     .next_labels = flight.end.next_labels,
-                     .sample_ids = flight.sample_ids});
+  flight.forecast = source.load(ctx_, micro_batch,
+                                {.tokens = flight.tokens,
+                                 .labels = flight.end.labels,
+                                 .next_tokens = flight.end.next_tokens,
+                                 .next_labels = flight.end.next_labels,
+                                 .sample_ids = flight.sample_ids});
 
   Tensor x = records.empty(shape, ctx_.dtype());
   const std::string what = "micro-batch " + std::to_string(micro_batch);
@@ -236,9 +240,8 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
   }
 }
 
-void Runtime::backward(int chunk_idx, int micro_batch, bool full, MicroBatchSource& source) {
+void Runtime::backward(int chunk_idx, int micro_batch, bool full) {
   Chunk& chunk = stage_.chunks()[static_cast<size_t>(chunk_idx)];
-  source.select(micro_batch);
   Flight& flight = *flights_.at({chunk_idx, micro_batch});
   bind_backward(flight, full);
   Arena& records = *flight.activations.arena;
@@ -312,10 +315,10 @@ void Runtime::run(MicroBatchSource& source, const StepTensors& step) {
         forward(action.chunk, action.micro_batch, source, step, true);
         break;
       case ActionKind::backward:
-        backward(action.chunk, action.micro_batch, false, source);
+        backward(action.chunk, action.micro_batch, false);
         break;
       case ActionKind::backward_full:
-        backward(action.chunk, action.micro_batch, true, source);
+        backward(action.chunk, action.micro_batch, true);
         break;
       case ActionKind::weight:
         weight(action.chunk, action.micro_batch);

@@ -13,7 +13,7 @@
 
 namespace sluice {
 
-// What is wanted of the selected micro-batch; undefined ones are not.
+// What is wanted of a micro-batch; undefined ones are not.
 struct BatchTensors {
   Tensor tokens;       // i32 [T]
   Tensor labels;       // i32 [T], the next token, or -100
@@ -22,16 +22,16 @@ struct BatchTensors {
   Tensor sample_ids;   // i64 [T / S]
 };
 
-// Where micro-batches come from. On meta nothing is written.
+// Where micro-batches come from.
 class MicroBatchSource {
  public:
   MicroBatchSource() = default;
   MicroBatchSource(const MicroBatchSource&) = delete;
   MicroBatchSource& operator=(const MicroBatchSource&) = delete;
   virtual ~MicroBatchSource() = default;
-  // The micro-batch the next phases are about, before they run.
-  virtual void select(int micro_batch) = 0;
-  virtual void load(Context& ctx, const BatchTensors& into) = 0;
+  // Writes a micro-batch of the step; each may be asked for more than once. On meta nothing is written, and what is
+  // returned answers for its routing until the step ends.
+  virtual LoadForecast load(Context& ctx, int micro_batch, const BatchTensors& into) = 0;
 };
 
 struct RuntimeConfig {
@@ -90,7 +90,7 @@ class Runtime {
   Flight& take_off(int chunk, int micro_batch);
   void land(Flight& flight);
   void forward(int chunk, int micro_batch, MicroBatchSource& source, const StepTensors& step, bool with_gradients);
-  void backward(int chunk, int micro_batch, bool full, MicroBatchSource& source);
+  void backward(int chunk, int micro_batch, bool full);
   void weight(int chunk, int micro_batch);
   void start_reduce_if_last(int chunk);
   void add_up_shared_embedding();

@@ -37,7 +37,7 @@ Unit Stage::make_unit(const std::string& name, const std::function<void(const Pa
   return unit;
 }
 
-Stage::Stage(const StageConfig& config, Mesh& mesh, const LoadForecast* forecast, Memory& memory)
+Stage::Stage(const StageConfig& config, Mesh& mesh, Memory& memory)
     : config_(config), mesh_(mesh), memory_(memory), dense_buffers_(memory), expert_buffers_(memory) {
   const int num_stages = mesh.spec.pp * config.chunks;
   const auto num_layers = static_cast<int64_t>(config.blocks.size());
@@ -52,15 +52,14 @@ Stage::Stage(const StageConfig& config, Mesh& mesh, const LoadForecast* forecast
     const LayerRange range = layers_of_stage(num_layers, num_stages, chunk.model_stage);
     for (int64_t layer = range.first; layer < range.first + range.count; ++layer) {
       const std::string name = "layers." + std::to_string(layer);
-      chunk.blocks.push_back(std::make_unique<Block>(name, config.blocks[static_cast<size_t>(layer)],
-                                                     ExpertGroup{mesh.ep.get(), forecast}));
+      chunk.blocks.push_back(std::make_unique<Block>(name, config.blocks[static_cast<size_t>(layer)], *mesh.ep));
       Block& block = *chunk.blocks.back();
       chunk.block_units.push_back(make_unit(name, [&](const ParamVisitor& v) { block.visit(v); }));
     }
     if (chunk.model_stage == num_stages - 1) {
       Chunk& first = chunks_.front();
       chunk.end = std::make_unique<ModelEnd>(
-          config, ExpertGroup{mesh.ep.get(), forecast}, first.embedding ? &*first.embedding : nullptr,
+          config, *mesh.ep, first.embedding ? &*first.embedding : nullptr,
           first.embedding ? &first.embedding_unit : nullptr,
           [this](const std::string& name, const auto& visit) { return make_unit(name, visit); });
     }

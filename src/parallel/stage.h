@@ -56,8 +56,8 @@ struct Chunk {
 
 class Stage {
  public:
-  // Builds this rank's chunks and takes memory for their parameters; `forecast` answers on meta.
-  Stage(const StageConfig& config, Mesh& mesh, const LoadForecast* forecast, Memory& memory);
+  // Builds this rank's chunks and takes memory for their parameters.
+  Stage(const StageConfig& config, Mesh& mesh, Memory& memory);
 
   std::vector<Chunk>& chunks() { return chunks_; }
   // Every parameter group of this rank, in model order.

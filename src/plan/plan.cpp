@@ -100,11 +100,10 @@ std::vector<int> representatives(const RunSpec& spec) {
   int column = 0;
   const bool uneven = spec.gate.kind == GateKind::skewed || spec.gate.noise > 0;
   if (spec.mesh.ep > 1 && spec.router == RouterKind::forced && uneven) {
-    GateForecast forecast(spec.gate_counts(), spec.mesh, coordinates(spec.mesh, 0), spec.sampling, 1);
-    forecast.select(0, 0);
+    const GateForecast forecast(spec.gate_counts(), spec.mesh, coordinates(spec.mesh, 0), spec.sampling, 1);
     std::vector<int64_t> rows(static_cast<size_t>(spec.mesh.ep), 0);
     for (int source = 0; source < spec.mesh.ep; ++source) {
-      const std::vector<int32_t> counts = forecast.counts_sent_by(source);
+      const std::vector<int32_t> counts = forecast.counts_sent_by(source, 0, 0);
       for (size_t r = 0; r < rows.size(); ++r) rows[r] += counts[2 * r + 1];
     }
     column = static_cast<int>(std::max_element(rows.begin(), rows.end()) - rows.begin());

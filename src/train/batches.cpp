@@ -15,11 +15,6 @@ GateForecast::GateForecast(std::shared_ptr<GateCounts> gate, const MeshSpec& mes
       sampling_(sampling),
       headroom_(headroom) {}
 
-void GateForecast::select(int64_t step, int micro_batch) {
-  step_ = step;
-  micro_batch_ = micro_batch;
-}
-
 // Every count grows, but no more tokens go to a rank than there are, and none goes to more ranks than it has experts.
 // What comes here grows first: it is this rank's memory that is planned.
 void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
@@ -38,17 +33,17 @@ void GateForecast::add_headroom(std::vector<int32_t>& counts) const {
   }
 }
 
-std::vector<int32_t> GateForecast::counts_sent_by(int source) const {
+std::vector<int32_t> GateForecast::counts_sent_by(int source, int64_t step, int64_t micro_batch) const {
   // Ranks of a stage are ordered as the mesh is, tp and cp fastest: each reads the samples of its data-parallel rank.
   const int64_t dp_rank = (first_of_group_ + source) / (mesh_.cp * mesh_.tp);
   std::vector<int32_t> counts(static_cast<size_t>(2 * mesh_.ep), 0);
-  for (const int64_t sample : sampling_.sample_ids(step_, micro_batch_, dp_rank)) gate_->add(sample, mesh_.ep, counts);
+  for (const int64_t sample : sampling_.sample_ids(step, micro_batch, dp_rank)) gate_->add(sample, mesh_.ep, counts);
   if (headroom_ > 1) add_headroom(counts);
   return counts;
 }
 
 StepBatches::StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len,
-                         GateForecast* forecast)
+                         const GateForecast* forecast)
     : dataset_(dataset), sampling_(sampling), dp_rank_(dp_rank), seq_len_(seq_len), forecast_(forecast) {}
 
 LabelTokens StepBatches::prepare(int64_t step, int64_t end) {
@@ -68,19 +63,20 @@ LabelTokens StepBatches::prepare(int64_t step, int64_t end) {
   return labels;
 }
 
-void StepBatches::select(int micro_batch) {
-  selected_ = micro_batch;
-  if (forecast_ != nullptr) forecast_->select(step_, micro_batch);
-}
-
-void StepBatches::load(Context& ctx, const BatchTensors& into) {
-  if (!ctx.real()) return;
-  const Batch& batch = batches_[static_cast<size_t>(selected_)];
+LoadForecast StepBatches::load(Context& ctx, int micro_batch, const BatchTensors& into) {
+  if (!ctx.real()) {
+    if (forecast_ == nullptr) return {};
+    return [forecast = forecast_, step = step_, micro_batch](int source) {
+      return forecast->counts_sent_by(source, step, micro_batch);
+    };
+  }
+  const Batch& batch = batches_[static_cast<size_t>(micro_batch)];
   if (into.tokens) ctx.upload<int32_t>(into.tokens, batch.tokens);
   if (into.labels) ctx.upload<int32_t>(into.labels, batch.labels);
   if (into.next_tokens) ctx.upload<int32_t>(into.next_tokens, next_tokens(batch, seq_len_));
   if (into.next_labels) ctx.upload<int32_t>(into.next_labels, next_labels(batch, seq_len_));
   ctx.upload<int64_t>(into.sample_ids, batch.sample_ids);
+  return {};
 }
 
 }  // namespace sluice

@@ -16,12 +16,12 @@ namespace sluice {
 
 // Row counts of the expert group from a gate that is a function of token ids: exact for a forced gate, the balanced
 // load times `headroom` for a learned router, whose real counts only a run knows.
-class GateForecast : public LoadForecast {
+class GateForecast {
  public:
   GateForecast(std::shared_ptr<GateCounts> gate, const MeshSpec& mesh, const MeshCoordinates& at,
                const Sampling& sampling, double headroom);
-  void select(int64_t step, int micro_batch);
-  std::vector<int32_t> counts_sent_by(int source) const override;
+  // DispatchPlan::counts of expert-parallel rank `source` for a micro-batch: [R, 2] values.
+  std::vector<int32_t> counts_sent_by(int source, int64_t step, int64_t micro_batch) const;
 
  private:
   void add_headroom(std::vector<int32_t>& counts) const;
@@ -32,8 +32,6 @@ class GateForecast : public LoadForecast {
   int here_ = 0;            // this rank in it
   Sampling sampling_;
   double headroom_;
-  int64_t step_ = 0;
-  int micro_batch_ = 0;
 };
 
 // Labels that count in a step's losses.
@@ -48,24 +46,23 @@ struct LabelTokens {
   }
 };
 
-// Feeds the runtime from a dataset (null on meta).
+// Feeds the runtime from a dataset, or on meta, where that is null, from a forecast (null elsewhere).
 class StepBatches : public MicroBatchSource {
  public:
-  StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len, GateForecast* forecast);
+  StepBatches(const Dataset* dataset, const Sampling& sampling, int dp_rank, int64_t seq_len,
+              const GateForecast* forecast);
   // Makes the micro-batches of a step; returns the labels they have, of samples before number `end` alone.
   LabelTokens prepare(int64_t step, int64_t end = std::numeric_limits<int64_t>::max());
 
-  void select(int micro_batch) override;
-  void load(Context& ctx, const BatchTensors& into) override;
+  LoadForecast load(Context& ctx, int micro_batch, const BatchTensors& into) override;
 
  private:
   const Dataset* dataset_;
   Sampling sampling_;
   int dp_rank_;
   int64_t seq_len_;
-  GateForecast* forecast_;
+  const GateForecast* forecast_;
   int64_t step_ = 0;
-  int selected_ = 0;
   std::vector<Batch> batches_;
 };
 

@@ -19,7 +19,7 @@ class Generator {
       : ctx_(*machine.backend, spec.dtype),
         mesh_(spec.mesh, *machine.world),
         memory_(*machine.memory),
-        stage_(spec.stage().without_gradients(), mesh_, nullptr, memory_),
+        stage_(spec.stage().without_gradients(), mesh_, memory_),
         decoder_(ctx_, stage_, capacity, memory_, sizes) {
     require(!spec.model.mtp, "a layer that predicts further tokens has no part in the next one");
     require(spec.router != RouterKind::forced || spec.model.num_experts == 0, "a forced gate knows no text");

@@ -17,7 +17,7 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
       mesh_(spec.mesh, *machine.world),
       forecast_(spec.gate_counts(), spec.mesh, mesh_.at, spec.sampling, spec.load_varies() ? spec.load_factor : 1),
       batches_(dataset, spec.sampling, mesh_.at.dp, spec.seq_len, ctx_.real() ? nullptr : &forecast_),
-      stage_(spec.stage(), mesh_, &forecast_, memory_),
+      stage_(spec.stage(), mesh_, memory_),
       runtime_(ctx_, mesh_, stage_, spec.make_schedule(),
                {.micro_batch_size = spec.sampling.micro_batch, .recompute = spec.recompute}, memory_, sizes),
       optimizer_(ctx_, spec.optimize ? stage_.groups() : std::vector<FlatGroup*>{}, spec.optimizer, memory_),

@@ -31,7 +31,7 @@ class ModelRig {
   ModelRig(const ModelConfig& model, const MeshSpec& mesh, Communicator& world, DType dtype)
       : mesh_(mesh, world),
         context_(backend_, dtype),
-        stage_(test::stage_config(model, dtype), mesh_, nullptr, memory_) {}
+        stage_(test::stage_config(model, dtype), mesh_, memory_) {}
 
   Context& context() { return context_; }
   std::vector<FlatGroup*> groups() { return stage_.groups(); }

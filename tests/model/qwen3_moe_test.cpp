@@ -180,7 +180,7 @@ TEST(Qwen3Moe, TensorsAreTheModulesParameters) {
   const std::unique_ptr<Communicator> ep = world.communicator(0);
   Embedding("embedding", m.vocab_size, m.hidden_size, m.init_std).visit(collect);
   for (int64_t layer = 0; layer < m.num_layers; ++layer) {
-    Block block(fmt::format("layers.{}", layer), family_of(m).block(m, layer, 8), {.ep = ep.get()});
+    Block block(fmt::format("layers.{}", layer), family_of(m).block(m, layer, 8), *ep);
     block.visit(collect);
   }
   Head(m.vocab_size, m.hidden_size, m.norm_eps, m.init_std).visit(collect);

@@ -60,7 +60,7 @@ BlockRig::BlockRig(TestContext& tc, const BlockKind& kind)
       memory_(tc.more_memory()),
       ep_(world_.communicator(0)),
       config_(config_of(kind)),
-      block_("block", config_, {.ep = ep_.get()}),
+      block_("block", config_, *ep_),
       variables_(bind_parameters(tc, block_)) {
   x_ = tc.random({kSequences * kSeqLen, kHidden}, 1);
   y_ = tc.empty(x_.shape());

@@ -11,6 +11,8 @@
 
 #include "base/philox.h"
 #include "comm/inproc/inproc.h"
+#include "comm/meta/meta.h"
+#include "device/meta/meta_backend.h"
 #include "support/compare.h"
 #include "support/reference_dispatch.h"
 #include "support/test_context.h"
@@ -130,7 +132,7 @@ void run_scenario(Context& ctx, Communicator& ep, const Scenario& s) {
   const auto exact = [&](const char* what, const std::vector<double>& got, const std::vector<double>& wanted) {
     EXPECT_TRUE(same_bits(got, wanted)) << what << " of rank " << rank << ": " << s.name;
   };
-  Dispatcher dispatcher(ep, s.num_experts, nullptr);
+  Dispatcher dispatcher(ep, s.num_experts);
   RoutingRecord record;
   record.experts = put(ctx, {t, s.top_k}, DType::i32, {s.experts[r].begin(), s.experts[r].end()});
   record.weights = put(ctx, {t, s.top_k}, ctx.accumulator(), s.weights[r].values);
@@ -216,6 +218,27 @@ std::string name_of(const testing::TestParamInfo<std::tuple<int, bool>>& instanc
 }
 INSTANTIATE_TEST_SUITE_P(Ranks, DispatcherModule, testing::Combine(testing::Values(1, 2, 4, 8), testing::Bool()),
                          name_of);
+
+TEST(Dispatcher, OnMetaWantsAForecastOfWhatIsExchanged) {
+  MetaBackend backend({});
+  MetaMemory memory;
+  Arena arena(memory, MemoryKind::scratch, "all");
+  Context ctx(backend, DType::f32);
+  ctx.bind({&arena, &arena, &arena, &arena});
+  MetaWorld world({}, 2);
+  const auto ep = world.communicator(0);
+  const Dispatcher dispatcher(*ep, 4);
+  RoutingRecord record;
+  record.experts = arena.empty({3, 2}, DType::i32);
+  record.weights = arena.empty({3, 2}, DType::f32);
+  EXPECT_THROW(dispatcher.plan(ctx, record), Error);
+  dispatcher.plan(ctx, record, [](int source) {
+    return source == 0 ? std::vector<int32_t>{1, 2, 3, 4} : std::vector<int32_t>{2, 3, 1, 1};
+  });
+  EXPECT_EQ(record.sent, (std::vector<int64_t>{1, 3}));
+  EXPECT_EQ(record.received, (std::vector<int64_t>{1, 2}));
+  EXPECT_EQ(record.expert_rows, 5);
+}
 
 }  // namespace
 }  // namespace sluice::test

@@ -44,7 +44,7 @@ TEST_P(MoePhases, Gradients) {
            .router = router,
            .gate = gate,
            .local_shard = shard},
-          {.ep = ep.get()}, 0.02);
+          *ep, 0.02);
   const RecomputePolicy recompute{.act = rebuilt, .experts = rebuilt, .dispatch = rebuilt};
   Program program{.variables = bind_parameters(tc, moe)};
   const Tensor x = tc.random({kTokens, kHidden}, 1), add = tc.random({kTokens, kHidden}, 2);
@@ -114,7 +114,7 @@ TEST(LocalShard, EqualsAnExplicitComputation) {
              .top_k = kSlots,
              .seq_len = 3,
              .local_shard = kMany / kLocal},
-            {.ep = ep.get()}, 0.02);
+            *ep, 0.02);
     const std::vector<Variable> parameters = bind_parameters(tc, moe);
     ASSERT_EQ(parameters.size(), 3U);
     EXPECT_EQ(parameters[1].value.shape(), (Shape{kLocal, 2 * kFfn, kHidden}));
@@ -168,7 +168,7 @@ TEST(LocalShard, ItsExpertsGetTheRowsOfARank) {
                .router = RouterKind::forced,
                .gate = gate,
                .local_shard = shard},
-              {.ep = &ep}, 0.02);
+              ep, 0.02);
       MoeSaved saved;
       const Tensor ids = tc.of({2}, DType::i64, {2.0 * ep.rank(), 2.0 * ep.rank() + 1});
       moe.route(*tc, tc.random({2 * kSequence, kHidden}, 1), ids, saved);
@@ -187,8 +187,7 @@ std::vector<Result> run_pair(OpObserver& observer) {
   run_ranks(2, {.timeout_s = 20}, [&](Communicator& world) {
     TestContext tc(DType::f64);
     const auto rank = static_cast<uint64_t>(world.rank());
-    Moe moe("moe", {.hidden = kHidden, .ffn = 3, .num_experts = kExperts, .top_k = kTopK, .seq_len = 3}, {.ep = &world},
-            0.02);
+    Moe moe("moe", {.hidden = kHidden, .ffn = 3, .num_experts = kExperts, .top_k = kTopK, .seq_len = 3}, world, 0.02);
     const RecomputePolicy recompute{.dispatch = true};
     const std::vector<Variable> variables = bind_parameters(tc, moe);
     for (const Variable& v : variables) randomize(v.gradient, 7);

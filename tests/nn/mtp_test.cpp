@@ -23,7 +23,7 @@ class MtpRig {
   explicit MtpRig(TestContext& tc)
       : tc_(tc),
         ep_(world_.communicator(0)),
-        mtp("layers.7", dense_block(), {.ep = ep_.get()}),
+        mtp("layers.7", dense_block(), *ep_),
         head(kVocab, kHidden, kEps, 0.02),
         variables(bind_parameters(tc, mtp)) {
     head_variables_ = bind_parameters(tc, head, 900);

@@ -24,7 +24,7 @@ class Rig {
         ctx_(backend, dtype),
         communicator_(world_.communicator(0)),
         mesh_(spec_.mesh, *communicator_),
-        stage_(spec_.stage().without_gradients(), mesh_, nullptr, memory_),
+        stage_(spec_.stage().without_gradients(), mesh_, memory_),
         decoder_(ctx_, stage_, capacity, memory_),
         inputs_(golden_.integers("input_ids")) {
     import_weights(ctx_, stage_, spec_.model, golden_);

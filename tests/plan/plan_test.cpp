@@ -102,18 +102,36 @@ RunSpec row_spec(const std::vector<std::string>& overrides = {}) {
 
 TEST(PublishedGate, EveryTokenGoesToOneRankAndAllGetAsManyRows) {
   const RunSpec spec = row_spec();
-  GateForecast forecast(spec.gate_counts(), spec.mesh, coordinates(spec.mesh, 3), spec.sampling, 1);
+  const GateForecast forecast(spec.gate_counts(), spec.mesh, coordinates(spec.mesh, 3), spec.sampling, 1);
   const int64_t tokens = spec.sampling.micro_batch * spec.seq_len;
   for (const int micro_batch : {0, 1}) {
-    forecast.select(2, micro_batch);
     for (int source = 0; source < spec.mesh.ep; ++source) {
-      const std::vector<int32_t> counts = forecast.counts_sent_by(source);
+      const std::vector<int32_t> counts = forecast.counts_sent_by(source, 2, micro_batch);
       ASSERT_EQ(counts.size(), 16U);
       for (size_t rank = 0; rank < 8; ++rank) {
         EXPECT_EQ(counts[2 * rank], tokens / 8);
         EXPECT_EQ(counts[2 * rank + 1], tokens * spec.gate.top_k / 8);
       }
     }
+  }
+}
+
+// In a pipeline several micro-batches are under way at once: each has the forecast of its own tokens.
+TEST(GateForecast, IsBoundToItsMicroBatch) {
+  const GateSpec gate{.kind = GateKind::published, .num_experts = 12, .top_k = 4, .noise = 0.5};
+  const MeshSpec mesh{.world = 2, .ep = 2};
+  const Sampling sampling{.global_batch = 12, .micro_batch = 3, .dp = 2};
+  const GateForecast forecast(std::make_shared<GateCounts>(gate, 9), mesh, coordinates(mesh, 0), sampling, 1);
+  MetaBackend backend({});
+  Context ctx(backend, DType::f32);
+  StepBatches source(nullptr, sampling, 0, 9, &forecast);
+  source.prepare(5);
+  const LoadForecast first = source.load(ctx, 0, {}), second = source.load(ctx, 1, {});
+  source.prepare(6);
+  EXPECT_NE(first(1), second(1));
+  for (const int rank : {0, 1}) {
+    EXPECT_EQ(first(rank), forecast.counts_sent_by(rank, 5, 0));
+    EXPECT_EQ(second(rank), forecast.counts_sent_by(rank, 5, 1));
   }
 }
 
@@ -130,9 +148,8 @@ TEST(PublishedGate, CountsAreThoseOfEveryToken) {
     const GateSpec gate{.kind = GateKind::published, .num_experts = c.experts, .top_k = c.top_k, .noise = c.noise};
     const MeshSpec mesh{.world = 2, .ep = 2};
     const Sampling sampling{.global_batch = 12, .micro_batch = 3, .dp = 2};
-    GateForecast forecast(std::make_shared<GateCounts>(gate, c.seq_len), mesh, coordinates(mesh, 0), sampling, 1);
+    const GateForecast forecast(std::make_shared<GateCounts>(gate, c.seq_len), mesh, coordinates(mesh, 0), sampling, 1);
     for (const int micro_batch : {0, 1}) {
-      forecast.select(5, micro_batch);
       for (const int source : {0, 1}) {
         std::vector<int32_t> expected(4, 0);
         std::vector<int32_t> experts(static_cast<size_t>(c.top_k));
@@ -147,7 +164,8 @@ TEST(PublishedGate, CountsAreThoseOfEveryToken) {
             }
           }
         }
-        EXPECT_EQ(forecast.counts_sent_by(source), expected) << c.experts << " experts, " << c.seq_len << " tokens";
+        EXPECT_EQ(forecast.counts_sent_by(source, 5, micro_batch), expected)
+            << c.experts << " experts, " << c.seq_len << " tokens";
         ++compared;
       }
     }

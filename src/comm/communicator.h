@@ -1,4 +1,4 @@
-// Communicator: collectives among the ranks of one axis. Ranks are threads, processes or clocks; the code cannot tell.
+// Communicator: collectives among the ranks of one axis. Ranks are threads or, on meta, clocks; the code cannot tell.
 // Counts are elements, taken from the tensors, which are dense. A collective is issued after everything on `after` so
 // far and returns a Work; its buffers belong to it until it is waited for. All ranks of a group issue the same
 // collectives in the same order; `what` names the call in errors ("block 3 dispatch"). Every wait has a watchdog that

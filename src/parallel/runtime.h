@@ -1,6 +1,7 @@
 // The pipeline runtime: runs one rank's part of a schedule over the micro-batches of a step. It binds the arenas each
 // phase may use, gathers parameters before and releases them after use, moves activations between stages, and starts
-// reducing a unit's gradients after their last contribution. One stage without pipelining is a schedule like any other.
+// reducing a chunk's gradients after its last contribution to them. One stage without pipelining is a schedule like any
+// other.
 #pragma once
 
 #include <map>
@@ -57,7 +58,7 @@ struct StepTensors {
 
 class Runtime {
  public:
-  // With `sizes` the arenas are reserved now, so that a step allocates nothing.
+  // With `sizes` the arenas are reserved now, so that no step makes them larger.
   Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, const RuntimeConfig& config, Memory& memory,
           const ArenaSizes* sizes);
   ~Runtime();

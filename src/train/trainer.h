@@ -49,7 +49,8 @@ struct Machine {
 
 class Trainer {
  public:
-  // `dataset` may be null on meta. With `sizes` (see measure_arenas) nothing is allocated after construction.
+  // `dataset` may be null on meta. With `sizes` (see measure_arenas) nothing is allocated after construction
+  // but the buffers of the first gather (GatherBuffers).
   Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dataset, const ArenaSizes* sizes);
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;

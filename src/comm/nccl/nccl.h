@@ -1,5 +1,6 @@
 // NCCL as the rest of the program sees it: without its headers or CUDA's, and there to be called in every build. Ranks
-// own one GPU each and are threads of this process, or processes that a host transport connects.
+// own one GPU each and are threads of this process; nothing here would hinder processes, but no host transport or
+// launcher for them is there.
 // Where it differs from what communicator.h lets one hope for:
 // - Sums are added in an order of NCCL's choice, which depends on sizes and topology, not in rank order. The same call
 //   on the same machines gives the same bits.

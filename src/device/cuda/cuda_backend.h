@@ -1,6 +1,7 @@
 // The backend on a GPU. Libraries where they are best (cuBLASLt, cuDNN, CUTLASS), kernels of our own for the rest; one
 // file per operation family, forward and backward together. f64, f32 and bf16 storage like the reference; results are
-// the same from run to run. Where a library cannot, a plain kernel of the same file does.
+// the same from run to run, but for the last bits of cuDNN's attention backward. Where a library cannot, a plain kernel
+// of the same file does.
 #pragma once
 
 #include "device/backend.h"

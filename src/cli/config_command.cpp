@@ -51,7 +51,7 @@ std::string recompute_table(const RunSpec& spec) {
   for (const RecomputePiece& piece : kRecomputePieces) {
     RecomputePolicy policy;
     policy.*piece.on = true;
-    add(piece.name, policy.applied_to(spec.model.kv_lora > 0));
+    add(piece.name, pieces_of(spec.model, policy));
   }
   add("full", {.full = true});
   return text;

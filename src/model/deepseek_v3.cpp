@@ -63,15 +63,15 @@ BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
   require(layer >= 0 && layer < m.num_layers + (m.mtp ? 1 : 0) && seq_len > 0, "block {} of {} for {} tokens", layer,
           m.num_layers, seq_len);
   BlockConfig block;
-  block.mla = {.hidden = m.hidden_size,
-               .heads = m.num_heads,
-               .q_lora = m.q_lora,
-               .kv_lora = m.kv_lora,
-               .nope_dim = m.nope_dim,
-               .rope_dim = m.head_dim,
-               .v_dim = m.v_dim,
-               .seq_len = seq_len,
-               .scale_factor = m.mla_scale};
+  block.attention = LatentConfig{.hidden = m.hidden_size,
+                                 .heads = m.num_heads,
+                                 .q_lora = m.q_lora,
+                                 .kv_lora = m.kv_lora,
+                                 .nope_dim = m.nope_dim,
+                                 .rope_dim = m.head_dim,
+                                 .v_dim = m.v_dim,
+                                 .seq_len = seq_len,
+                                 .scale_factor = m.mla_scale};
   block.norm_eps = m.norm_eps;
   block.init_std = m.init_std;
   if (layer < m.dense_layers) {

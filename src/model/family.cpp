@@ -84,6 +84,10 @@ const Family& family_of(const ModelConfig& model) {
   return find_family(model.model_type);
 }
 
+RecomputePolicy pieces_of(const ModelConfig& model, const RecomputePolicy& policy) {
+  return family_of(model).block(model, 0, 1).pieces_of(policy);
+}
+
 ModelConfig make_model(const HfConfig& config) {
   const Family& family = family_of(config);
   ModelConfig model = family.parse(config);

@@ -65,6 +65,8 @@ struct Family {
 // User error listing the families when there is none of this name.
 const Family& find_family(std::string_view model_type, std::string_view where = {});
 const Family& family_of(const ModelConfig& model);
+// The pieces of `policy` that the model's blocks have.
+RecomputePolicy pieces_of(const ModelConfig& model, const RecomputePolicy& policy);
 std::vector<std::string> family_names();
 
 // The model a configuration describes: its family is found by `model_type`, overrides of fields that the family does

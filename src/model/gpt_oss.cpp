@@ -60,9 +60,10 @@ ModelConfig parse(const HfConfig& source) {
 
 BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
   BlockConfig block = gqa_block(m, layer, seq_len);
-  block.attention.window = slides(layer) ? m.window : 0;
-  block.attention.bias = true;
-  block.attention.sinks = true;
+  auto& attention = std::get<GroupedQueryConfig>(block.attention);
+  attention.window = slides(layer) ? m.window : 0;
+  attention.bias = true;
+  attention.sinks = true;
   block.moe = {.hidden = m.hidden_size,
                .ffn = m.moe_ffn,
                .num_experts = m.num_experts,

@@ -52,12 +52,12 @@ BlockConfig gqa_block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
   require(layer >= 0 && layer < m.num_layers && seq_len > 0, "block {} of {} for {} tokens", layer, m.num_layers,
           seq_len);
   BlockConfig block;
-  block.attention = {.hidden = m.hidden_size,
-                     .heads = m.num_heads,
-                     .kv_heads = m.num_kv_heads,
-                     .head_dim = m.head_dim,
-                     .seq_len = seq_len,
-                     .qk_norm = m.qk_norm};
+  block.attention = GroupedQueryConfig{.hidden = m.hidden_size,
+                                       .heads = m.num_heads,
+                                       .kv_heads = m.num_kv_heads,
+                                       .head_dim = m.head_dim,
+                                       .seq_len = seq_len,
+                                       .qk_norm = m.qk_norm};
   block.norm_eps = m.norm_eps;
   block.init_std = m.init_std;
   return block;

@@ -9,10 +9,6 @@ namespace {
 // What a block keeps when everything is rebuilt from its input: the arenas say so, the modules need not know.
 constexpr RecomputePolicy kKeepAll{};
 
-// Of the norms of latent attention's latents, whatever rms_norm_eps is: DeepSeek's code and Hugging Face's make them
-// without it.
-constexpr double kLatentEps = 1e-6;
-
 constexpr std::array kPhaseNames{"attention", "dispatch", "experts", "combine"};
 static_assert(kPhaseNames.size() == Block::kPhases);
 
@@ -25,21 +21,16 @@ const RecomputePolicy& pieces(const RecomputePolicy& recompute) {
 Block::Block(const std::string& name, const BlockConfig& config, Communicator& ep)
     : name_(name),
       norm1_(name + ".norm1", config.hidden(), config.norm_eps),
+      attention_(name + ".attention", config.attention, config.norm_eps, config.init_std),
       norm2_(name + ".norm2", config.hidden(), config.norm_eps) {
   require(config.moe.num_experts > 0 || config.mlp_ffn > 0, "{} has neither experts nor an MLP", name);
-  if (config.mla) {
-    mla_.emplace(name + ".attention", *config.mla, kLatentEps, config.init_std);
-  } else {
-    attention_.emplace(name + ".attention", config.attention, config.norm_eps, config.init_std);
-  }
   if (config.moe.num_experts > 0) moe_.emplace(name + ".moe", config.moe, ep, config.init_std);
   if (config.mlp_ffn > 0) mlp_.emplace(name + ".mlp", config.hidden(), config.mlp_ffn, config.init_std);
 }
 
 void Block::visit(const ParamVisitor& visitor) {
   norm1_.visit(visitor);
-  if (attention_) attention_->visit(visitor);
-  if (mla_) mla_->visit(visitor);
+  attention_.visit(visitor);
   norm2_.visit(visitor);
   if (moe_) moe_->visit(visitor);
   if (mlp_) mlp_->visit(visitor);
@@ -58,9 +49,7 @@ Tensor Block::attend(Context& ctx, const BlockInput& input, const RecomputePolic
   saved.rstd1 = kept.empty({x.dim(0)}, ctx.accumulator());
   Tensor normed1 = norms.empty_like(x);
   norm1_.forward(ctx, normed1, saved.rstd1, x);
-  const Tensor attended =
-      mla_ ? mla_->forward(ctx, normed1, input.cos_sin, recompute, saved.mla, input.cache)
-           : attention_->forward(ctx, normed1, input.cos_sin, recompute, saved.attention, input.cache);
+  const Tensor attended = attention_.forward(ctx, normed1, input.cos_sin, recompute, saved.attention, input.cache);
   saved.mid = kept.empty_like(x);
   saved.rstd2 = kept.empty({x.dim(0)}, ctx.accumulator());
   Tensor normed2 = (needs_normed(recompute) ? norms : ctx.scratch()).empty_like(x);
@@ -128,17 +117,17 @@ void Block::rebuild(Context& ctx, const BlockInput& input, const RecomputePolicy
     if (mlp_) mlp_->rebuild(ctx, everything, saved.mlp);
     return;
   }
+  Tensor normed1;
   if (recompute.norm) {
     // The statistics are kept, but recomputing them costs nothing extra: the row is read anyway.
-    saved.attention.x = saved.mla.x = ctx.deferred().empty_like(saved.x);
-    norm1_.forward(ctx, saved.attention.x, saved.rstd1, saved.x);
+    normed1 = ctx.deferred().empty_like(saved.x);
+    norm1_.forward(ctx, normed1, saved.rstd1, saved.x);
     if (needs_normed(recompute)) {
       share_normed(ctx.deferred().empty_like(saved.x), saved);
       norm2_.forward(ctx, saved.mlp.x, saved.rstd2, saved.mid);
     }
   }
-  if (attention_) attention_->rebuild(ctx, input.cos_sin, recompute, saved.attention);
-  if (mla_) mla_->rebuild(ctx, input.cos_sin, recompute, saved.mla);
+  attention_.rebuild(ctx, normed1, input.cos_sin, recompute, saved.attention);
   if (moe_) moe_->rebuild(ctx, recompute, saved.moe);
   if (mlp_) mlp_->rebuild(ctx, recompute, saved.mlp);
 }
@@ -152,8 +141,7 @@ void Block::attend_backward(Context& ctx, const Tensor& dx, const Tensor& dy, co
   if (mlp_) mlp_->backward(ctx, dnormed, dy, moe_.has_value(), saved.mlp);
   saved.dmid = ctx.deferred().empty_like(dy);
   norm2_.backward(ctx, saved.dmid, dnormed, saved.mid, saved.rstd2, dy);
-  if (attention_) attention_->backward(ctx, dnormed, saved.dmid, input.cos_sin, saved.attention);
-  if (mla_) mla_->backward(ctx, dnormed, saved.dmid, input.cos_sin, saved.mla);
+  attention_.backward(ctx, dnormed, saved.dmid, input.cos_sin, saved.attention);
   norm1_.backward(ctx, dx, dnormed, saved.x, saved.rstd1, saved.dmid);
 }
 
@@ -188,8 +176,7 @@ void Block::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Blo
 void Block::weight_grad(Context& ctx, const BlockSaved& saved) const {
   const NameScope scope(ctx, name_);
   const RangeScope range(ctx.ranges(), [&] { return name_ + " weight gradients"; });
-  if (attention_) attention_->weight_grad(ctx, saved.attention);
-  if (mla_) mla_->weight_grad(ctx, saved.mla);
+  attention_.weight_grad(ctx, saved.attention);
   if (moe_) moe_->weight_grad(ctx, saved.moe);
   if (mlp_) mlp_->weight_grad(ctx, saved.mlp);
 }

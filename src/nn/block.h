@@ -1,5 +1,5 @@
 // One pre-norm transformer block:  mid = x + attention(norm1(x));  y = mid + moe(norm2(mid)) + mlp(norm2(mid)), with
-// grouped-query or latent attention, and experts, an MLP, or both.
+// attention of any kind, and experts, an MLP, or both.
 // Forward is four phases: attention and router | dispatch | experts | combine; backward is their mirror; weight
 // gradients are apart. forward() and backward() are the loops over the phases.
 #pragma once
@@ -7,8 +7,7 @@
 #include <optional>
 #include <string>
 
-#include "nn/attention.h"
-#include "nn/mla.h"
+#include "nn/block_config.h"
 #include "nn/mlp.h"
 #include "nn/moe.h"
 
@@ -20,7 +19,6 @@ struct BlockSaved {
   Tensor mid;    // [T, D] (activations: B)
   Tensor rstd2;  // [T] (activations: B)
   AttentionSaved attention;
-  MlaSaved mla;
   MoeSaved moe;
   MlpSaved mlp;
   Tensor dmid;  // [T, D] (deferred: W of attention's output)
@@ -28,7 +26,7 @@ struct BlockSaved {
 
 // What a block needs besides its input.
 struct BlockInput {
-  Tensor cos_sin;              // [S, BlockConfig::rope_dim()]
+  Tensor cos_sin;              // [S, AttentionSizes::rope_dim]
   Tensor sample_ids;           // i64 [T / S]
   LoadForecast forecast = {};  // of this micro-batch's routing; needed on meta
   Tensor grad_scale;  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
@@ -76,8 +74,7 @@ class Block {
 
   std::string name_;
   RmsNorm norm1_;
-  std::optional<Attention> attention_;
-  std::optional<Mla> mla_;
+  Attention attention_;
   RmsNorm norm2_;
   std::optional<Moe> moe_;
   std::optional<Mlp> mlp_;

@@ -2,43 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 
+#include "nn/attention.h"
 #include "ops/router.h"
 #include "ops/sigmoid_router.h"
 #include "ops/swiglu.h"
 
 namespace sluice {
-
-// Grouped-query attention with rotary positions (half-split) and, where a family has them, RMSNorm on each head of q
-// and k, biases of all projections, and learned sinks.
-struct AttentionConfig {
-  int64_t hidden = 0;
-  int64_t heads = 0;
-  int64_t kv_heads = 0;
-  int64_t head_dim = 0;
-  int64_t seq_len = 0;
-  int64_t window = 0;  // 0: all earlier keys
-  bool qk_norm = false;
-  bool bias = false;   // of q, k, v and the output projection
-  bool sinks = false;  // a logit per head that joins the softmax's denominator
-};
-
-// Multi-head latent attention: dn + dr columns of a query or key, of which the last dr carry positions (neighbouring
-// pairs), dv of a value.
-struct MlaConfig {
-  int64_t hidden = 0;
-  int64_t heads = 0;
-  int64_t q_lora = 0;  // width of the query latent; 0: queries come from the hidden state
-  int64_t kv_lora = 0;
-  int64_t nope_dim = 0;
-  int64_t rope_dim = 0;
-  int64_t v_dim = 0;
-  int64_t seq_len = 0;
-  double scale_factor = 1;  // over 1 / sqrt(dn + dr): YaRN's m^2
-
-  int64_t qk_dim() const { return nope_dim + rope_dim; }
-};
 
 enum class RouterKind : uint8_t {
   softmax_topk,  // learned: weights are the softmax over the chosen experts' logits
@@ -67,50 +37,16 @@ struct MoeConfig {
 };
 
 struct BlockConfig {
-  AttentionConfig attention;  // unless there is
-  std::optional<MlaConfig> mla;
+  AttentionConfig attention;
   MoeConfig moe;
   int64_t mlp_ffn = 0;  // width of the MLP every token visits: instead of experts, or beside them; 0: none
   double norm_eps = 1e-6;
   double init_std = 0.02;
 
-  int64_t hidden() const { return mla ? mla->hidden : attention.hidden; }
-  // Columns of a head that carry positions.
-  int64_t rope_dim() const { return mla ? mla->rope_dim : attention.head_dim; }
-  // Key/value heads, and columns of a key and of a value.
-  int64_t kv_heads() const { return mla ? mla->heads : attention.kv_heads; }
-  int64_t key_dim() const { return mla ? mla->qk_dim() : attention.head_dim; }
-  int64_t value_dim() const { return mla ? mla->v_dim : attention.head_dim; }
+  AttentionSizes sizes() const { return sizes_of(attention); }
+  int64_t hidden() const { return sizes().hidden; }
+  // The pieces of `policy` that such a block has.
+  RecomputePolicy pieces_of(const RecomputePolicy& policy) const { return Attention::pieces_of(attention, policy); }
 };
-
-// What is not kept from forward to backward but rebuilt.
-struct RecomputePolicy {
-  bool norm = false;      // the normed inputs of attention and experts
-  bool mla_up = false;    // queries, keys and values of latent attention
-  bool qk_rope = false;   // q and k after norm and rotation
-  bool act = false;       // the experts' activation
-  bool experts = false;   // the experts' first product (and the activation)
-  bool dispatch = false;  // the experts' input
-  bool full = false;      // everything, from the block's input and the routing record
-
-  static RecomputePolicy selective() { return {.norm = true, .mla_up = true, .qk_rope = true, .act = true}; }
-  // The pieces that a block of this kind has.
-  RecomputePolicy applied_to(bool mla) const {
-    RecomputePolicy policy = *this;
-    (mla ? policy.qk_rope : policy.mla_up) = false;
-    return policy;
-  }
-  bool operator==(const RecomputePolicy&) const = default;
-  bool any() const { return norm || mla_up || qk_rope || act || experts || dispatch || full; }
-};
-
-// The pieces by name, the cheapest to make again first.
-struct RecomputePiece {
-  const char* name;
-  bool RecomputePolicy::* on;
-};
-inline constexpr RecomputePiece kRecomputePieces[] = {
-    {"norm", &RecomputePolicy::norm}, {"mla_up", &RecomputePolicy::mla_up},   {"qk_rope", &RecomputePolicy::qk_rope},
-    {"act", &RecomputePolicy::act},   {"experts", &RecomputePolicy::experts}, {"dispatch", &RecomputePolicy::dispatch}};
 
 }  // namespace sluice

@@ -27,10 +27,11 @@ Decoder::Decoder(Context& ctx, Stage& stage, int64_t capacity, Memory& memory, c
       scratch_(arena("scratch", MemoryKind::scratch, sizes)) {
   const StageConfig& model = stage.config();
   require(capacity > 0, "a decoder for {} tokens", capacity);
-  cos_sin_ = kept_.empty({capacity, model.blocks.front().rope_dim()}, ctx.accumulator());
+  cos_sin_ = kept_.empty({capacity, model.blocks.front().sizes().rope_dim}, ctx.accumulator());
   for (const BlockConfig& block : model.blocks) {
-    caches_.push_back({.k = kept_.empty({capacity, block.kv_heads(), block.key_dim()}, ctx.dtype()),
-                       .v = kept_.empty({capacity, block.kv_heads(), block.value_dim()}, ctx.dtype())});
+    const AttentionSizes each = block.sizes();
+    caches_.push_back({.k = kept_.empty({capacity, each.kv_heads, each.key_dim}, ctx.dtype()),
+                       .v = kept_.empty({capacity, each.kv_heads, each.value_dim}, ctx.dtype())});
   }
   ctx.bind({&block_, &block_, &block_, &scratch_});
   ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .yarn = model.yarn});

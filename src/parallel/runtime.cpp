@@ -85,7 +85,7 @@ Runtime::Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, cons
     fill(*activations_.back(), "activations", schedule_.max_in_flight(rank, c));
     if (defers_) fill(*deferred_.back(), "deferred", schedule_.max_held(rank, c));
   }
-  cos_sin_ = constants_->empty({model.seq_len, model.blocks.front().rope_dim()}, ctx.accumulator());
+  cos_sin_ = constants_->empty({model.seq_len, model.blocks.front().sizes().rope_dim}, ctx.accumulator());
   bind_scratch();
   ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .yarn = model.yarn});
 }

@@ -65,7 +65,7 @@ class Candidates {
 
   void add(const Settings& settings) { keep(with(settings, now_.mesh.world)); }
   void add_recompute(const RecomputePolicy& pieces) {
-    const RecomputePolicy policy = pieces.applied_to(now_.model.kv_lora > 0);
+    const RecomputePolicy policy = pieces_of(now_.model, pieces);
     if (policy != now_.recompute) add({{"memory.recompute", describe(policy)}});
   }
   // Other degrees, with the virtual stages that the file gives them and without any; with as many tokens in a

@@ -17,20 +17,11 @@ void add_if(Parts& parts, bool on, std::string text) {
 
 std::string attention(const std::vector<BlockConfig>& blocks) {
   const BlockConfig& first = blocks.front();
-  Parts parts;
-  if (first.mla) {
-    parts.push_back(fmt::format("latent attention, {} heads", first.mla->heads));
-    add_if(parts, first.mla->q_lora > 0, "query latent");
-    return fmt::format("{}", fmt::join(parts, ", "));
-  }
-  const AttentionConfig& config = first.attention;
+  Parts parts{std::visit([](const auto& config) { return config.str(); }, first.attention)};
   const auto windowed =
-      std::count_if(blocks.begin(), blocks.end(), [](const BlockConfig& b) { return b.attention.window > 0; });
-  parts.push_back(fmt::format("attention, {} heads on {}", config.heads, config.kv_heads));
-  add_if(parts, config.qk_norm, "normed queries and keys");
-  add_if(parts, config.bias, "biases");
-  add_if(parts, config.sinks, "sinks");
-  add_if(parts, windowed > 0, fmt::format("window {} in {} of {} layers", config.window, windowed, blocks.size()));
+      std::count_if(blocks.begin(), blocks.end(), [](const BlockConfig& b) { return b.sizes().window > 0; });
+  add_if(parts, windowed > 0,
+         fmt::format("window {} in {} of {} layers", first.sizes().window, windowed, blocks.size()));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

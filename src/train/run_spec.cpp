@@ -16,7 +16,7 @@ namespace {
 // Of a run whose data alone ends it, until that is known.
 constexpr auto kMostSteps = static_cast<int64_t>(config::max_count);
 
-RecomputePolicy recompute_policy(const config::Recompute& recompute, bool mla) {
+RecomputePolicy recompute_policy(const config::Recompute& recompute, const ModelConfig& model) {
   RecomputePolicy policy;
   policy.full = recompute.full;
   for (const config::Piece piece : recompute.pieces) {
@@ -24,7 +24,7 @@ RecomputePolicy recompute_policy(const config::Recompute& recompute, bool mla) {
       if (known.name == config::word(piece)) policy.*known.on = true;
     }
   }
-  return policy.applied_to(mla);
+  return pieces_of(model, policy);
 }
 
 GateKind gate_kind(config::Balance balance) {
@@ -275,7 +275,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
                      int64_t{spec.mesh.pp} * spec.chunks, spec.mesh.pp, spec.chunks)
         .advise("lower distributed.pp_size or distributed.pipeline.virtual_stages");
   }
-  spec.recompute = recompute_policy(config.recompute(), spec.model.kv_lora > 0);
+  spec.recompute = recompute_policy(config.recompute(), spec.model);
   spec.router = config.balance() == config::Balance::router ? learned_router(spec.model) : RouterKind::forced;
   check_balance_loss(config, spec);
   spec.aux_loss_coef = config.model.aux_loss_coef.value_or(

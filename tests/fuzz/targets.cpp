@@ -66,7 +66,7 @@ void check_model(const ModelConfig& model) {
   hold(std::isfinite(flops) && flops > 0, "a model without work");
   for (const int64_t layer : {int64_t{0}, model.num_layers - 1}) {
     const BlockConfig block = family_of(model).block(model, layer, 1);
-    hold(block.hidden() == model.hidden_size && block.rope_dim() > 0, "a block of another model");
+    hold(block.hidden() == model.hidden_size && block.sizes().rope_dim > 0, "a block of another model");
     hold(block.moe.num_experts > 0 || block.mlp_ffn > 0, "a block with neither experts nor an MLP");
     hold(block.moe.top_k <= block.moe.num_experts, "more choices than experts");
   }

@@ -49,9 +49,10 @@ TEST(DenseFamilies, BlocksHaveAnMlpAndNoExperts) {
   const BlockConfig llama = family_of(llama2_7b()).block(llama2_7b(), 31, 4096);
   EXPECT_EQ(llama.moe.num_experts, 0);
   EXPECT_EQ(llama.mlp_ffn, 11008);
-  EXPECT_FALSE(llama.attention.qk_norm);
+  EXPECT_FALSE(std::get<GroupedQueryConfig>(llama.attention).qk_norm);
   EXPECT_EQ(llama.norm_eps, 1e-5);
-  EXPECT_TRUE(family_of(qwen3_8b()).block(qwen3_8b(), 0, 4096).attention.qk_norm);
+  const BlockConfig qwen = family_of(qwen3_8b()).block(qwen3_8b(), 0, 4096);
+  EXPECT_TRUE(std::get<GroupedQueryConfig>(qwen.attention).qk_norm);
 }
 
 TEST(DenseFamilies, TensorsCoverEveryElementOnce) {

@@ -86,8 +86,8 @@ TEST(Published, DeepSeekV3) {
   EXPECT_EQ(moe.moe.num_experts, 256);
   EXPECT_EQ(moe.moe.router, RouterKind::sigmoid_topk);
   EXPECT_EQ(moe.moe.sigmoid, m.sigmoid);
-  EXPECT_EQ(moe.mla->qk_dim(), 192);
-  EXPECT_EQ(moe.rope_dim(), 64);
+  EXPECT_EQ(moe.sizes().key_dim, 192);
+  EXPECT_EQ(moe.sizes().rope_dim, 64);
 }
 
 TEST(Published, KimiK2) {
@@ -114,8 +114,9 @@ TEST(Published, GptOss) {
   const Family& family = family_of(m);
   for (int64_t layer = 0; layer < 4; ++layer) {
     const BlockConfig block = family.block(m, layer, 4096);
-    EXPECT_EQ(block.attention.window, layer % 2 == 0 ? 128 : 0);
-    EXPECT_TRUE(block.attention.bias && block.attention.sinks && !block.attention.qk_norm);
+    const auto& attention = std::get<GroupedQueryConfig>(block.attention);
+    EXPECT_EQ(attention.window, layer % 2 == 0 ? 128 : 0);
+    EXPECT_TRUE(attention.bias && attention.sinks && !attention.qk_norm);
     EXPECT_EQ(block.moe.router, RouterKind::softmax_topk);
     EXPECT_TRUE(block.moe.router_bias && block.moe.expert_bias);
     EXPECT_EQ(block.moe.gate_form, m.gate_form);

@@ -64,13 +64,14 @@ TEST(Qwen3Moe, ParameterCount) {
 TEST(Qwen3Moe, BlockConfig) {
   const ModelConfig m = published();
   const BlockConfig block = family_of(m).block(m, 47, 4096);
-  EXPECT_EQ(block.attention.hidden, 2048);
-  EXPECT_EQ(block.attention.heads, 32);
-  EXPECT_EQ(block.attention.kv_heads, 4);
-  EXPECT_EQ(block.attention.head_dim, 128);
-  EXPECT_EQ(block.attention.seq_len, 4096);
-  EXPECT_EQ(block.attention.window, 0);
-  EXPECT_TRUE(block.attention.qk_norm);
+  const auto& attention = std::get<GroupedQueryConfig>(block.attention);
+  EXPECT_EQ(attention.hidden, 2048);
+  EXPECT_EQ(attention.heads, 32);
+  EXPECT_EQ(attention.kv_heads, 4);
+  EXPECT_EQ(attention.head_dim, 128);
+  EXPECT_EQ(attention.seq_len, 4096);
+  EXPECT_EQ(attention.window, 0);
+  EXPECT_TRUE(attention.qk_norm);
   EXPECT_EQ(block.moe.hidden, 2048);
   EXPECT_EQ(block.moe.ffn, 768);
   EXPECT_EQ(block.moe.num_experts, 128);

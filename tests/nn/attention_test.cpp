@@ -1,65 +1,103 @@
+// A block's attention as one value: each call goes to the kind that its configuration names, of as many as there are.
 #include "nn/attention.h"
 
 #include <gtest/gtest.h>
 
-#include "module.h"
+#include "support/compare.h"
+#include "support/test_context.h"
 
 namespace sluice::test {
 namespace {
 
-// Two sequences; groups of two query heads; norms of q and k, nothing, or biases and sinks; windowed or not; q and k
-// kept or rebuilt.
-enum class Kind : uint8_t { normed, plain, sinks };
-class AttentionModule : public testing::TestWithParam<std::tuple<Kind, bool, bool>> {};
+// A third kind: it hands its input on.
+struct EchoConfig {
+  int64_t hidden = 0;
+  AttentionSizes sizes() const { return {.hidden = hidden}; }
+  std::string str() const { return "echo"; }
+};
+struct EchoSaved {
+  Tensor x;
+  bool rebuilt = false;
+};
+class EchoAttention {
+ public:
+  using Config = EchoConfig;
+  using Saved = EchoSaved;
+  static constexpr bool RecomputePolicy::* own_piece = &RecomputePolicy::mla_up;  // a piece two kinds have
 
-TEST_P(AttentionModule, Gradients) {
-  const auto [kind, window, rebuilt] = GetParam();
-  const bool qk_norm = kind == Kind::normed, sinks = kind == Kind::sinks;
+  EchoAttention(const std::string& /*name*/, const EchoConfig& /*config*/, double /*norm_eps*/, double /*init_std*/) {}
+  Tensor forward(Context& ctx, const Tensor& x, const Tensor& /*cos_sin*/, const RecomputePolicy& /*recompute*/,
+                 EchoSaved& saved, const KvCache* /*cache*/) const {
+    saved.x = x;
+    const Tensor y = ctx.scratch().empty_like(x);
+    ctx.run(Copy{.y = y, .x = x});
+    return y;
+  }
+  void rebuild(Context& /*ctx*/, const Tensor& /*cos_sin*/, const RecomputePolicy& /*recompute*/,
+               EchoSaved& saved) const {
+    saved.rebuilt = true;
+  }
+  void backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& /*cos_sin*/,
+                EchoSaved& /*saved*/) const {
+    ctx.run(Copy{.y = dx, .x = dy});
+  }
+  void weight_grad(Context& /*ctx*/, const EchoSaved& /*saved*/) const {}
+  void visit(const ParamVisitor& /*visitor*/) {}
+};
+
+using Three = AttentionOf<GroupedQueryAttention, LatentAttention, EchoAttention>;
+
+TEST(AttentionKinds, AThirdIsAnEntryOfTheList) {
   TestContext tc(DType::f64);
-  const AttentionConfig config{.hidden = 7,
-                               .heads = 4,
-                               .kv_heads = 2,
-                               .head_dim = 6,
-                               .seq_len = 3,
-                               .window = window ? 2 : 0,
-                               .qk_norm = qk_norm,
-                               .bias = sinks,
-                               .sinks = sinks};
-  Attention attention("attention", config, 1e-3, 0.02);
-  const RecomputePolicy recompute{.qk_rope = rebuilt};
-  Program program{.variables = bind_parameters(tc, attention)};
-  EXPECT_EQ(program.variables.size(), qk_norm ? 4U : sinks ? 5U : 2U);
-  const Tensor x = tc.random({2 * config.seq_len, config.hidden}, 1);
-  const Tensor cos_sin = tc.empty({config.seq_len, config.head_dim});
-  tc->run(RopeTable{.cos_sin = cos_sin, .theta = 100});
-  program.variables.push_back({"x", x});
-  AttentionSaved saved;
-  program.forward = [&](Context& ctx) {
-    saved = {};
-    return std::vector{attention.forward(ctx, x, cos_sin, recompute, saved)};
-  };
-  program.backward = [&](Context& ctx, const std::vector<Tensor>& dout) {
-    const Tensor dx = ctx.scratch().empty_like(x);
-    attention.rebuild(ctx, cos_sin, recompute, saved);
-    attention.backward(ctx, dx, dout[0], cos_sin, saved);
-    attention.weight_grad(ctx, saved);
-    return std::vector{dx};
-  };
-  const MutationReport report = check_gradients(tc, program);
-  expect_known(report, rebuilt ? unused_when_rebuilding() : std::vector<Unused>{});
+  Three attention("attention", EchoConfig{.hidden = 3}, 1e-6, 0.02);
+  attention.visit([](Param&) { ADD_FAILURE() << "a parameter of another kind"; });
+  Three::Saved saved;
+  const Tensor x = tc.random({2, 3}, 1), again = tc.random({2, 3}, 1), dy = tc.random({2, 3}, 2);
+  EXPECT_TRUE(same(attention.forward(*tc, x, Tensor(), {}, saved), x));
+  const auto& own = std::get<EchoSaved>(saved);
+  EXPECT_EQ(own.x.raw(), x.raw());
+  attention.rebuild(*tc, Tensor(), Tensor(), {}, saved);
+  EXPECT_TRUE(own.rebuilt);
+  EXPECT_EQ(own.x.raw(), x.raw()) << "an input that was kept stays";
+  attention.rebuild(*tc, again, Tensor(), {}, saved);
+  EXPECT_EQ(own.x.raw(), again.raw());
+  const Tensor dx = tc.empty({2, 3});
+  attention.backward(*tc, dx, dy, Tensor(), saved);
+  EXPECT_TRUE(same(dx, dy));
+  attention.weight_grad(*tc, saved);
 }
 
-std::string name_of(const testing::TestParamInfo<std::tuple<Kind, bool, bool>>& instance) {
-  const auto [kind, window, rebuilt] = instance.param;
-  return std::string(kind == Kind::normed  ? "normed"
-                     : kind == Kind::plain ? "plain"
-                                           : "sinks") +
-         (window ? "_window" : "") + (rebuilt ? "_rebuilt" : "");
+TEST(AttentionKinds, HaveThePiecesOfTheirKindAndTheBlocks) {
+  RecomputePolicy all;
+  for (const RecomputePiece& piece : kRecomputePieces) all.*piece.on = true;
+  RecomputePolicy grouped = all, latent = all;
+  grouped.mla_up = latent.qk_rope = false;
+  EXPECT_EQ(Attention::pieces_of(GroupedQueryConfig{}, all), grouped);
+  EXPECT_EQ(Attention::pieces_of(LatentConfig{}, all), latent);
+  EXPECT_EQ(Three::pieces_of(GroupedQueryConfig{}, all), grouped);
+  EXPECT_EQ(Three::pieces_of(EchoConfig{}, all), latent);
+  EXPECT_FALSE(Attention::pieces_of(LatentConfig{}, {.qk_rope = true}).any());
+  EXPECT_FALSE(Attention::pieces_of(GroupedQueryConfig{}, {}).any());
 }
-INSTANTIATE_TEST_SUITE_P(Variants, AttentionModule,
-                         testing::Combine(testing::Values(Kind::normed, Kind::plain, Kind::sinks), testing::Bool(),
-                                          testing::Bool()),
-                         name_of);
+
+TEST(AttentionKinds, SayTheirSizes) {
+  const AttentionSizes grouped =
+      sizes_of(GroupedQueryConfig{.hidden = 9, .heads = 4, .kv_heads = 2, .head_dim = 6, .window = 3});
+  EXPECT_EQ(grouped.hidden, 9);
+  EXPECT_EQ(grouped.rope_dim, 6);
+  EXPECT_EQ(grouped.kv_heads, 2);
+  EXPECT_EQ(grouped.key_dim, 6);
+  EXPECT_EQ(grouped.value_dim, 6);
+  EXPECT_EQ(grouped.window, 3);
+  const AttentionSizes latent =
+      sizes_of(LatentConfig{.hidden = 9, .heads = 4, .nope_dim = 3, .rope_dim = 2, .v_dim = 7});
+  EXPECT_EQ(latent.hidden, 9);
+  EXPECT_EQ(latent.rope_dim, 2);
+  EXPECT_EQ(latent.kv_heads, 4);
+  EXPECT_EQ(latent.key_dim, 5);
+  EXPECT_EQ(latent.value_dim, 7);
+  EXPECT_EQ(latent.window, 0);
+}
 
 }  // namespace
 }  // namespace sluice::test

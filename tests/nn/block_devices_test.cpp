@@ -24,7 +24,7 @@ struct DeviceCase {
 
 std::vector<DeviceCase> cases() {
   const BlockKind forced{.router = RouterKind::forced}, dense{.router = std::nullopt, .mlp_ffn = 3};
-  const BlockKind latent{.mlp_ffn = 3, .mla = true};
+  const BlockKind latent{.mlp_ffn = 3, .latent = true};
   std::vector<DeviceCase> all;
   for (const BackendCase& backend : {cpu_backend(2), emulated_backend(), cuda_backend()}) {
     for (const Case& block : {Case{"router", {}, {}}, Case{"forced_deferred", forced, {}, true},

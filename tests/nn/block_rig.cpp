@@ -6,15 +6,32 @@ namespace {
 
 constexpr int64_t kSeqLen = 3, kSequences = 2, kHidden = 5, kExperts = 4, kTopK = 2;
 
+AttentionConfig attention_of(const BlockKind& kind) {
+  if (kind.latent) {
+    return LatentConfig{.hidden = kHidden,
+                        .heads = 2,
+                        .q_lora = 3,
+                        .kv_lora = 4,
+                        .nope_dim = 3,
+                        .rope_dim = 2,
+                        .v_dim = 3,
+                        .seq_len = kSeqLen,
+                        .scale_factor = 1.2};
+  }
+  return GroupedQueryConfig{.hidden = kHidden,
+                            .heads = 4,
+                            .kv_heads = 2,
+                            .head_dim = 2,
+                            .seq_len = kSeqLen,
+                            .window = kind.biases ? 2 : 0,
+                            .qk_norm = !kind.biases,
+                            .bias = kind.biases,
+                            .sinks = kind.biases};
+}
+
 BlockConfig config_of(const BlockKind& kind) {
   BlockConfig config{
-      .attention = {.hidden = kHidden,
-                    .heads = 4,
-                    .kv_heads = 2,
-                    .head_dim = 2,
-                    .seq_len = kSeqLen,
-                    .window = 0,
-                    .qk_norm = true},
+      .attention = attention_of(kind),
       .moe = {.hidden = kHidden,
               .ffn = 3,
               .num_experts = kind.router ? kExperts : 0,
@@ -26,21 +43,8 @@ BlockConfig config_of(const BlockKind& kind) {
       .norm_eps = 1e-3};
   config.moe.sigmoid = {.groups = 2, .top_groups = 1, .scale = 1.5};
   if (kind.biases) {
-    config.attention.window = 2;
-    config.attention.qk_norm = false;
-    config.attention.bias = config.attention.sinks = config.moe.router_bias = config.moe.expert_bias = true;
+    config.moe.router_bias = config.moe.expert_bias = true;
     config.moe.gate_form = {.limit = 0.5, .alpha = 1.702};
-  }
-  if (kind.mla) {
-    config.mla = {.hidden = kHidden,
-                  .heads = 2,
-                  .q_lora = 3,
-                  .kv_lora = 4,
-                  .nope_dim = 3,
-                  .rope_dim = 2,
-                  .v_dim = 3,
-                  .seq_len = kSeqLen,
-                  .scale_factor = 1.2};
   }
   return config;
 }
@@ -66,7 +70,7 @@ BlockRig::BlockRig(TestContext& tc, const BlockKind& kind)
   y_ = tc.empty(x_.shape());
   dx_ = tc.empty(x_.shape());
   variables_.push_back({"x", x_});
-  input_.cos_sin = tc.empty({kSeqLen, config_.rope_dim()}, tc.accumulator());
+  input_.cos_sin = tc.empty({kSeqLen, config_.sizes().rope_dim}, tc.accumulator());
   tc->run(RopeTable{.cos_sin = input_.cos_sin, .theta = 100});
   input_.sample_ids = tc.of({kSequences}, DType::i64, {3, 8});
   draw_input();

@@ -16,7 +16,7 @@ namespace sluice::test {
 struct BlockKind {
   std::optional<RouterKind> router = RouterKind::softmax_topk;
   int64_t mlp_ffn = 0;
-  bool mla = false;
+  bool latent = false;
   bool biases = false;
 };
 

@@ -44,9 +44,9 @@ constexpr RecomputePolicy kFull{.full = true};
 const BlockKind kForced{.router = RouterKind::forced};
 const BlockKind kDense{.router = std::nullopt, .mlp_ffn = 3};
 const BlockKind kShared{.mlp_ffn = 3};
-const BlockKind kLatent{.mlp_ffn = 3, .mla = true};
-const BlockKind kDenseLatent{.router = std::nullopt, .mlp_ffn = 3, .mla = true};
-const BlockKind kSigmoid{.router = RouterKind::sigmoid_topk, .mlp_ffn = 3, .mla = true};
+const BlockKind kLatent{.mlp_ffn = 3, .latent = true};
+const BlockKind kDenseLatent{.router = std::nullopt, .mlp_ffn = 3, .latent = true};
+const BlockKind kSigmoid{.router = RouterKind::sigmoid_topk, .mlp_ffn = 3, .latent = true};
 const BlockKind kBiased{.biases = true};
 const BlockKind kKinds[] = {{}, kForced, kDense, kShared, kLatent, kDenseLatent, kSigmoid, kBiased};
 

@@ -12,9 +12,10 @@ constexpr int64_t kSeqLen = 3, kTokens = 2 * kSeqLen, kHidden = 5, kVocab = 6;
 constexpr double kScale = 0.37, kEps = 1e-3;
 
 BlockConfig dense_block() {
-  return {.attention = {.hidden = kHidden, .heads = 2, .kv_heads = 1, .head_dim = 2, .seq_len = kSeqLen, .window = 0},
-          .mlp_ffn = 3,
-          .norm_eps = kEps};
+  return {
+      .attention = GroupedQueryConfig{.hidden = kHidden, .heads = 2, .kv_heads = 1, .head_dim = 2, .seq_len = kSeqLen},
+      .mlp_ffn = 3,
+      .norm_eps = kEps};
 }
 
 // The extra layer with a dense block, its inputs and the head it shares.

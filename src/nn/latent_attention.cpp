@@ -1,24 +1,31 @@
-#include "nn/mla.h"
+#include "nn/latent_attention.h"
+
+#include <fmt/format.h>
 
 #include <cmath>
 
 namespace sluice {
 
-Mla::Mla(const std::string& name, const MlaConfig& config, double norm_eps, double init_std)
+std::string LatentConfig::str() const {
+  return fmt::format("latent attention, {} heads{}", heads, q_lora > 0 ? ", query latent" : "");
+}
+
+LatentAttention::LatentAttention(const std::string& name, const LatentConfig& config, double /*norm_eps*/,
+                                 double init_std)
     : config_(config),
       spec_{.seq_len = config.seq_len, .scale = config.scale_factor / std::sqrt(static_cast<double>(config.qk_dim()))},
       down_(name + ".down", config.hidden, query_cols() + config.kv_lora + config.rope_dim, init_std),
-      kv_norm_(name + ".kv_norm", config.kv_lora, norm_eps),
+      kv_norm_(name + ".kv_norm", config.kv_lora, config.latent_eps),
       kv_up_(name + ".kv_up", config.kv_lora, config.heads * (config.nope_dim + config.v_dim), init_std),
       out_(name + ".out", config.heads * config.v_dim, config.hidden, init_std) {
   down_.weight().spec.matrices = {{"q", 0, query_cols()}, {"kv", query_cols(), config.kv_lora + config.rope_dim}};
   if (config.q_lora > 0) {
-    q_norm_.emplace(name + ".q_norm", config.q_lora, norm_eps);
+    q_norm_.emplace(name + ".q_norm", config.q_lora, config.latent_eps);
     q_up_.emplace(name + ".q_up", config.q_lora, config.heads * config.qk_dim(), init_std);
   }
 }
 
-void Mla::visit(const ParamVisitor& visitor) {
+void LatentAttention::visit(const ParamVisitor& visitor) {
   down_.visit(visitor);
   if (q_norm_) q_norm_->visit(visitor);
   if (q_up_) q_up_->visit(visitor);
@@ -27,7 +34,8 @@ void Mla::visit(const ParamVisitor& visitor) {
   out_.visit(visitor);
 }
 
-void Mla::expand(Context& ctx, const Tensor& cos_sin, Arena& latents, Arena& heads, MlaSaved& saved) const {
+void LatentAttention::expand(Context& ctx, const Tensor& cos_sin, Arena& latents, Arena& heads,
+                             LatentSaved& saved) const {
   const int64_t t = saved.down.dim(0), n = config_.heads;
   const DType dtype = saved.down.dtype();
   const Tensor queries = heads.empty({t, n * config_.qk_dim()}, dtype);
@@ -53,8 +61,8 @@ void Mla::expand(Context& ctx, const Tensor& cos_sin, Arena& latents, Arena& hea
                    .cos_sin = cos_sin});
 }
 
-Tensor Mla::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                    MlaSaved& saved, const KvCache* cache) const {
+Tensor LatentAttention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
+                                LatentSaved& saved, const KvCache* cache) const {
   const NameScope scope(ctx, "attention");
   const int64_t t = x.dim(0), n = config_.heads;
   Arena& kept = ctx.activations();
@@ -77,12 +85,14 @@ Tensor Mla::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const 
   return out_.forward(ctx, saved.o, ctx.scratch());
 }
 
-void Mla::rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute, MlaSaved& saved) const {
+void LatentAttention::rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute,
+                              LatentSaved& saved) const {
   const NameScope scope(ctx, "attention");
   if (recompute.mla_up) expand(ctx, cos_sin, ctx.deferred(), ctx.scratch(), saved);
 }
 
-void Mla::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& cos_sin, MlaSaved& saved) const {
+void LatentAttention::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& cos_sin,
+                               LatentSaved& saved) const {
   const NameScope scope(ctx, "attention");
   const int64_t t = dy.dim(0), n = config_.heads;
   Arena& scratch = ctx.scratch();
@@ -124,7 +134,7 @@ void Mla::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tenso
   down_.input_grad(ctx, dx, saved.ddown);
 }
 
-void Mla::weight_grad(Context& ctx, const MlaSaved& saved) const {
+void LatentAttention::weight_grad(Context& ctx, const LatentSaved& saved) const {
   const NameScope scope(ctx, "attention");
   out_.weight_grad(ctx, saved.o, saved.dy);
   if (q_up_) q_up_->weight_grad(ctx, saved.q_latent, saved.dq);

@@ -1,10 +1,21 @@
-#include "nn/attention.h"
+#include "nn/grouped_query_attention.h"
+
+#include <fmt/format.h>
 
 #include <cmath>
 
 namespace sluice {
 
-Attention::Attention(const std::string& name, const AttentionConfig& config, double norm_eps, double init_std)
+std::string GroupedQueryConfig::str() const {
+  std::string text = fmt::format("attention, {} heads on {}", heads, kv_heads);
+  if (qk_norm) text += ", normed queries and keys";
+  if (bias) text += ", biases";
+  if (sinks) text += ", sinks";
+  return text;
+}
+
+GroupedQueryAttention::GroupedQueryAttention(const std::string& name, const GroupedQueryConfig& config, double norm_eps,
+                                             double init_std)
     : n_(config.heads),
       kv_(config.kv_heads),
       d_(config.head_dim),
@@ -23,7 +34,7 @@ Attention::Attention(const std::string& name, const AttentionConfig& config, dou
   }
 }
 
-void Attention::visit(const ParamVisitor& visitor) {
+void GroupedQueryAttention::visit(const ParamVisitor& visitor) {
   qkv_.visit(visitor);
   if (q_norm_) q_norm_->visit(visitor);
   if (k_norm_) k_norm_->visit(visitor);
@@ -31,7 +42,8 @@ void Attention::visit(const ParamVisitor& visitor) {
   out_.visit(visitor);
 }
 
-void Attention::norm_and_rotate(Context& ctx, const Tensor& cos_sin, Arena& arena, AttentionSaved& saved) const {
+void GroupedQueryAttention::norm_and_rotate(Context& ctx, const Tensor& cos_sin, Arena& arena,
+                                            GroupedQuerySaved& saved) const {
   const int64_t t = saved.qkv.dim(0);
   saved.q = arena.empty({t, n_, d_}, saved.qkv.dtype());
   saved.k = arena.empty({t, kv_, d_}, saved.qkv.dtype());
@@ -46,8 +58,9 @@ void Attention::norm_and_rotate(Context& ctx, const Tensor& cos_sin, Arena& aren
   ctx.run(Rope{.x = saved.k, .cos_sin = cos_sin});
 }
 
-Tensor Attention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                          AttentionSaved& saved, const KvCache* cache) const {
+Tensor GroupedQueryAttention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin,
+                                      const RecomputePolicy& recompute, GroupedQuerySaved& saved,
+                                      const KvCache* cache) const {
   const NameScope scope(ctx, "attention");
   const int64_t t = x.dim(0);
   Arena& kept = ctx.activations();
@@ -70,14 +83,14 @@ Tensor Attention::forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, 
   return out_.forward(ctx, saved.o, ctx.scratch());
 }
 
-void Attention::rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                        AttentionSaved& saved) const {
+void GroupedQueryAttention::rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute,
+                                    GroupedQuerySaved& saved) const {
   const NameScope scope(ctx, "attention");
   if (recompute.qk_rope) norm_and_rotate(ctx, cos_sin, ctx.scratch(), saved);
 }
 
-void Attention::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& cos_sin,
-                         AttentionSaved& saved) const {
+void GroupedQueryAttention::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& cos_sin,
+                                     GroupedQuerySaved& saved) const {
   const NameScope scope(ctx, "attention");
   const int64_t t = dy.dim(0);
   Arena& scratch = ctx.scratch();
@@ -116,7 +129,7 @@ void Attention::backward(Context& ctx, const Tensor& dx, const Tensor& dy, const
   qkv_.input_grad(ctx, dx, saved.dqkv);
 }
 
-void Attention::weight_grad(Context& ctx, const AttentionSaved& saved) const {
+void GroupedQueryAttention::weight_grad(Context& ctx, const GroupedQuerySaved& saved) const {
   const NameScope scope(ctx, "attention");
   out_.weight_grad(ctx, saved.o, saved.dy);
   qkv_.weight_grad(ctx, saved.x, saved.dqkv);

@@ -7,16 +7,37 @@
 #include <optional>
 #include <string>
 
-#include "nn/block_config.h"
+#include "nn/attention_sizes.h"
 #include "nn/kv_cache.h"
 #include "nn/linear.h"
+#include "nn/recompute.h"
 #include "nn/rmsnorm.h"
 
 namespace sluice {
 
+// dn + dr columns of a query or key, of which the last dr carry positions (neighbouring pairs), dv of a value.
+struct LatentConfig {
+  int64_t hidden = 0;
+  int64_t heads = 0;
+  int64_t q_lora = 0;  // width of the query latent; 0: queries come from the hidden state
+  int64_t kv_lora = 0;
+  int64_t nope_dim = 0;
+  int64_t rope_dim = 0;
+  int64_t v_dim = 0;
+  int64_t seq_len = 0;
+  double scale_factor = 1;  // over 1 / sqrt(dn + dr): YaRN's m^2
+  // Of the latents' norms, whatever rms_norm_eps is: DeepSeek's code and Hugging Face's make them without it.
+  double latent_eps = 1e-6;
+
+  int64_t qk_dim() const { return nope_dim + rope_dim; }
+  // A cache has the keys and values of every head.
+  AttentionSizes sizes() const { return {hidden, rope_dim, heads, qk_dim(), v_dim, 0}; }
+  std::string str() const;  // "latent attention, 128 heads, query latent"
+};
+
 // T tokens, n heads, d = dn + dr. Comments name the arena and the last reader. Rebuilt with recompute mla_up: what is
 // marked so.
-struct MlaSaved {
+struct LatentSaved {
   Tensor x;          // [T, D] input (deferred: W of down)
   Tensor down;       // [T, q_lora + kv_lora + dr] (activations: B)
   Tensor q_rstd;     // [T] (activations: B)
@@ -34,19 +55,21 @@ struct MlaSaved {
   Tensor ddown;      // as down (deferred: W of down)
 };
 
-class Mla {
+class LatentAttention {
  public:
-  Mla(const std::string& name, const MlaConfig& config, double norm_eps, double init_std);
+  using Config = LatentConfig;
+  using Saved = LatentSaved;
+  static constexpr bool RecomputePolicy::* own_piece = &RecomputePolicy::mla_up;
 
-  // x [T, D], cos_sin [S, dr]; returns [T, D] in scratch. x must live as MlaSaved::x says, or be rebuilt.
-  // With a cache x are the next tokens of its sequence and cos_sin [T, dr] is of their positions; no backward then.
+  // The eps of a block's norms has no part in it.
+  LatentAttention(const std::string& name, const LatentConfig& config, double norm_eps, double init_std);
+
+  // See AttentionOf; cos_sin [S, dr].
   Tensor forward(Context& ctx, const Tensor& x, const Tensor& cos_sin, const RecomputePolicy& recompute,
-                 MlaSaved& saved, const KvCache* cache = nullptr) const;
-  // Makes again what forward did not keep.
-  void rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute, MlaSaved& saved) const;
-  // dx = [T, D]; dy must live until weight_grad.
-  void backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& cos_sin, MlaSaved& saved) const;
-  void weight_grad(Context& ctx, const MlaSaved& saved) const;
+                 LatentSaved& saved, const KvCache* cache = nullptr) const;
+  void rebuild(Context& ctx, const Tensor& cos_sin, const RecomputePolicy& recompute, LatentSaved& saved) const;
+  void backward(Context& ctx, const Tensor& dx, const Tensor& dy, const Tensor& cos_sin, LatentSaved& saved) const;
+  void weight_grad(Context& ctx, const LatentSaved& saved) const;
 
   void visit(const ParamVisitor& visitor);
 
@@ -57,9 +80,9 @@ class Mla {
   Tensor latent_of(const Tensor& down) const { return down.cols(query_cols(), config_.kv_lora); }
   Tensor k_pe_of(const Tensor& down) const { return down.cols(query_cols() + config_.kv_lora, config_.rope_dim); }
   // From saved.down to saved.q, k and v.
-  void expand(Context& ctx, const Tensor& cos_sin, Arena& latents, Arena& heads, MlaSaved& saved) const;
+  void expand(Context& ctx, const Tensor& cos_sin, Arena& latents, Arena& heads, LatentSaved& saved) const;
 
-  MlaConfig config_;
+  LatentConfig config_;
   AttentionSpec spec_;
   Linear down_;
   std::optional<RmsNorm> q_norm_;

@@ -98,10 +98,6 @@ int Schedule::max_in_flight(int rank, int chunk) const {
   return peak(ranks.at(rank), chunk, [](ActionKind kind) { return kind == forward ? 1 : ends_forward(kind) ? -1 : 0; });
 }
 
-int Schedule::max_deferred(int rank, int chunk) const {
-  return peak(ranks.at(rank), chunk, [](ActionKind kind) { return kind == backward ? 1 : kind == weight ? -1 : 0; });
-}
-
 int Schedule::max_held(int rank, int chunk) const {
   return peak(ranks.at(rank), chunk, [](ActionKind kind) { return kind == forward ? 1 : ends_weight(kind) ? -1 : 0; });
 }

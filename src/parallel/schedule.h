@@ -32,8 +32,6 @@ struct Schedule {
 
   // Forward activations of a chunk alive at once on a rank: how many slots its arenas need.
   int max_in_flight(int rank, int chunk) const;
-  // Micro-batches between B and W at once; a full backward defers nothing.
-  int max_deferred(int rank, int chunk) const;
   // Micro-batches between F and W at once: slots of a store that only W returns.
   int max_held(int rank, int chunk) const;
 };
@@ -50,33 +48,5 @@ Schedule schedule_1f1b(int stages, int micro_batches);
 Schedule schedule_interleaved_1f1b(int stages, int chunks, int micro_batches);
 // Qi et al. 2023, ZB-H1: 1F1B with W delayed to fill the bubbles, at 1F1B's memory.
 Schedule schedule_zb_h1(int stages, int micro_batches);
-
-// Every F, B and W exactly once and in a feasible order: runs the ranks with an unbounded first-in first-out queue for
-// activations to the next rank and one for gradients to the previous, and throws an internal error naming the first
-// action that can never run. Queues are empty at the end.
-void validate(const Schedule& schedule);
-
-// Times of one chunk's F, B and W, used to draw and to compare schedules. A full backward takes backward + weight.
-struct ActionTimes {
-  double forward = 1;
-  double backward = 1;
-  double weight = 1;
-};
-struct Timeline {
-  struct Span {
-    Action action;
-    double begin = 0;
-    double end = 0;
-  };
-  std::vector<std::vector<Span>> ranks;
-  double end = 0;
-  // Idle share of the ranks' time.
-  double bubble() const;
-};
-// Every action as early as its rank's order and its inputs allow; messages take no time.
-Timeline simulate(const Schedule& schedule, const ActionTimes& times);
-// One text line per rank for a terminal of `width` columns, time to the right, idle time as dots: "0 F0 F1 .. BW0 ..".
-// Where the actions' names (without the chunk if there is only one) do not fit, their letters F, B (also full), W.
-std::string draw(const Schedule& schedule, const ActionTimes& times, int width);
 
 }  // namespace sluice

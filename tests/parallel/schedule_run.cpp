@@ -1,4 +1,5 @@
-// Runs schedules without a model: the validator and the simulator.
+#include "schedule_run.h"
+
 #include <algorithm>
 #include <deque>
 #include <optional>
@@ -7,7 +8,6 @@
 #include <vector>
 
 #include "base/error.h"
-#include "parallel/schedule.h"
 
 namespace sluice {
 namespace {

@@ -117,9 +117,17 @@ std::optional<OutputFile> result_file(const BenchOptions& options, const std::ve
   const std::optional<std::string> path = options.json ? options.json : first.benchmark.json_output_path;
   if (!path) return std::nullopt;
   outlive_readers();
+  const bool by_name = options.files.empty() || std::ranges::any_of(options.files, [](const std::string& name) {
+                         return file_of_row(name) != name;
+                       });
   std::optional<OutputFile> file;
   for (const PreparedRow& row : prepared) {
-    Outputs outputs(Inputs(row.job.settings, row.job.config), options.overwrite);
+    Inputs inputs(row.job.settings, row.job.config);
+    // A name is looked for in all of them.
+    if (by_name) {
+      for (const std::string& other : published_rows()) inputs.add_file(other, "a published row");
+    }
+    Outputs outputs(std::move(inputs), options.overwrite);
     const OutputPlace place = options.json ? outputs.file(*path, "--json", "command line")
                                            : outputs.file(*path, key, first.origin(key).place());
     if (!file) file.emplace(place, options.overwrite);

@@ -77,7 +77,7 @@ int run_convert(const ConvertOptions& options) {
   const Interrupt interrupt({.give_up = [&] {
     if (staged.committed()) return std::string();
     staged.abandon();
-    return fmt::format("nothing of {} is left", target.string());
+    return fmt::format("{} is as it was before", target.string());
   }});
   staged.begin();
   std::set<std::string> told;

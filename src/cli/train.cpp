@@ -214,7 +214,7 @@ int run_train(const TrainOptions& options) {
                            [&] {
                              if (!exported || exported->written()) return std::string();
                              exported->abandon();
-                             return fmt::format("{}; nothing of {} is left", stage.loss(), *options.export_directory);
+                             return fmt::format("{}; {} is as it was before", stage.loss(), *options.export_directory);
                            }});
   if (exported) exported->begin();
   std::optional<OutputLog> log;
@@ -244,7 +244,7 @@ int run_train(const TrainOptions& options) {
     const bool lost = exported && !exported->written() && stage.steps > 0;
     if (exported) exported->abandon();
     if (!lost) throw;
-    fail(failure, fmt::format("{}; nothing of {} is left", stage.loss(), *options.export_directory));
+    fail(failure, fmt::format("{}; {} is as it was before", stage.loss(), *options.export_directory));
   }
   print(wrap(summary(result, loss_unit(config)), page_width(), 2));
   if (!exported) print("the trained weights were not kept\n");

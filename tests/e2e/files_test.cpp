@@ -123,6 +123,8 @@ TEST(Files, EachResultKeepsTheRule) {
   expect_refused({"bench", run.yaml, "--benchmark.json_output_path", there}, {"it is there already"});
   expect_refused({"bench", run.yaml, "--benchmark.json_output_path", run.yaml, "--overwrite"},
                  {"it is read by this run"});
+  const std::string row = "examples/benchmark/configs/gpt_oss_20b_8.yaml";
+  expect_refused({"bench", "R4", "--scale", "tiny", "--json", row, "--overwrite"}, {"(a published row)"});
   const std::string prompt = run.folder.file("prompt", "1 2");
   expect_refused({"generate", run.yaml, "--prompt-file", prompt, "--logits", prompt, "--overwrite"},
                  {"(--prompt-file)"});

@@ -113,15 +113,15 @@ TEST(Interrupted, ALossThatIsNotANumberLeavesNothingAndSaysSo) {
   const Outcome outcome = sluice(command);
   EXPECT_EQ(outcome.code, 1);
   EXPECT_EQ(lines_of(outcome.err).back(),
-            "       the weights of 1 trained step are lost; nothing of " + run.out + " is left");
+            "       the weights of 1 trained step are lost; " + run.out + " is as it was before");
   run.expect_nothing();
 }
 
 TEST(Interrupted, WeightsThatAreNotFiniteAreNotExported) {
   const LongRun run(4);
   std::vector<std::string> command = run.command;
-  command.insert(command.end(),
-                 {"--optimizer.lr", "1e38", "--optimizer.weight_decay", "10", "--step_scheduler.max_steps", "1"});
+  command.insert(command.end(), {"--optimizer.lr", "1e38", "--optimizer.weight_decay", "10",
+                                 "--step_scheduler.max_steps", "1", "--benchmark.warmup_steps", "0"});
   const Outcome outcome = sluice(command);
   EXPECT_EQ(outcome.code, 1);
   expect_in(outcome.err, {" are not finite", "lower optimizer.lr", "the weights of 1 trained step are lost"});
@@ -136,7 +136,7 @@ TEST(Interrupted, AnExportThatCannotBeWrittenLeavesNothingAndSaysSo) {
   EXPECT_EQ(outcome.code, 1);
   expect_in(outcome.err, {"error: cannot write ", "File too large"});
   EXPECT_EQ(lines_of(outcome.err).back(),
-            "       the weights of 4 trained steps are lost; nothing of " + run.out + "/deeper/out is left");
+            "       the weights of 4 trained steps are lost; " + run.out + "/deeper/out is as it was before");
   run.expect_nothing();
 }
 

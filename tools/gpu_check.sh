@@ -161,7 +161,7 @@ first() {
   mapfile -t binaries < <(compgen -G "$programs/test_device")
   ((${#binaries[@]})) || [[ $dry == yes ]] || return 1
   ours "$programs/sluice" bench examples/benchmark/configs/qwen3_moe_30b_8.yaml --device cuda --scale laptop --steps 2 \
-    --json "$work/small.json" &&
+    --json "$work/small.json" --overwrite &&
     ours "$root/tools/gpu_tests.py" --json "$work/first.json" --seconds "$((limit - 10))" \
       --filter '*CudaProducts*/cuda*:*CudaAttention*/cuda*' "${binaries[@]}"
 }

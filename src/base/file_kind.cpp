@@ -56,7 +56,7 @@ constexpr auto marks = std::to_array<Mark>({
 
 // The length of the header, and the header.
 bool is_safetensors(std::string_view head) {
-  return head.size() > 9 && head.substr(5, 3) == "\0\0\0"sv && head.substr(8, 2) == "{\""sv;
+  return head.size() > 9 && head.substr(5, 3) == "\0\0\0"sv && head.substr(8).starts_with(R"({")");
 }
 
 bool is_page(std::string_view head) {

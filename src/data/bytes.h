@@ -35,9 +35,10 @@ struct ByteText {
 
 inline constexpr std::size_t kMaxTextBytes = std::size_t{1} << 30;
 
-// A file, all regular files below a directory, or all that a glob pattern matches, in the order of their names. Links
-// are followed, but a file that is reached twice is read once; dangling links, pipes and devices are skipped. Of what
-// a directory holds or a pattern matches these are left out, and counted:
+// A file, all regular files below a directory, or all that a glob pattern matches (** stands for directories of any
+// depth, none too), in the order of their names. Links are followed, but a file that is reached twice is read once;
+// dangling links, pipes and devices are skipped. Of what a directory holds or a pattern matches these are left out, and
+// counted:
 //   hidden entries of a directory (.git; a pattern matches them where it begins with a dot itself)
 //   files that are not text by their contents: binary data, UTF-16, Git LFS pointers; any other encoding is text
 //   pseudo file systems (/proc, /sys, /dev)

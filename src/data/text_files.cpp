@@ -52,21 +52,23 @@ std::vector<fs::path> entries_of(const fs::path& directory, std::error_code& cod
 
 class Search {
  public:
-  Search(const fs::path& root, ProgressTimer& timer) : root_(root), timer_(timer) {}
+  Search(fs::path root, ProgressTimer& timer) : root_(std::move(root)), timer_(timer) {}
 
   // A file or directory that must be there.
   void add_named() {
     const fs::file_status status = status_of(root_);
     if (!fs::is_regular_file(status) && !fs::is_directory(status))
       throw user_error("{} is neither a file nor a directory", root_.string()).advise("give a file or a directory");
-    if (fs::is_directory(status) && shows_kernel(root_))
+    if (fs::is_directory(status) && shows_kernel(root_)) {
       throw user_error("{} is a pseudo file system: the kernel's view of the machine, not text", root_.string())
           .advise("give a directory that holds text files");
+    }
     found_.named = fs::is_regular_file(status);
     add(root_, status);
   }
 
-  // All that the pattern matches, by the shell's rules; nothing where it is no pattern.
+  // All that the pattern matches, by the shell's rules, with ** for directories of any depth; nothing where it is no
+  // pattern.
   bool add_matches() {
     if (root_.native().find_first_of("*?[") == std::string::npos) return false;
     std::vector<fs::path> matches{fs::path()};
@@ -76,7 +78,7 @@ class Search {
       matches = std::move(next);
     }
     matches = sorted(std::move(matches));
-    for (const fs::path& path : matches) add_if_readable(path);
+    for (const fs::path& path : matches) add_if_readable(path.empty() ? fs::path(".") : path);
     return !matches.empty() || found_.systems.count > 0;
   }
 
@@ -107,9 +109,22 @@ class Search {
     return false;
   }
 
+  // The directory and all below it, but for hidden ones and links.
+  void descend(const fs::path& directory, std::vector<fs::path>& to) {
+    std::error_code ignored;
+    if (!directory.empty() && !fs::is_directory(directory, ignored)) return;
+    if (!enter(directory.empty() ? fs::path(".") : directory)) return;
+    to.push_back(directory);
+    for (const fs::path& path : entries_of(directory, ignored)) {
+      const bool below = fs::symlink_status(path, ignored).type() == fs::file_type::directory;
+      if (below && !path.filename().native().starts_with('.')) descend(path, to);
+    }
+  }
+
   // What stands under `base` and the pattern's next part.
   void extend(const fs::path& base, const fs::path& part, std::vector<fs::path>& to) {
     std::error_code ignored;
+    if (part == "**") return descend(base, to);
     if (part.native().find_first_of("*?[\\") == std::string::npos) {
       const fs::path path = base / part;
       if (fs::symlink_status(path, ignored).type() != fs::file_type::not_found) to.push_back(path);

@@ -210,6 +210,13 @@ TEST_F(Text, PatternsFollowTheShellsRules) {
   EXPECT_EQ(load("d[!1]/*"), "2");
   EXPECT_EQ(load("\\[x\\]/*"), "4");
   EXPECT_EQ(load("e*/"), "3");
+  write("d1/deep/er/c.txt", "5");
+  write("d1/.deep/c.txt", "hidden");
+  write("top.txt", "0");
+  EXPECT_EQ(load("**/*.txt"), "1\0005\0002\0000"s);
+  EXPECT_EQ(load("d1/**/c.txt"), "5");
+  EXPECT_EQ(load("d1/**"), "1\0005"s);
+  EXPECT_EQ(load("**/er/*"), "5");
   ASSERT_EQ(::mkfifo((directory_ / "pipe").c_str(), 0600), 0);
   EXPECT_TRUE(contains(error_of([&] { load("pip*"); }).what(), "no files in"));
 }

@@ -56,6 +56,10 @@ class TwoLevelReader : public nlohmann::json_sax<Json> {
   TwoLevelReader(std::string_view source, std::string_view what) : source_(source), what_(what) {}
 
   void read(std::string_view json) {
+    // The parser would take it for the end.
+    if (const size_t at = json.find('\0'); at != std::string_view::npos) {
+      throw fault("{} is not valid JSON at byte {}: a NUL", what_, at + 1);
+    }
     Json::sax_parse(json.data(), json.data() + json.size(), static_cast<nlohmann::json_sax<Json>*>(this));
   }
 

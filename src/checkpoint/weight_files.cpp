@@ -94,7 +94,7 @@ WeightFiles find_weight_files(const fs::path& directory) {
     } else if (!name.starts_with('.') && entry.is_directory(failure)) {
       for (const fs::directory_entry& below : entries_of(entry.path(), failure)) {
         const std::string inner = below.path().filename().string();
-        if (holds_weights(inner)) files.others.push_back(name + '/' + inner);
+        if (holds_weights(inner)) files.others.push_back(fmt::format("{}/{}", name, inner));
       }
     }
   }

@@ -27,7 +27,7 @@ void warn_of_unread_fields(const HfConfig& model, std::set<std::string>& told) {
       ++more;
     }
   }
-  if (more > 0) log::warn("{}: so are {} more fields; sluice config lists all", model.source(), more);
+  if (more > 0) log::warn("{}: so are {} more fields; sluice config FILE lists all", model.source(), more);
 }
 
 void warn_of_unread_fields(const Config& config, std::set<std::string>& told) {

@@ -62,6 +62,12 @@ class HfReader final : public nlohmann::json_sax<Json> {
 
   void read(std::string_view json) {
     json_ = standard_json(json);
+    // The parser would take it for the end.
+    if (const size_t at = json_.find('\0'); at != std::string::npos) {
+      key_line_ =
+          1 + static_cast<int>(std::count(json_.begin(), json_.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+      throw fault("not valid JSON: a NUL byte");
+    }
     const char* const end = json_.data() + json_.size();
     Json::sax_parse(CountingIterator{json_.data(), &line_}, CountingIterator{end, &line_}, this);
   }

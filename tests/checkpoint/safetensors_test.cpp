@@ -273,6 +273,7 @@ TEST_F(Safetensors, HeadersThatAreNoJson) {
   expect_refused(raw_file("[]", 0), {"does not begin with {"});
   expect_refused(raw_file("{", 0), {"not valid JSON"});
   expect_refused(raw_file("{}}", 0), {"not valid JSON"});
+  expect_refused(raw_file(std::string("{}\0", 3), 0), {"not valid JSON at byte 3: a NUL"});
   expect_refused(raw_file("{\"a\":" + entry("F32", "[2]", 0, 8), 8), {"not valid JSON"});
   expect_refused(raw_file("{\"\xff\":" + entry("F32", "[2]", 0, 8) + "}", 8), {"not valid JSON", "byte"});
   expect_refused(raw_file(std::string("{\"a\0b", 5) + "\":1}", 0), {"not valid JSON"});

@@ -81,6 +81,7 @@ TEST(HfConfig, BadFilesAreUserErrorsWithTheLine) {
   EXPECT_TRUE(holds(broken("{\"a\": nan}").what(), "not valid JSON"));
   EXPECT_TRUE(holds(broken("{\"a\": 1e999}").what(), "not valid JSON"));
   EXPECT_TRUE(holds(broken("").what(), "not valid JSON"));
+  EXPECT_TRUE(holds(broken(std::string_view("{\"a\": 1}\n\0{", 11)).what(), "not valid JSON: a NUL byte"));
   EXPECT_TRUE(holds(broken("{\"a\": \"\xff\"}").what(), "not valid JSON"));
   EXPECT_TRUE(holds(broken("[1]").what(), "a JSON object"));
   EXPECT_TRUE(holds(broken("7").what(), "a JSON object"));

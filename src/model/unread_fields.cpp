@@ -319,8 +319,10 @@ std::vector<IgnoredHfField> unread_fields(const HfConfig& config) {
     const bool no_matter = known ? same(here, field.value) : says_nothing(field.value);
     if (no_matter || is_full_attention(model, key, field.value) || !told.insert(top_of(key)).second) continue;
     list.push_back({key, field.where, to_text(field.value),
-                    known ? fmt::format("{} does not read it and is built as with {}", family.model_type, to_text(here))
-                          : fmt::format("{} does not read it, and what it asks for is not built", family.model_type)});
+                    known ? fmt::format("{} does not read it; the network is built as with {} {}", family.model_type,
+                                        key, to_text(here))
+                          : fmt::format("{} does not read it; if it shapes the authors' network, another one is built",
+                                        family.model_type)});
   }
   return list;
 }

@@ -155,9 +155,9 @@ TEST(Family, ValuesThatNobodyReadsAndThatWouldChangeTheNetworkAreTold) {
   const auto fields = unread_fields(moe_file("\"strange\": 1,\n\"use_qk_norm\": false"));
   ASSERT_EQ(fields.size(), 2U);
   EXPECT_EQ(fields[0].where, "f:2");
-  EXPECT_EQ(fields[0].reason, "qwen3_moe does not read it, and what it asks for is not built");
+  EXPECT_EQ(fields[0].reason, "qwen3_moe does not read it; if it shapes the authors' network, another one is built");
   EXPECT_EQ(fields[1].where, "f:3");
-  EXPECT_EQ(fields[1].reason, "qwen3_moe does not read it and is built as with true");
+  EXPECT_EQ(fields[1].reason, "qwen3_moe does not read it; the network is built as with use_qk_norm true");
   EXPECT_EQ(warnings(moe_file(R"("is_causal": false, "qkv_bias": true, "first_k_dense_replace": 1,
     "activation_function": "gelu", "norm_eps": 0.5, "embedding_multiplier": 12.0, "attention_sinks": true)")),
             (Lines{"activation_function \"gelu\"", "attention_sinks true", "embedding_multiplier 12",

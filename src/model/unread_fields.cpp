@@ -105,8 +105,10 @@ struct Fact {
   HfValue (*value)(const ModelConfig&);
 };
 
-BlockConfig last_block(const ModelConfig& m) {
-  return family_of(m).block(m, m.num_layers - 1, 1);
+// Whether a layer has a tensor of this ending.
+bool stores(const ModelConfig& m, std::string_view ending) {
+  return std::ranges::any_of(family_of(m).tensors(m),
+                             [&](const HubTensor& tensor) { return tensor.hub_name.ends_with(ending); });
 }
 
 constexpr auto yes = [](const ModelConfig&) -> HfValue { return true; };
@@ -114,8 +116,8 @@ constexpr auto one = [](const ModelConfig&) -> HfValue { return int64_t{1}; };
 constexpr auto silu = [](const ModelConfig&) -> HfValue { return std::string("silu"); };
 constexpr auto rms = [](const ModelConfig&) -> HfValue { return std::string("rmsnorm"); };
 constexpr auto qk_norm = [](const ModelConfig& m) -> HfValue { return m.qk_norm; };
-constexpr auto biases = [](const ModelConfig& m) -> HfValue { return m.kv_lora == 0 && last_block(m).attention.bias; };
-constexpr auto sinks = [](const ModelConfig& m) -> HfValue { return m.kv_lora == 0 && last_block(m).attention.sinks; };
+constexpr auto biases = [](const ModelConfig& m) -> HfValue { return stores(m, ".self_attn.q_proj.bias"); };
+constexpr auto sinks = [](const ModelConfig& m) -> HfValue { return stores(m, ".self_attn.sinks"); };
 constexpr auto interleaved = [](const ModelConfig& m) -> HfValue { return m.kv_lora > 0; };
 constexpr auto norm_eps = [](const ModelConfig& m) -> HfValue { return m.norm_eps; };
 constexpr auto kv_heads = [](const ModelConfig& m) -> HfValue { return m.num_kv_heads; };
@@ -139,7 +141,8 @@ constexpr auto every_layer = [](const ModelConfig& m) -> HfValue {
 };
 constexpr auto scoring = [](const ModelConfig& m) -> HfValue {
   if (m.num_experts == 0) return {};
-  return std::string(last_block(m).moe.router == RouterKind::sigmoid_topk ? "sigmoid" : "softmax");
+  const RouterKind router = family_of(m).block(m, m.num_layers - 1, 1).moe.router;
+  return std::string(router == RouterKind::sigmoid_topk ? "sigmoid" : "softmax");
 };
 
 constexpr auto facts = std::to_array<Fact>({

@@ -184,6 +184,21 @@ TEST(Family, ValuesThatChangeNothingAreNotTold) {
   for (const std::string& id : card_ids()) EXPECT_EQ(warnings(load_hf_config(id)), Lines{}) << id;
 }
 
+// GPT-OSS has biases, sinks and a window, which Qwen3 has not.
+TEST(Family, SwitchesAreComparedWithTheFamilysOwnNetwork) {
+  const auto changed = [](const std::string& value) {
+    std::string json = R"({"model_type": "gpt_oss", "vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2,
+      "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "num_local_experts": 6, "num_experts_per_tok": 3,
+      "intermediate_size": 12, "rope_scaling": {"rope_type": "default"}, "sliding_window": 16)";
+    for (const char* const key : {"qkv_bias", "attention_sinks", "use_sliding_window", "use_qk_norm"}) {
+      json += std::string(", \"") + key + "\": " + value;
+    }
+    return warnings(HfConfig::parse(json + "}", "f"));
+  };
+  EXPECT_EQ(changed("true"), (Lines{"use_qk_norm true"}));
+  EXPECT_EQ(changed("false"), (Lines{"attention_sinks false", "qkv_bias false", "use_sliding_window false"}));
+}
+
 // Both names of one field are read, also where one of them is dropped.
 TEST(Family, OtherSpellingsCountAsRead) {
   EXPECT_EQ(warnings(moe_file(R"("original_max_position_embeddings": 4096)")), Lines{});

@@ -73,6 +73,9 @@ TEST(Trainer, FindsABadWeightBeforeItSpreads) {
   EXPECT_NE(message.find("loss is nan at step 1: first bad tensor layers.2.experts, input w of grouped_gemm"),
             std::string::npos)
       << message;
+  // No rate has had an effect yet.
+  EXPECT_NE(message.find("the weights the run begins with make it so"), std::string::npos) << message;
+  EXPECT_EQ(message.find("optimizer.lr"), std::string::npos) << message;
 }
 
 TEST(Trainer, RoutingBeyondThePlanGrowsAndIsReported) {

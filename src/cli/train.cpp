@@ -118,6 +118,7 @@ struct Stage {
   std::atomic<int64_t> steps = 0;
 
   std::string loss() const {
+    if (steps == 0) return "nothing is trained yet";
     return fmt::format("the weights of {} trained step{} are lost", format_count(steps), steps == 1 ? "" : "s");
   }
 };

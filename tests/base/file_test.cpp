@@ -22,10 +22,11 @@ namespace fs = std::filesystem;
 
 // A directory of its own for each test, removed at the end.
 class File : public testing::Test {
- protected:
+ public:
   File() { fs::create_directories(directory_); }
   ~File() override { fs::remove_all(directory_); }
 
+ protected:
   fs::path write(const std::string& name, const std::string& contents) const {
     std::ofstream(directory_ / name, std::ios::binary) << contents;
     return directory_ / name;

@@ -22,10 +22,11 @@ namespace fs = std::filesystem;
 using Kind = OutputPlace::Kind;
 
 class Output : public testing::Test {
- protected:
+ public:
   Output() { fs::create_directories(at_); }
   ~Output() override { fs::remove_all(at_); }
 
+ protected:
   const fs::path at_ = fs::temp_directory_path() / ("sluice-output-" + std::to_string(::getpid()) +
                                                     testing::UnitTest::GetInstance()->current_test_info()->name());
 };

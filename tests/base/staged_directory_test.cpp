@@ -19,10 +19,11 @@ namespace {
 namespace fs = std::filesystem;
 
 class Staged : public testing::Test {
- protected:
+ public:
   Staged() { fs::create_directories(at_); }
   ~Staged() override { fs::remove_all(at_); }
 
+ protected:
   // All names, "a/b" for a file in a directory; "" when nothing is there.
   std::string names() const {
     std::vector<std::string> found;

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 
 // A run's files: run.yaml, data/ with a folder below, a model's directory with one file elsewhere.
 class OutputRule : public testing::Test {
- protected:
+ public:
   OutputRule() {
     for (const char* folder : {"data/below", "model", "elsewhere", "results", "linked"}) {
       fs::create_directories(at_ / folder);
@@ -34,6 +34,7 @@ class OutputRule : public testing::Test {
   }
   ~OutputRule() override { fs::remove_all(at_); }
 
+ protected:
   Config config(const std::string& data = "data") const {
     return config::parse(fmt::format("model: {{config: {{pretrained_model_name_or_path: {0}/model}}}}\n"
                                      "dataset: {{_target_: bytes, path: '{0}/{1}'}}\n"

@@ -72,7 +72,7 @@ TEST(Files, ALogThatFailsEndsNoRun) {
   EXPECT_EQ(full.code, 0);
   expect_in(full.err, {"warning: cannot write /dev/full: No space left on device; the run goes on without its log"});
   EXPECT_EQ(full.err.find("goes on"), full.err.rfind("goes on"));
-  expect_in(sluice({"train", run.yaml, "--logging", "{jsonl: /dev/stdout}"}).out, {"{\"step\":1,\"loss\":"});
+  expect_in(sluice({"train", run.yaml, "--logging", "{jsonl: /dev/stdout}"}).out, {R"({"step":1,"loss":)"});
   EXPECT_EQ(sluice({"train", run.yaml, "--logging", "{jsonl: /dev/null}"}).code, 0);
   // A run that is refused leaves an older log as it was.
   const std::string log = run.folder.file("log.jsonl", "older");
@@ -135,9 +135,9 @@ TEST(Files, AResultOnStandardOutputFollowsTheText) {
   const std::string all = run.folder.path("all");
   ASSERT_EQ(shell(fmt::format("\"$SLUICE\" eval {} --batches 1 --json /dev/stdout >{}", run.yaml, all)).code, 0);
   const std::string text = read_file(all, 1 << 16);
-  ASSERT_NE(text.find("{"), std::string::npos);
-  EXPECT_LT(text.find("loss "), text.find("{"));
-  EXPECT_EQ(nlohmann::json::parse(text.substr(text.find("{"))).at("samples"), 2);
+  ASSERT_NE(text.find('{'), std::string::npos);
+  EXPECT_LT(text.find("loss "), text.find('{'));
+  EXPECT_EQ(nlohmann::json::parse(text.substr(text.find('{'))).at("samples"), 2);
 }
 
 TEST(Files, EvalCountsEachSampleOnce) {

@@ -181,7 +181,7 @@ TEST(Interrupted, AConversionLeavesNothingAndIsRepeated) {
   expect_in(again.err, {"out is not empty: ", "--overwrite"});
   EXPECT_EQ(sluice({"convert", source, out, "--overwrite", "--dtype", "bf16"}).code, 0);
   EXPECT_EQ(names_in(folder.path("results")), (std::vector<std::string>{"out"}));
-  expect_in(read_file(fs::path(out) / "config.json", 1 << 16), {"\"dtype\": \"bfloat16\""});
+  expect_in(read_file(fs::path(out) / "config.json", 1 << 16), {R"("dtype": "bfloat16")"});
 }
 
 }  // namespace

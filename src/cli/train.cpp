@@ -5,6 +5,7 @@
 #include <new>
 #include <utility>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"

@@ -93,10 +93,11 @@ TrainingJob training_job(const Config& config, const RunSpec& spec, const Datase
     const int64_t sequences = size > kEndless / *epochs ? kEndless : size * *epochs;
     if (sequences / batch < job.steps) {
       job.steps = std::max<int64_t>(1, sequences / batch);
-      const std::string most =
-          config.step_scheduler.max_steps ? fmt::format("max_steps {}, but ", format_count(spec.steps)) : std::string();
-      job.ended_by = fmt::format("{}num_epochs {} of {} sequences is {} steps of {}", most, *epochs, format_count(size),
-                                 format_count(job.steps), batch);
+      const std::string most = config.step_scheduler.max_steps
+                                   ? fmt::format(", not the {} of max_steps", format_count(spec.steps))
+                                   : std::string();
+      job.ended_by = fmt::format("{} steps{}: num_epochs {} of {} sequences, {} a step", format_count(job.steps), most,
+                                 *epochs, format_count(size), batch);
     } else if (!config.step_scheduler.max_steps) {
       throw user_error("step_scheduler.max_steps is not given, and {} has no end",
                        config.dataset.target == config::DatasetKind::mock ? "mock data" : "the data")

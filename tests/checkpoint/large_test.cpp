@@ -102,7 +102,7 @@ TEST_F(LargeTest, ImportsAndExportsInPieces) {
       RefBackend backend;
       Context ctx(backend, DType::f64);
       Mesh mesh({.world = ranks}, world);
-      Stage stage(test::stage_config(model, DType::f64), mesh, nullptr, memory);
+      Stage stage(test::stage_config(model, DType::f64), mesh, memory);
       std::vector<GroupShard> shards;
       for (FlatGroup* group : stage.groups()) {
         group->initialize(ctx, 1);

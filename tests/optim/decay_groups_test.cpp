@@ -48,7 +48,7 @@ void step_and_compare(Communicator& world, const MeshSpec& spec, const ModelConf
   TestContext tc(dtype);
   HostMemory memory;
   Mesh mesh(spec, world);
-  Stage stage(stage_config(model, dtype), mesh, nullptr, memory);
+  Stage stage(stage_config(model, dtype), mesh, memory);
   AdamWOptimizer optimizer(*tc, stage.groups(), options, memory);
   const std::vector<FlatGroup*> groups = stage.groups();
   uint64_t seed = 0;

@@ -30,7 +30,7 @@ TEST(Schedules, EndWithTheData) {
                   "qwen3_moe");
   const TrainingJob job = job_of(config);
   EXPECT_EQ(job.steps, 57);
-  EXPECT_EQ(job.ended_by, "max_steps 500, but num_epochs 1 of 457 sequences is 57 steps of 8");
+  EXPECT_EQ(job.ended_by, "57 steps, not the 500 of max_steps: num_epochs 1 of 457 sequences, 8 a step");
   const RunSpec spec = with_steps(resolve(config, 1), config, job.steps);
   EXPECT_EQ(spec.steps, 57);
   EXPECT_EQ(spec.lr.warmup_steps, 5);
@@ -72,7 +72,7 @@ TEST(Schedules, LengthsOfARun) {
   EXPECT_EQ(steps({"--dataset.num_samples", "90", "--step_scheduler.max_steps", "null"}), 11);
   EXPECT_EQ(
       job_of(tiny_config({"--dataset.num_samples", "90", "--step_scheduler.max_steps", "null"}, "qwen3_moe")).ended_by,
-      "num_epochs 1 of 90 sequences is 11 steps of 8");
+      "11 steps: num_epochs 1 of 90 sequences, 8 a step");
   EXPECT_EQ(config::error_of([&] { steps({"--step_scheduler.max_steps", "null"}); }),
             "step_scheduler.max_steps is not given, and mock data has no end\n"
             "       set step_scheduler.max_steps, or dataset.num_samples");

@@ -31,7 +31,10 @@ void check_settings(const Config& config) {
         .advise("sluice bench times it; leave the key out to train");
   }
   const bool no_validation = config.validation_dataset.target == config::DatasetKind::none;
-  if (config.step_scheduler.val_every_steps && no_validation && config.program == config::Program::sluice) {
+  // NeMo's files say it beside no data too.
+  const bool of_nemos_file = config.program == config::Program::nemo &&
+                             config.origin("step_scheduler.val_every_steps").kind == config::Origin::Kind::file;
+  if (config.step_scheduler.val_every_steps && no_validation && !of_nemos_file) {
     throw user_error("step_scheduler.val_every_steps {} but validation_dataset names no data",
                      *config.step_scheduler.val_every_steps)
         .at(config.origin("step_scheduler.val_every_steps").place())

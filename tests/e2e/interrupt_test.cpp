@@ -112,8 +112,10 @@ TEST(Interrupted, ALossThatIsNotANumberLeavesNothingAndSaysSo) {
   command.insert(command.end(), {"--optimizer.lr", "1e38"});
   const Outcome outcome = sluice(command);
   EXPECT_EQ(outcome.code, 1);
-  EXPECT_EQ(lines_of(outcome.err).back(),
-            "       the weights of 1 trained step are lost; " + run.out + " is as it was before");
+  // How many steps it takes to get there is the arithmetic's.
+  const std::string last = lines_of(outcome.err).back();
+  EXPECT_TRUE(last.starts_with("       the weights of ")) << last;
+  EXPECT_TRUE(last.ends_with(" are lost; " + run.out + " is as it was before")) << last;
   run.expect_nothing();
 }
 

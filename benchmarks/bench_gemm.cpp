@@ -36,7 +36,7 @@ void compare(const Shape3& s, double peak) {
   const auto a = random_floats(s.m * s.k, 1);
   const auto b = random_floats(s.n * s.k, 2);
   std::vector<float> c(static_cast<size_t>(s.m * s.n));
-  std::vector<float> workspace(gemm_workspace(s.n, s.k) / sizeof(float) + 16);
+  std::vector<float> workspace(cpu::gemm_workspace(s.n, s.k) / sizeof(float) + 16);
   float* aligned = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64 / sizeof(float);
   const cpu::GemmTile tile{.m = s.m,
                            .n = s.n,

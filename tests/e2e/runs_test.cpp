@@ -196,7 +196,8 @@ optimizer: {_target_: torch.optim.Adam, lr: 0.0001}
       << outcome.err;
   EXPECT_NE(outcome.out.find("Qwen3-30B-A3B asks for model.backend.te_fp8.recipe block: "), std::string::npos)
       << outcome.out;
-  EXPECT_NE(outcome.out.find("optimizer state bf16"), std::string::npos);
+  // torch's optimizer keeps moments as the weights are: on the CPU in fp32.
+  EXPECT_EQ(outcome.out.find("optimizer state bf16"), std::string::npos);
   EXPECT_EQ(read_json(folder.path("r.json")).at("rows").at(0).at("recompute"), "full");
   EXPECT_EQ(read_json(folder.path("r.json")).at("rows").at(0).at("not_available").at(0).at("value"), "block");
   std::vector<std::string> without = bench;

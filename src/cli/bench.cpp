@@ -183,12 +183,12 @@ int run_bench(const BenchOptions& options) {
                          .layouts = word(layouts_of(options)),
                          .machine = {},
                          .rows = {}};
-  std::tuple<Device, int, DType> measured{Device::cpu, 0, DType::f32};
+  std::tuple<DeviceKind, int, DType> measured{DeviceKind::cpu, 0, DType::f32};
   std::string ops;
   for (const PreparedRow& next : prepared) {
     const SessionOptions session = session_options(next.job.settings);
     const std::tuple now{session.device, session.threads,
-                         session.device == Device::cuda ? next.spec.dtype : DType::f32};
+                         session.device == DeviceKind::cuda ? next.spec.dtype : DType::f32};
     if (now != std::exchange(measured, now)) {
       report.machine = measure_for(next.spec, session);
       // The first row's figures are shares of what is known by then.

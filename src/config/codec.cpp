@@ -165,7 +165,7 @@ Recompute read_recompute(const Node& node) {
   if (node.kind == Node::Kind::list) {
     Recompute value;
     for (const Node& item : node.items) {
-      const Piece piece = Codec<Piece>::read(item, {});
+      const RecomputePart piece = Codec<RecomputePart>::read(item, {});
       if (std::ranges::find(value.pieces, piece) == value.pieces.end()) value.pieces.push_back(piece);
     }
     return value;
@@ -233,7 +233,7 @@ std::string write_list(const std::vector<std::string>& items) {
 std::string write_recompute(const Recompute& value) {
   if (value.full) return "full";
   if (value.pieces.empty()) return "none";
-  return Codec<std::vector<Piece>>::write(value.pieces);
+  return Codec<std::vector<RecomputePart>>::write(value.pieces);
 }
 
 std::string write_override(const ParamGroupOverride& value) {

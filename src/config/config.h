@@ -39,7 +39,7 @@ struct DistEnv {
 };
 
 struct Pipeline {
-  Schedule pp_schedule = Schedule::one_f_one_b;
+  ScheduleKind pp_schedule = ScheduleKind::one_f_one_b;
   std::int64_t pp_microbatch_size = 1;
   std::optional<std::int64_t> layers_per_stage;
   std::optional<Rounding> round_virtual_stages_to_pp_multiple;
@@ -133,7 +133,7 @@ struct Memory {
 
 struct Runtime {
   DeviceKind device = DeviceKind::cpu;
-  Dtype dtype = Dtype::f32;
+  DType dtype = DType::f32;
   std::optional<std::int64_t> threads;
   bool async_comm = false;
   bool deterministic = true;

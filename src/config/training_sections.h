@@ -145,7 +145,7 @@ struct Dataset {
   SampleUnit num_samples_are = SampleUnit::sequences;
   std::optional<std::int64_t> vocab_size = std::nullopt;
   std::optional<std::string> path = std::nullopt;
-  Split split = Split::all;
+  TextSplit split = TextSplit::all;
   std::int64_t holdout_every = 10;
 
   template <class V>

@@ -3,13 +3,19 @@
 
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "data/text_split.h"
+#include "device/device_kind.h"
+#include "nn/recompute.h"
 #include "optim/decayed_params.h"
 #include "optim/lr_schedule.h"
+#include "parallel/schedule_kind.h"
+#include "tensor/dtype.h"
 
 namespace sluice::config {
 
@@ -48,13 +54,13 @@ constexpr auto spellings(Strategy) {
   return std::to_array<Spelling<Strategy>>({{"fsdp2", Strategy::fsdp2}, {"FSDP2Manager", Strategy::fsdp2}});
 }
 
-enum class Schedule { one_f_one_b, interleaved, zb_h1 };
-constexpr auto spellings(Schedule) {
-  return std::to_array<Spelling<Schedule>>({{"1f1b", Schedule::one_f_one_b},
-                                            {"interleaved1f1b", Schedule::interleaved},
-                                            {"interleaved_1f1b", Schedule::interleaved},
-                                            {"zb_h1", Schedule::zb_h1},
-                                            {"zbh1", Schedule::zb_h1}});
+constexpr auto spellings(ScheduleKind) {
+  return std::to_array<Spelling<ScheduleKind>>({{"1f1b", ScheduleKind::one_f_one_b},
+                                                {"interleaved1f1b", ScheduleKind::interleaved},
+                                                {"interleaved_1f1b", ScheduleKind::interleaved},
+                                                {"zb_h1", ScheduleKind::zero_bubble},
+                                                {"zb-h1", ScheduleKind::zero_bubble},
+                                                {"zbh1", ScheduleKind::zero_bubble}});
 }
 
 enum class Rounding { up, down };
@@ -171,10 +177,9 @@ constexpr auto spellings(DatasetKind) {
                                                {"bytes", DatasetKind::bytes}});
 }
 
-enum class Split { all, train, validation };
-constexpr auto spellings(Split) {
-  return std::to_array<Spelling<Split>>(
-      {{"all", Split::all}, {"train", Split::train}, {"validation", Split::validation}});
+constexpr auto spellings(TextSplit) {
+  return std::to_array<Spelling<TextSplit>>(
+      {{"all", TextSplit::all}, {"train", TextSplit::train}, {"validation", TextSplit::validation}});
 }
 
 // How NeMo would scale 8-bit products.
@@ -196,29 +201,24 @@ constexpr auto spellings(Balance) {
                                            {"router", Balance::router}});
 }
 
-enum class Piece { norm, mla_up, qk_rope, act, experts, dispatch };
-constexpr auto spellings(Piece) {
-  return std::to_array<Spelling<Piece>>({{"norm", Piece::norm},
-                                         {"mla_up", Piece::mla_up},
-                                         {"qk_rope", Piece::qk_rope},
-                                         {"act", Piece::act},
-                                         {"experts", Piece::experts},
-                                         {"dispatch", Piece::dispatch}});
+// By their names in nn/recompute.h.
+constexpr auto spellings(RecomputePart) {
+  std::array<Spelling<RecomputePart>, std::size(kRecomputePieces)> list{};
+  for (std::size_t i = 0; i < list.size(); ++i) list[i] = {kRecomputePieces[i].name, kRecomputePieces[i].part};
+  return list;
 }
 
-enum class Dtype { f32, bf16, f64 };
-constexpr auto spellings(Dtype) {
-  return std::to_array<Spelling<Dtype>>({{"f32", Dtype::f32},
-                                         {"fp32", Dtype::f32},
-                                         {"float32", Dtype::f32},
-                                         {"bf16", Dtype::bf16},
-                                         {"bfloat16", Dtype::bf16},
-                                         {"f64", Dtype::f64},
-                                         {"fp64", Dtype::f64},
-                                         {"float64", Dtype::f64}});
+constexpr auto spellings(DType) {
+  return std::to_array<Spelling<DType>>({{"f32", DType::f32},
+                                         {"fp32", DType::f32},
+                                         {"float32", DType::f32},
+                                         {"bf16", DType::bf16},
+                                         {"bfloat16", DType::bf16},
+                                         {"f64", DType::f64},
+                                         {"fp64", DType::f64},
+                                         {"float64", DType::f64}});
 }
 
-enum class DeviceKind { cpu, ref, cuda, meta };
 constexpr auto spellings(DeviceKind) {
   return std::to_array<Spelling<DeviceKind>>(
       {{"cpu", DeviceKind::cpu}, {"ref", DeviceKind::ref}, {"cuda", DeviceKind::cuda}, {"meta", DeviceKind::meta}});
@@ -237,9 +237,11 @@ constexpr std::string_view word(Enum value) {
 // The word `selective` stands for the pieces that cost little: norm, mla_up, qk_rope, act.
 struct Recompute {
   bool full = false;
-  std::vector<Piece> pieces;  // empty when full
+  std::vector<RecomputePart> pieces;  // empty when full
 
-  static Recompute selective() { return {false, {Piece::norm, Piece::mla_up, Piece::qk_rope, Piece::act}}; }
+  static Recompute selective() {
+    return {false, {RecomputePart::norm, RecomputePart::mla_up, RecomputePart::qk_rope, RecomputePart::act}};
+  }
   bool operator==(const Recompute&) const = default;
 };
 

@@ -30,7 +30,7 @@ void check_batches(const Config& config) {
     check(config, steps.local_batch_size % pipeline.pp_microbatch_size == 0, "distributed.pipeline.pp_microbatch_size",
           fmt::format("pp_microbatch_size {} does not divide local_batch_size {}", pipeline.pp_microbatch_size,
                       steps.local_batch_size));
-    check(config, pipeline.pp_schedule == Schedule::interleaved || pipeline.virtual_stages.value_or(1) == 1,
+    check(config, pipeline.pp_schedule == ScheduleKind::interleaved || pipeline.virtual_stages.value_or(1) == 1,
           "distributed.pipeline.virtual_stages",
           fmt::format("virtual_stages {} needs an interleaved schedule, pp_schedule is {}",
                       pipeline.virtual_stages.value_or(1), word(pipeline.pp_schedule)),

@@ -13,6 +13,7 @@
 
 #include "data/dataset.h"
 #include "data/permutation.h"
+#include "data/text_split.h"
 
 namespace sluice {
 
@@ -50,8 +51,6 @@ std::shared_ptr<const ByteText> load_text(const std::filesystem::path& path, std
 std::string list_left_out(const ByteText& text);
 // "notes: 3 files, 57.3 KiB of text; left out: 1 hidden (.git), 2 not text (a.png: a PNG image, b.bin: binary data)"
 std::string describe(const ByteText& text);
-
-enum class TextSplit { all, train, validation };
 
 struct ByteOptions {
   std::int64_t seq_len = 0;

@@ -1,6 +1,8 @@
 // What is not kept from a block's forward to its backward but made again.
 #pragma once
 
+#include <cstdint>
+
 namespace sluice {
 
 struct RecomputePolicy {
@@ -17,13 +19,20 @@ struct RecomputePolicy {
   bool any() const { return norm || mla_up || qk_rope || act || experts || dispatch || full; }
 };
 
+enum class RecomputePart : uint8_t { norm, mla_up, qk_rope, act, experts, dispatch };
+
 // The pieces by name, the cheapest to make again first.
 struct RecomputePiece {
+  RecomputePart part;
   const char* name;
   bool RecomputePolicy::* on;
 };
 inline constexpr RecomputePiece kRecomputePieces[] = {
-    {"norm", &RecomputePolicy::norm}, {"mla_up", &RecomputePolicy::mla_up},   {"qk_rope", &RecomputePolicy::qk_rope},
-    {"act", &RecomputePolicy::act},   {"experts", &RecomputePolicy::experts}, {"dispatch", &RecomputePolicy::dispatch}};
+    {RecomputePart::norm, "norm", &RecomputePolicy::norm},
+    {RecomputePart::mla_up, "mla_up", &RecomputePolicy::mla_up},
+    {RecomputePart::qk_rope, "qk_rope", &RecomputePolicy::qk_rope},
+    {RecomputePart::act, "act", &RecomputePolicy::act},
+    {RecomputePart::experts, "experts", &RecomputePolicy::experts},
+    {RecomputePart::dispatch, "dispatch", &RecomputePolicy::dispatch}};
 
 }  // namespace sluice

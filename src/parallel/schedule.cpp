@@ -2,11 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <cctype>
 #include <utility>
 
 #include "base/error.h"
-#include "base/text.h"
 
 namespace sluice {
 namespace {
@@ -72,15 +70,6 @@ std::vector<Action> one_forward_one_backward(const std::vector<Visit>& forwards,
     order.push_back({backward_full, visit.chunk, visit.micro_batch});
   }
   return order;
-}
-
-// The name's letters and digits in lower case.
-std::string plain(const std::string& name) {
-  std::string text;
-  for (const unsigned char c : name) {
-    if (c != '-' && c != '_') text += static_cast<char>(std::tolower(c));
-  }
-  return text;
 }
 
 }  // namespace
@@ -160,18 +149,11 @@ Schedule schedule_zb_h1(int stages, int micro_batches) {
   return schedule;
 }
 
-Schedule make_schedule(const std::string& name, int stages, int chunks, int micro_batches) {
-  const std::string wanted = plain(name);
-  if (wanted == "interleaved1f1b") return schedule_interleaved_1f1b(stages, chunks, micro_batches);
-  const bool zero_bubble = wanted == "zbh1";
-  if (!zero_bubble && wanted != "1f1b") {
-    const std::array<std::string, 3> known{"1f1b", "interleaved1f1b", "zb-h1"};
-    const std::string near = nearest(wanted, known);
-    const std::string meant = near.empty() ? "" : fmt::format("did you mean {}? ", near);
-    throw user_error("{} is not a pipeline schedule", name).advise(meant + "schedules: 1f1b, interleaved1f1b, zb-h1");
-  }
+Schedule make_schedule(ScheduleKind kind, int stages, int chunks, int micro_batches) {
+  if (kind == ScheduleKind::interleaved) return schedule_interleaved_1f1b(stages, chunks, micro_batches);
+  const bool zero_bubble = kind == ScheduleKind::zero_bubble;
   if (chunks != 1) {
-    throw user_error("pipeline schedule {} takes 1 chunk per rank, not {}", name, chunks)
+    throw user_error("pipeline schedule {} takes 1 chunk per rank, not {}", zero_bubble ? "zb-h1" : "1f1b", chunks)
         .advise("choose schedule interleaved1f1b, or 1 virtual stage per rank");
   }
   return zero_bubble ? schedule_zb_h1(stages, micro_batches) : schedule_1f1b(stages, micro_batches);

@@ -8,6 +8,8 @@
 #include <string_view>
 #include <vector>
 
+#include "parallel/schedule_kind.h"
+
 namespace sluice {
 
 enum class ActionKind : uint8_t { forward, backward, backward_full, weight };
@@ -37,9 +39,8 @@ struct Schedule {
 };
 
 // Throws a user error that names the schedule and the numbers when it cannot be made. Any micro_batches >= 1.
-// Names as in NeMo AutoModel / torch: "1f1b", "interleaved1f1b", "zb-h1"; case, '-' and '_' do not matter. With one
-// stage of one chunk there is no pipeline, so every name is accepted.
-Schedule make_schedule(const std::string& name, int stages, int chunks, int micro_batches);
+// With one stage of one chunk there is no pipeline, and any kind will do.
+Schedule make_schedule(ScheduleKind kind, int stages, int chunks, int micro_batches);
 
 Schedule schedule_1f1b(int stages, int micro_batches);
 // Narayanan et al. 2021: micro-batches pass each chunk in groups. The paper's groups have `stages` micro-batches; a

@@ -107,7 +107,7 @@ std::string settings_text(const Plan& plan) {
   const Layout l = layout_of(spec);
   std::string text = fmt::format("GBS {}, LBS {}, MBS {}, seq {}, {}, recompute {}, moments {}", l.gbs, l.lbs, l.mbs,
                                  l.seq_len, name_of(spec.dtype), describe(spec.recompute), optimizer_state(spec));
-  if (spec.mesh.pp > 1) text += ", " + spec.schedule;
+  if (spec.mesh.pp > 1) text += fmt::format(", {}", config::word(spec.schedule));
   return text;
 }
 

@@ -147,7 +147,7 @@ std::string recompute_name(const Config& config) {
   const config::Recompute recompute = config.recompute();
   if (recompute.full) return "full";
   std::string names;
-  for (const config::Piece piece : recompute.pieces) {
+  for (const RecomputePart piece : recompute.pieces) {
     names += (names.empty() ? "" : " ") + std::string(config::word(piece));
   }
   return names.empty() ? "none" : names;

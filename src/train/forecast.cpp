@@ -41,42 +41,25 @@ void require_memory(const RunForecast& forecast, uint64_t available_bytes, const
 }
 
 MachineInfo measure_for(const RunSpec& spec, const SessionOptions& options) {
-  return options.device == Device::cuda ? measure_gpu(spec.dtype) : measure_machine(options.threads);
+  return options.device == DeviceKind::cuda ? measure_gpu(spec.dtype) : measure_machine(options.threads);
 }
 
 uint64_t memory_for(const RunSpec& spec, const SessionOptions& options) {
-  if (options.device != Device::cuda) return available_memory();
+  if (options.device != DeviceKind::cuda) return available_memory();
   uint64_t bytes = 0;
   const int gpus = own_gpus(options.device, spec.mesh.world) ? spec.mesh.world : 1;
   for (int gpu = 0; gpu < gpus; ++gpu) bytes += cuda::free_memory(gpu);
   return bytes;
 }
 
-namespace {
-
-Device device_of(config::DeviceKind kind) {
-  switch (kind) {
-    case config::DeviceKind::ref:
-      return Device::ref;
-    case config::DeviceKind::cuda:
-      return Device::cuda;
-    case config::DeviceKind::cpu:
-    case config::DeviceKind::meta:
-      break;
-  }
-  return Device::cpu;
-}
-
-}  // namespace
-
 SessionOptions session_options(const Config& config) {
-  if (config.runtime.device == config::DeviceKind::meta) {
+  if (config.runtime.device == DeviceKind::meta) {
     throw user_error("runtime.device meta computes nothing")
         .at(config.origin("runtime.device").place())
         .advise("sluice plan runs a configuration on it");
   }
   SessionOptions options;
-  options.device = device_of(config.runtime.device);
+  options.device = config.runtime.device;
   options.threads = static_cast<int>(config.runtime.threads.value_or(usable_cores()));
   options.comm = {.timeout_s = config.watchdog_seconds(), .async = config.runtime.async_comm};
   return options;

@@ -13,18 +13,6 @@ namespace {
 
 constexpr int64_t unlimited = std::numeric_limits<int64_t>::max();
 
-TextSplit split_of(config::Split split) {
-  switch (split) {
-    case config::Split::train:
-      return TextSplit::train;
-    case config::Split::validation:
-      return TextSplit::validation;
-    case config::Split::all:
-      break;
-  }
-  return TextSplit::all;
-}
-
 // How many different sequences there are to be.
 int64_t sequences_of(const config::Dataset& data, const RunSpec& spec) {
   if (!data.num_samples) return unlimited;
@@ -59,7 +47,7 @@ std::unique_ptr<Dataset> make_dataset(const Config& config, const config::Datase
       const std::shared_ptr<const ByteText> text = load_text(data.path.value_or(""));
       found = describe(*text);
       dataset = std::make_unique<ByteDataset>(text, ByteOptions{.seq_len = spec.seq_len,
-                                                                .split = split_of(data.split),
+                                                                .split = data.split,
                                                                 .holdout_every = data.holdout_every,
                                                                 .samples = samples,
                                                                 .seed = hash64("bytes", seed)});

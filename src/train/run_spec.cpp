@@ -19,9 +19,9 @@ constexpr auto kMostSteps = static_cast<int64_t>(config::max_count);
 RecomputePolicy recompute_policy(const config::Recompute& recompute, const ModelConfig& model) {
   RecomputePolicy policy;
   policy.full = recompute.full;
-  for (const config::Piece piece : recompute.pieces) {
+  for (const RecomputePart part : recompute.pieces) {
     for (const RecomputePiece& known : kRecomputePieces) {
-      if (known.name == config::word(piece)) policy.*known.on = true;
+      if (known.part == part) policy.*known.on = true;
     }
   }
   return pieces_of(model, policy);
@@ -41,17 +41,10 @@ GateKind gate_kind(config::Balance balance) {
 }
 
 DType dtype_of(const Config& config, Purpose purpose) {
-  const config::DeviceKind device = config.runtime.device;
-  if (device == config::DeviceKind::cuda && !config.is_set("runtime.dtype")) return DType::bf16;
-  switch (config.runtime.dtype) {
-    case config::Dtype::f64:
-      return DType::f64;
-    case config::Dtype::f32:
-      return DType::f32;
-    case config::Dtype::bf16:
-      break;
-  }
-  const bool on_cpu = device == config::DeviceKind::cpu || device == config::DeviceKind::ref;
+  const DeviceKind device = config.runtime.device;
+  if (device == DeviceKind::cuda && !config.is_set("runtime.dtype")) return DType::bf16;
+  if (config.runtime.dtype != DType::bf16) return config.runtime.dtype;
+  const bool on_cpu = device == DeviceKind::cpu || device == DeviceKind::ref;
   if (purpose == Purpose::plan || !on_cpu) return DType::bf16;
   throw user_error("runtime.dtype bf16 is not available on the CPU").advise("use f32 (or f64, slowly)");
 }
@@ -269,7 +262,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
                    .dp = spec.mesh.dp()};
   check_batch(spec, pipelined);
   spec.chunks = chunks_per_rank(d.pipeline, spec.model.num_layers, spec.mesh.pp);
-  spec.schedule = pipelined ? std::string(config::word(d.pipeline.pp_schedule)) : "1f1b";
+  spec.schedule = pipelined ? d.pipeline.pp_schedule : ScheduleKind::one_f_one_b;
   if (spec.model.num_layers < static_cast<int64_t>(spec.mesh.pp) * spec.chunks) {
     throw user_error("{} layers cannot fill {} stages (pp_size {} x {} virtual stages)", spec.model.num_layers,
                      int64_t{spec.mesh.pp} * spec.chunks, spec.mesh.pp, spec.chunks)

@@ -24,7 +24,7 @@ struct RunSpec {
   Sampling sampling;  // global batch, micro-batch, data-parallel ranks
   int64_t seq_len = 0;
   int64_t local_batch = 0;  // LBS of the table: sequences per data-parallel rank per local batch
-  std::string schedule = "1f1b";
+  ScheduleKind schedule = ScheduleKind::one_f_one_b;
   int chunks = 1;  // virtual stages per rank
   RecomputePolicy recompute;
   RouterKind router = RouterKind::softmax_topk;

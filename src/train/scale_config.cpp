@@ -67,7 +67,7 @@ void fit_chunks(Rule& rule, int64_t layers) {
   if (d.pp_size == 1 || !d.pipeline.virtual_stages) return;
   const int64_t vp = std::clamp<int64_t>(layers / d.pp_size, 1, *d.pipeline.virtual_stages);
   rule.set("distributed.pipeline.virtual_stages", *d.pipeline.virtual_stages, vp);
-  if (vp == 1 && d.pipeline.pp_schedule == config::Schedule::interleaved) {
+  if (vp == 1 && d.pipeline.pp_schedule == ScheduleKind::interleaved) {
     rule.set("distributed.pipeline.pp_schedule", std::string(config::word(d.pipeline.pp_schedule)), "1f1b");
   }
 }

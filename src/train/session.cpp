@@ -79,8 +79,8 @@ RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, con
   return plan_ranks(spec, {rank}, device, network).front();
 }
 
-bool own_gpus(Device device, int ranks) {
-  return device == Device::cuda && ranks > 1 && nccl::available() && std::ssize(cuda::find_gpus().list) >= ranks;
+bool own_gpus(DeviceKind device, int ranks) {
+  return device == DeviceKind::cuda && ranks > 1 && nccl::available() && std::ssize(cuda::find_gpus().list) >= ranks;
 }
 
 namespace {
@@ -88,7 +88,7 @@ namespace {
 Hardware gpus_for(int ranks) {
   const cuda::Gpus gpus = cuda::find_gpus();
   if (!gpus.why_none.empty()) throw no_gpu(gpus.why_none);
-  if (own_gpus(Device::cuda, ranks)) {
+  if (own_gpus(DeviceKind::cuda, ranks)) {
     return {.backend = [](int rank) { return cuda::make_backend({.ordinal = rank}); },
             .memory = [](int rank) { return cuda::make_device_memory(rank); },
             .nccl = true};
@@ -105,23 +105,25 @@ Hardware gpus_for(int ranks) {
 
 }  // namespace
 
-Hardware hardware_of(Device device, int threads, int ranks) {
+Hardware hardware_of(DeviceKind device, int threads, int ranks) {
   const auto host = [](int) { return std::make_unique<HostMemory>(); };
   switch (device) {
-    case Device::ref:
+    case DeviceKind::ref:
       return {.backend = [](int) { return std::make_unique<RefBackend>(); }, .memory = host};
-    case Device::cuda:
+    case DeviceKind::cuda:
       return gpus_for(ranks);
-    case Device::cpu:
+    case DeviceKind::cpu:
       break;
+    case DeviceKind::meta:
+      require(false, "a session on meta");
   }
   const auto pool = std::make_shared<Pool>(threads);
   return {.backend = [pool](int) { return std::make_unique<CpuBackend>(*pool); }, .memory = host};
 }
 
-Target target_of(Device device, int threads) {
-  if (device == Device::cuda) return {.row_align = cuda::CudaOptions{}.row_align, .platform = Platform::gpu};
-  return {.row_align = 1, .workers = device == Device::ref ? 1 : threads};
+Target target_of(DeviceKind device, int threads) {
+  if (device == DeviceKind::cuda) return {.row_align = cuda::CudaOptions{}.row_align, .platform = Platform::gpu};
+  return {.row_align = 1, .workers = device == DeviceKind::ref ? 1 : threads};
 }
 
 void run_session(const RunSpec& spec, const SessionOptions& options, const Dataset& dataset,

@@ -8,6 +8,7 @@
 
 #include "comm/inproc/inproc.h"
 #include "comm/meta/meta.h"
+#include "device/device_kind.h"
 #include "device/meta/meta_backend.h"
 #include "device/pool.h"
 #include "train/trainer.h"
@@ -35,8 +36,6 @@ std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ra
                                  const NetworkModel& network, const PlanWatch& watch = {});
 RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network);
 
-enum class Device : uint8_t { cpu, ref, cuda };
-
 // What the ranks of a process compute on; each function is called on the rank's thread.
 struct Hardware {
   std::function<std::unique_ptr<Backend>(int rank)> backend;
@@ -45,15 +44,15 @@ struct Hardware {
   bool nccl = false;        // ranks own a GPU each: NCCL moves data, and no mover
 };
 // Whether each of so many ranks would have a GPU of its own.
-bool own_gpus(Device device, int ranks);
+bool own_gpus(DeviceKind device, int ranks);
 // `threads`: of the pool all ranks share. On cuda each rank has a GPU if there are that many and NCCL; otherwise all
 // share the first one. User error where there is none.
-Hardware hardware_of(Device device, int threads, int ranks);
+Hardware hardware_of(DeviceKind device, int threads, int ranks);
 // What plans for it count with.
-Target target_of(Device device, int threads);
+Target target_of(DeviceKind device, int threads);
 
 struct SessionOptions {
-  Device device = Device::cpu;
+  DeviceKind device = DeviceKind::cpu;
   int threads = 1;  // of the pool all ranks share
   InprocOptions comm;
   // Instead of what `device` names.

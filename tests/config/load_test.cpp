@@ -11,7 +11,7 @@ TEST(Load, TypesEveryValue) {
   EXPECT_EQ(config.recipe, Recipe::benchmark);
   EXPECT_EQ(config.seed, 7);
   EXPECT_EQ(config.step_scheduler.global_batch_size, 64);
-  EXPECT_EQ(config.distributed.pipeline.pp_schedule, Schedule::interleaved);
+  EXPECT_EQ(config.distributed.pipeline.pp_schedule, ScheduleKind::interleaved);
   EXPECT_EQ(config.distributed.pipeline.virtual_stages, 2);
   EXPECT_EQ(config.distributed.activation_checkpointing, ActivationCheckpointing::selective);
   EXPECT_EQ(config.model.config.pretrained_model_name_or_path, "Qwen/Qwen3-30B-A3B");
@@ -24,7 +24,7 @@ TEST(Load, TypesEveryValue) {
   EXPECT_EQ(config.dataset.seq_len, 512);
   EXPECT_EQ(config.validation_dataset.target, DatasetKind::none);
   ASSERT_TRUE(config.memory.recompute.has_value());
-  EXPECT_EQ(config.memory.recompute->pieces, (std::vector<Piece>{Piece::norm, Piece::act}));
+  EXPECT_EQ(config.memory.recompute->pieces, (std::vector<RecomputePart>{RecomputePart::norm, RecomputePart::act}));
   ASSERT_EQ(config.ignored.size(), 1U);
   EXPECT_EQ(config.ignored[0].key, "ci");
   EXPECT_EQ(config.ignored[0].where, "my.yaml:34");

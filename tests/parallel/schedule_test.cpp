@@ -331,35 +331,33 @@ TEST(Schedule, TimelineOfASmallCase) {
   EXPECT_DOUBLE_EQ(timeline.bubble(), 0.5);
 }
 
-TEST(Schedule, ByName) {
-  EXPECT_EQ(make_schedule("1F1B", 4, 1, 8).ranks, schedule_1f1b(4, 8).ranks);
-  EXPECT_EQ(make_schedule("Interleaved1F1B", 4, 2, 8).ranks, schedule_interleaved_1f1b(4, 2, 8).ranks);
-  EXPECT_EQ(make_schedule("interleaved_1f1b", 4, 2, 8).name, "interleaved1f1b");
-  for (const char* name : {"zb-h1", "ZBH1", "ZB_H1"}) EXPECT_EQ(make_schedule(name, 4, 1, 8).name, "zb-h1");
-  for (const char* name : {"1f1b", "interleaved1f1b"})
-    EXPECT_EQ(order(make_schedule(name, 1, 1, 2), 0), "F0 BW0 F1 BW1");
+TEST(Schedule, ByKind) {
+  using enum ScheduleKind;
+  EXPECT_EQ(make_schedule(one_f_one_b, 4, 1, 8).ranks, schedule_1f1b(4, 8).ranks);
+  EXPECT_EQ(make_schedule(interleaved, 4, 2, 8).ranks, schedule_interleaved_1f1b(4, 2, 8).ranks);
+  EXPECT_EQ(make_schedule(zero_bubble, 4, 1, 8).ranks, schedule_zb_h1(4, 8).ranks);
+  for (const ScheduleKind kind : {one_f_one_b, interleaved}) {
+    EXPECT_EQ(order(make_schedule(kind, 1, 1, 2), 0), "F0 BW0 F1 BW1");
+  }
 }
 
 TEST(Schedule, UserErrorsNameTheNumbersAndAWayOut) {
-  const auto expect = [](const std::string& name, int stages, int chunks, int micro_batches, const std::string& what,
+  using enum ScheduleKind;
+  const auto expect = [](ScheduleKind kind, int stages, int chunks, int micro_batches, const std::string& what,
                          const std::string& hint) {
-    const Error error = error_of([&] { make_schedule(name, stages, chunks, micro_batches); });
+    const Error error = error_of([&] { make_schedule(kind, stages, chunks, micro_batches); });
     EXPECT_EQ(error.kind(), ErrorKind::user);
     EXPECT_TRUE(contains(error.what(), what)) << error.what();
     EXPECT_TRUE(contains(error.hint(), hint)) << error.hint();
   };
-  expect("interleaved1f1b", 4, 1, 8, "interleaved1f1b needs at least 2 chunks on each of its 4 stages, not 1",
+  expect(interleaved, 4, 1, 8, "interleaved1f1b needs at least 2 chunks on each of its 4 stages, not 1",
          "choose schedule 1f1b");
-  expect("zb-h1", 4, 2, 8, "zb-h1 takes 1 chunk per rank, not 2", "choose schedule interleaved1f1b");
-  expect("1f1b", 4, 3, 8, "1f1b takes 1 chunk per rank, not 3", "choose schedule interleaved1f1b");
-  expect("1f1b", 4, 1, 0, "1f1b with 0 micro-batches", "raise the global batch size");
-  expect("interleaved1f1b", 4, 2, -1, "interleaved1f1b with -1 micro-batches", "raise the global batch size");
-  expect("zb-h1", 0, 1, 8, "zb-h1 over 0 stages of 1 chunks", "at least 1");
-  expect("interleaved1f1b", 2, 0, 8, "interleaved1f1b over 2 stages of 0 chunks", "at least 1");
-  expect("1f2b", 4, 1, 8, "1f2b is not a pipeline schedule",
-         "did you mean 1f1b? schedules: 1f1b, interleaved1f1b, zb-h1");
-  expect("interleave1f1b", 4, 1, 8, "interleave1f1b is not a pipeline schedule", "did you mean interleaved1f1b?");
-  expect("DualPipeV", 4, 1, 8, "DualPipeV is not a pipeline schedule", "schedules: 1f1b, interleaved1f1b, zb-h1");
+  expect(zero_bubble, 4, 2, 8, "zb-h1 takes 1 chunk per rank, not 2", "choose schedule interleaved1f1b");
+  expect(one_f_one_b, 4, 3, 8, "1f1b takes 1 chunk per rank, not 3", "choose schedule interleaved1f1b");
+  expect(one_f_one_b, 4, 1, 0, "1f1b with 0 micro-batches", "raise the global batch size");
+  expect(interleaved, 4, 2, -1, "interleaved1f1b with -1 micro-batches", "raise the global batch size");
+  expect(zero_bubble, 0, 1, 8, "zb-h1 over 0 stages of 1 chunks", "at least 1");
+  expect(interleaved, 2, 0, 8, "interleaved1f1b over 2 stages of 0 chunks", "at least 1");
 }
 
 }  // namespace

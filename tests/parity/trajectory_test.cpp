@@ -143,7 +143,7 @@ TEST_P(SpreadTrajectories, AreTheSame) {
   const HubMatch weights = match_weights(hub, spec.model);
   const TrajectoryTokens tokens(trajectory);
   std::vector<double> losses, norms;
-  run_session(spec, {.device = Device::ref, .comm = {.timeout_s = 60}}, tokens, [&](Trainer& trainer) {
+  run_session(spec, {.device = DeviceKind::ref, .comm = {.timeout_s = 60}}, tokens, [&](Trainer& trainer) {
     trainer.load(weights, {});
     for (int64_t step = 0; step < spec.steps; ++step) {
       const StepResult result = trainer.step(step);

@@ -72,7 +72,7 @@ TEST_P(PlannedMemory, IsThatOfARunWithAForcedGate) {
   for (const Routing& routing : routings()) {
     SCOPED_TRACE(routing.name);
     const RunSpec spec = routed(tiny_spec(GetParam()), routing);
-    EXPECT_EQ(compare_with_plan(spec, {.device = Device::cpu, .threads = 2}), spec.mesh.world);
+    EXPECT_EQ(compare_with_plan(spec, {.device = DeviceKind::cpu, .threads = 2}), spec.mesh.world);
   }
 }
 
@@ -80,7 +80,7 @@ TEST_P(PlannedMemory, IsThatOfARunInDoublePrecision) {
   Layout layout = GetParam();
   layout.overrides.emplace_back("--runtime.dtype=f64");
   const RunSpec spec = routed(tiny_spec(layout), routings().back());
-  EXPECT_EQ(compare_with_plan(spec, {.device = Device::ref}), spec.mesh.world);
+  EXPECT_EQ(compare_with_plan(spec, {.device = DeviceKind::ref}), spec.mesh.world);
 }
 
 // A published gate whose period does not divide the sequence: counts differ from micro-batch to micro-batch.
@@ -89,7 +89,7 @@ TEST_P(PlannedMemory, IsThatOfARunWithOddSequences) {
   layout.overrides.emplace_back("--dataset.seq_len=13");
   layout.overrides.emplace_back("--model.config.num_experts_per_tok=3");
   const RunSpec spec = routed(tiny_spec(layout), routings().front());
-  EXPECT_EQ(compare_with_plan(spec, {.device = Device::cpu}), spec.mesh.world);
+  EXPECT_EQ(compare_with_plan(spec, {.device = DeviceKind::cpu}), spec.mesh.world);
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, PlannedMemory, ::testing::ValuesIn(tiny_layouts()),

@@ -36,7 +36,7 @@ Growth run_one_step() {
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   const size_t before = resident_bytes();
   Growth growth;
-  run_session(spec, {.device = Device::cpu, .threads = 2}, dataset, [&](Trainer& trainer) {
+  run_session(spec, {.device = DeviceKind::cpu, .threads = 2}, dataset, [&](Trainer& trainer) {
     trainer.step(0);
     growth.planned =
         static_cast<double>(plan_rank(spec, 0, {.target = trainer.context().backend().target()}, {}).ledger.peak());

@@ -32,7 +32,7 @@ struct Training {
 };
 
 struct TrainingOptions {
-  Device device = Device::ref;
+  DeviceKind device = DeviceKind::ref;
   Hardware hardware = {};  // instead of `device`
   int threads = 1;
   bool async_comm = false;

@@ -21,7 +21,7 @@ Training twenty_steps(int threads) {
        {"--runtime.dtype=f32", "--benchmark.balance=router", "--dataset.seq_len=128", "--model.config.vocab_size=300",
         "--model.config.num_hidden_layers=2", "--model.config.max_position_embeddings=128",
         "--step_scheduler.global_batch_size=4", "--step_scheduler.local_batch_size=2"}},
-      {.device = Device::cpu, .threads = threads, .steps = kSteps});
+      {.device = DeviceKind::cpu, .threads = threads, .steps = kSteps});
 }
 
 // The bits of all losses, in hexadecimal.

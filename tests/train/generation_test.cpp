@@ -47,7 +47,7 @@ Output generate(const RunSpec& spec, const GenerationJob& job, const SessionOpti
   return out;
 }
 
-const SessionOptions kPlain{.device = Device::ref};
+const SessionOptions kPlain{.device = DeviceKind::ref};
 
 class Families : public testing::TestWithParam<std::string> {};
 
@@ -94,16 +94,16 @@ TEST(Generation, OneSeedIsOneTextWhateverTheThreadsAndTheOtherSamples) {
   const RunSpec spec = spec_of("qwen3_moe", "f32");
   GenerationJob job = job_of({1, 2, 3, 4}, 20);
   job.sampling = {.temperature = 1, .seed = 9};
-  const Output alone = generate(spec, job, {.device = Device::cpu, .threads = 1});
+  const Output alone = generate(spec, job, {.device = DeviceKind::cpu, .threads = 1});
   job.samples = 3;
-  const Output three = generate(spec, job, {.device = Device::cpu, .threads = 2});
+  const Output three = generate(spec, job, {.device = DeviceKind::cpu, .threads = 2});
   ASSERT_EQ(three.samples.size(), 3U);
   EXPECT_EQ(three.samples[0], alone.samples[0]);
   EXPECT_NE(three.samples[1], three.samples[0]);
   EXPECT_NE(three.samples[2], three.samples[1]);
   EXPECT_EQ(three.result.tokens, 60);
   job.sampling.seed = 10;
-  EXPECT_NE(generate(spec, job, {.device = Device::cpu, .threads = 2}).samples[0], alone.samples[0]);
+  EXPECT_NE(generate(spec, job, {.device = DeviceKind::cpu, .threads = 2}).samples[0], alone.samples[0]);
 }
 
 TEST(Generation, LongPromptsGoThroughInPieces) {
@@ -111,7 +111,7 @@ TEST(Generation, LongPromptsGoThroughInPieces) {
   GenerationJob job = job_of({}, 2);
   for (int32_t i = 0; i < 1100; ++i) job.prompt.push_back(i * 7 % 64);
   job.every_logit = true;
-  const Output out = generate(spec, job, {.device = Device::cpu, .threads = 2});
+  const Output out = generate(spec, job, {.device = DeviceKind::cpu, .threads = 2});
   EXPECT_EQ(out.run.size(), 1101U);
   EXPECT_TRUE(std::equal(job.prompt.begin(), job.prompt.end(), out.run.begin()));
 }

@@ -31,26 +31,26 @@ using Kernels = std::map<std::string, std::string>;
 
 TEST(Kernels, OnTheCpuTheStorageTypeDecides) {
   const std::string fast = "own " + cpu::instruction_set(), plain = "reference loops";
-  EXPECT_EQ(kernels_of({"--runtime.dtype=f32"}, 1, {.device = Device::cpu, .threads = 2}),
+  EXPECT_EQ(kernels_of({"--runtime.dtype=f32"}, 1, {.device = DeviceKind::cpu, .threads = 2}),
             (Kernels{{"attention", fast + ": causal"},
                      {"linear", fast},
                      {"rms_norm", fast},
                      {"experts", fast},
                      {"dispatcher", "no exchange at EP 1"}}));
-  EXPECT_EQ(kernels_of({"--runtime.dtype=f64"}, 1, {.device = Device::cpu, .threads = 2}),
+  EXPECT_EQ(kernels_of({"--runtime.dtype=f64"}, 1, {.device = DeviceKind::cpu, .threads = 2}),
             (Kernels{{"attention", plain + ": causal"},
                      {"linear", plain},
                      {"rms_norm", plain},
                      {"experts", plain},
                      {"dispatcher", "no exchange at EP 1"}}));
-  EXPECT_EQ(kernels_of({}, 1, {.device = Device::ref}, "gpt_oss").at("attention"),
+  EXPECT_EQ(kernels_of({}, 1, {.device = DeviceKind::ref}, "gpt_oss").at("attention"),
             plain + ": causal, sliding window, sinks");
 }
 
 TEST(Kernels, TokensThatTravelSayHow) {
   const std::vector<std::string> ep2{"--distributed.ep_size=2"};
-  EXPECT_EQ(kernels_of(ep2, 2, {.device = Device::ref}).at("dispatcher"), "de-duplicated all-to-all, threads");
-  EXPECT_EQ(kernels_of({}, 2, {.device = Device::ref}).at("dispatcher"), "no exchange at EP 1")
+  EXPECT_EQ(kernels_of(ep2, 2, {.device = DeviceKind::ref}).at("dispatcher"), "de-duplicated all-to-all, threads");
+  EXPECT_EQ(kernels_of({}, 2, {.device = DeviceKind::ref}).at("dispatcher"), "no exchange at EP 1")
       << "ranks alone exchange no tokens";
   EXPECT_EQ(kernels_of(ep2, 2, {.hardware = emulated_gpu().hardware}).at("dispatcher"),
             "de-duplicated all-to-all, threads on one GPU");
@@ -69,7 +69,8 @@ TEST(Kernels, OnAGpuTheLibrariesOrOurOwn) {
 }
 
 TEST(Kernels, ADenseModelHasNoExperts) {
-  const Kernels kernels = kernels_of({"--model.config.first_k_dense_replace=4"}, 1, {.device = Device::ref}, "kimi_k2");
+  const Kernels kernels =
+      kernels_of({"--model.config.first_k_dense_replace=4"}, 1, {.device = DeviceKind::ref}, "kimi_k2");
   EXPECT_FALSE(kernels.contains("experts"));
   EXPECT_FALSE(kernels.contains("dispatcher"));
   EXPECT_EQ(kernels.size(), 3U);

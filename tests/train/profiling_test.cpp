@@ -120,7 +120,7 @@ TEST(Profiling, RangesCloseWhenAnExceptionEndsThem) {
 TEST(Profiling, WithoutAToolNothingIsNamed) {
   const RunSpec spec = resolve(tiny_config({}), 1);
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
-  for (const SessionOptions& options : {kGpu, SessionOptions{.device = Device::ref}}) {
+  for (const SessionOptions& options : {kGpu, SessionOptions{.device = DeviceKind::ref}}) {
     run_session(spec, options, dataset,
                 [&](Trainer& trainer) { EXPECT_EQ(trainer.context().ranges(), nullptr) << "nobody listens"; });
   }
@@ -189,7 +189,7 @@ TEST(Profiling, OtherDevicesSayThatTheKeysHaveNoEffect) {
   testing::internal::CaptureStderr();
   const RunSpec spec = resolve(tiny_config({}), 2);
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
-  run_session(spec, {.device = Device::ref}, dataset, [&](Trainer& trainer) {
+  run_session(spec, {.device = DeviceKind::ref}, dataset, [&](Trainer& trainer) {
     ProfilerWindow window(trainer, recorded(0, 99, {7}));
     window.before(0);
     window.after(0);

@@ -37,7 +37,7 @@ TEST_P(TinyText, LearnsInBf16AsOnTheHostInFp32) {
   // Of means over so many steps: single batches differ more than that from one to the next.
   constexpr int64_t kWindow = 20;
   constexpr double kTolerance = 0.02;
-  const std::vector<double> host = losses({}, hardware_of(Device::cpu, kThreads, 1));
+  const std::vector<double> host = losses({}, hardware_of(DeviceKind::cpu, kThreads, 1));
   const std::vector<double> gpu = losses({"--runtime.device=cuda"}, GetParam().hardware);
   ASSERT_EQ(host.size(), static_cast<size_t>(kSteps));
   ASSERT_EQ(gpu.size(), host.size());

@@ -16,7 +16,7 @@ namespace sluice::test {
 namespace {
 
 SessionOptions quick() {
-  return {.device = Device::ref, .comm = {.timeout_s = 60}};
+  return {.device = DeviceKind::ref, .comm = {.timeout_s = 60}};
 }
 
 std::string message_of(const std::function<void()>& call) {

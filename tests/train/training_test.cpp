@@ -87,7 +87,7 @@ Evaluated evaluate(int ranks, const std::vector<std::string>& overrides, int64_t
   const RunSpec spec = resolve(small(overrides), ranks);
   const MockDataset dataset(1, 32, 64);
   Evaluated result;
-  run_session(spec, {.device = Device::ref}, dataset, [&](Trainer& trainer) {
+  run_session(spec, {.device = DeviceKind::ref}, dataset, [&](Trainer& trainer) {
     const Evaluated mine = trainer.evaluate(dataset, samples);
     if (trainer.mesh().world.world_rank() == 0) result = mine;
   });

@@ -1,5 +1,5 @@
-// Which parameters decay: the matrices of every family, not its norms, biases and sinks. With gradients of zero a step
-// multiplies those that do by 1 - rate decay and leaves the others' bits.
+// Which parameters decay: the matrices of every family, not its norms, biases and sinks; or all that gradients train.
+// With gradients of zero a step multiplies those that decay by 1 - rate decay and leaves the others' bits.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -26,14 +26,15 @@ ModelConfig model_of(const std::string& golden) {
 }
 
 // What the names of the hub's tensors say of ours.
-std::set<std::string> matrices_of(const ModelConfig& model) {
-  std::set<std::string> matrices;
+std::set<std::string> decayed_of(const ModelConfig& model, DecayedParams which) {
+  std::set<std::string> decayed;
   for (const HubTensor& tensor : family_of(model).tensors(model)) {
     const std::string& name = tensor.hub_name;
     const bool vector = name.ends_with("bias") || name.ends_with("sinks") || name.find("norm") != std::string::npos;
-    if (!vector) matrices.insert(tensor.parameter);
+    const bool selection = name.ends_with("e_score_correction_bias");
+    if (which == DecayedParams::all ? !selection : !vector) decayed.insert(tensor.parameter);
   }
-  return matrices;
+  return decayed;
 }
 
 struct Moved {
@@ -74,14 +75,14 @@ void step_and_compare(Communicator& world, const MeshSpec& spec, const ModelConf
   // A rounding at random may go either way.
   const double allowed = (options.stochastic_rounding ? 2 : 1) * unit_roundoff(dtype);
 
-  const std::set<std::string> matrices = matrices_of(model);
+  const std::set<std::string> should_decay = decayed_of(model, options.decayed);
   size_t at = 0;
   for (const FlatGroup* group : groups) {
     for (const FlatGroup::Piece& piece : group->pieces()) {
       const std::string& name = piece.param->spec.name;
       SCOPED_TRACE(name);
       Moved& count = moved[name];
-      if (matrices.contains(name)) {
+      if (should_decay.contains(name)) {
         std::vector<double> expected = before[at];
         for (double& value : expected) value *= 1 - kRate * kDecay;
         for (size_t i = 0; i < expected.size(); ++i) {
@@ -105,19 +106,21 @@ struct Case {
 };
 
 std::vector<Case> cases() {
-  const auto with = [](DType state_dtype, bool stochastic) {
-    return AdamWOptions{.state_dtype = state_dtype, .stochastic_rounding = stochastic};
+  const auto with = [](DType state_dtype, bool stochastic, DecayedParams decayed = DecayedParams::matrices) {
+    return AdamWOptions{.decayed = decayed, .state_dtype = state_dtype, .stochastic_rounding = stochastic};
   };
   return {{"one_rank", {}, DType::f64, with(DType::f64, false)},
           {"sharded", {.world = 3}, DType::f64, with(DType::f64, false)},
           {"replicated", {.world = 4, .dp_replicate = 2}, DType::f64, with(DType::f64, false)},
           {"masters", {.world = 2}, DType::bf16, with(DType::f32, false)},
-          {"rounded_at_random", {.world = 2}, DType::bf16, with(DType::bf16, true)}};
+          {"rounded_at_random", {.world = 2}, DType::bf16, with(DType::bf16, true)},
+          {"all", {.world = 2}, DType::f64, with(DType::f64, false, DecayedParams::all)},
+          {"all_rounded_at_random", {}, DType::bf16, with(DType::bf16, true, DecayedParams::all)}};
 }
 
 class DecayGroups : public testing::TestWithParam<std::string> {};
 
-TEST_P(DecayGroups, AreTheMatrices) {
+TEST_P(DecayGroups, AreTheMatricesOrAll) {
   const ModelConfig model = model_of(GetParam());
   for (const Case& c : cases()) {
     SCOPED_TRACE(c.name);
@@ -141,7 +144,9 @@ TEST_P(DecayGroups, AreTheMatrices) {
     for (const HubTensor& tensor : family_of(model).tensors(model)) parameters.insert(tensor.parameter);
     EXPECT_EQ(moved.size(), parameters.size());
     // Two norms in each block and the last one; the embedding, the head and four matrices in each block.
-    EXPECT_GE(kept, 2 * model.num_layers + 1);
+    if (c.options.decayed == DecayedParams::matrices) {
+      EXPECT_GE(kept, 2 * model.num_layers + 1);
+    }
     EXPECT_GE(decayed, 4 * model.num_layers + 2);
   }
 }
@@ -153,7 +158,7 @@ INSTANTIATE_TEST_SUITE_P(Families, DecayGroups,
 
 // What of them are vectors for which shapes do not tell: the biases of stacked experts.
 TEST(DecayGroups, BiasesOfExpertsAreNoMatrices) {
-  const std::set<std::string> matrices = matrices_of(model_of("gpt_oss"));
+  const std::set<std::string> matrices = decayed_of(model_of("gpt_oss"), DecayedParams::matrices);
   int of_experts = 0;
   for (const HubTensor& tensor : family_of(model_of("gpt_oss")).tensors(model_of("gpt_oss"))) {
     if (tensor.parameter_shape.rank() != 2 || matrices.contains(tensor.parameter)) continue;

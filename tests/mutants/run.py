@@ -173,12 +173,15 @@ def judge(mutant, copy):
 
 def run_all(mutants, copy):
     verdicts = {}
-    for folder in sorted({mutant.folder for mutant in mutants}):
-        if (said := copy.built([folder])) is not None:
-            sys.exit(f"test_{folder} does not build without any change:\n{said[-3000:]}")
-        for mutant in mutants:
-            if mutant.folder == folder and (failing := copy.failing(mutant)):
-                sys.exit(f"{mutant.test} fails without any change: {failing}")
+    if (said := copy.built({mutant.folder for mutant in mutants})) is not None:
+        sys.exit(f"the tests do not build without any change:\n{said[-3000:]}")
+    failures = []
+    for test in sorted({mutant.test for mutant in mutants}):
+        sample = next(mutant for mutant in mutants if mutant.test == test)
+        if failing := copy.failing(sample):
+            failures.append(f"{test} fails without any change: {', '.join(failing)}")
+    if failures:
+        sys.exit("\n".join(failures))
     # Neighbours have one binary and one file, so that little is built for each.
     for mutant in sorted(mutants, key=lambda mutant: (mutant.folder, mutant.file)):
         start = time.monotonic()

@@ -79,5 +79,19 @@ TEST(Values, BytesAre256) {
   EXPECT_NE(error_of([&] { validate(with_vocab("255")); }).find("vocab_size 255 is too small"), std::string::npos);
 }
 
+// What torch's class brought leaves with it; what the file says stays.
+TEST(Values, DefaultsGoWithWhatBroughtThem) {
+  Config config = parse("optimizer: {_target_: torch.optim.AdamW, eps: 1e-3}", "my.yaml");
+  const Config ours = parse("optimizer: {_target_: AdamW, eps: 1e-3}", "my.yaml");
+  EXPECT_NE(config.optimizer.lr, ours.optimizer.lr);
+  EXPECT_NE(config.optimizer.weight_decay, ours.optimizer.weight_decay);
+  override_with(config, {"--optimizer._target_", "AdamW"});
+  EXPECT_EQ(config.optimizer.lr, ours.optimizer.lr);
+  EXPECT_EQ(config.optimizer.weight_decay, ours.optimizer.weight_decay);
+  EXPECT_EQ(config.optimizer.decay_parameters, ours.optimizer.decay_parameters);
+  EXPECT_EQ(config.optimizer.eps, 1e-3);
+  EXPECT_FALSE(config.is_set("optimizer.lr"));
+}
+
 }  // namespace
 }  // namespace sluice::config

@@ -29,9 +29,7 @@ fs::path golden(const std::string& name) {
 class ModelRig {
  public:
   ModelRig(const ModelConfig& model, const MeshSpec& mesh, Communicator& world, DType dtype)
-      : mesh_(mesh, world),
-        context_(backend_, dtype),
-        stage_(test::stage_config(model, dtype), mesh_, memory_) {}
+      : mesh_(mesh, world), context_(backend_, dtype), stage_(test::stage_config(model, dtype), mesh_, memory_) {}
 
   Context& context() { return context_; }
   std::vector<FlatGroup*> groups() { return stage_.groups(); }

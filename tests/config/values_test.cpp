@@ -23,8 +23,7 @@ TEST(Values, NumbersEndWhereTheirRangeDoes) {
   };
   EXPECT_EQ(lr("1e-300"), 1e-300);
   EXPECT_EQ(lr("1"), 1);
-  for (const char* text :
-       {"0", "0.0", "-0.0", "-1e-9", "inf", "+inf", "-inf", "infinity", "nan", "1e400", "1e-4x"}) {
+  for (const char* text : {"0", "0.0", "-0.0", "-1e-9", "inf", "+inf", "-inf", "infinity", "nan", "1e400", "1e-4x"}) {
     EXPECT_NE(parse_error("optimizer: {lr: " + std::string(text) + "}").find("expected number > 0"), std::string::npos)
         << text;
   }

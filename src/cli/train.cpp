@@ -24,8 +24,9 @@ namespace {
 
 // What of a configuration this command cannot do.
 void check_settings(const Config& config) {
-  for (const char* key : {"benchmark.local_shard", "benchmark.optimizer"}) {
-    if (!config.is_set(key)) continue;
+  for (const auto& [key, left_out] : {std::pair{"benchmark.local_shard", config.benchmark.local_shard > 1},
+                                      {"benchmark.optimizer", !config.benchmark.optimizer}}) {
+    if (!left_out) continue;
     throw user_error("{}: what is left then does not train", key)
         .at(config.origin(key).place())
         .advise("sluice bench times it; leave the key out to train");

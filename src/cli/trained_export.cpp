@@ -9,6 +9,7 @@
 #include "base/text.h"
 #include "checkpoint/hub_export.h"
 #include "model/cards.h"
+#include "model/family.h"
 
 namespace sluice::cli {
 namespace {
@@ -27,7 +28,10 @@ fs::path checked_directory(const RunSpec& spec, const std::string& directory, Ou
         .advise("add --benchmark.balance router");
   }
   fs::path path = outputs.model_directory(directory, "--export");
-  require_space(path, export_bytes(spec.model, spec.dtype), "--export");
+  // With the header of the files, and config.json beside them.
+  constexpr uint64_t kOfATensor = 160, kBeside = 16 << 10;
+  const uint64_t names = kOfATensor * family_of(spec.model).tensors(spec.model).size() + kBeside;
+  require_space(path, export_bytes(spec.model, spec.dtype) + names, "--export");
   return path;
 }
 

@@ -195,7 +195,7 @@ ParamGroupOverride read_override(const Node& node) {
   try {
     const std::regex checked(value.pattern);
   } catch (const std::regex_error& error) {
-    throw user_error("pattern {} is no regular expression: {}", json_quote(value.pattern), error.what());
+    throw user_error("pattern {} is no ECMAScript regular expression: {}", json_quote(value.pattern), error.what());
   }
   return value;
 }

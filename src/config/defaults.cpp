@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cctype>
 #include <string>
+#include <tuple>
 
 #include "config/codec.h"
 #include "config/schema.h"
@@ -51,20 +52,24 @@ class Defaults {
   }
 
   void assign(const std::string& key, const std::string& text, std::string why) {
-    // Texts of this file are numbers, words and null.
-    Node node;
-    node.kind = text == "null" ? Node::Kind::null : Node::Kind::scalar;
-    node.text = text;
-    schema_.find(key)->assign(node);
+    schema_.find(key)->assign(parse_yaml(text, key));
     config_.origins[key] = {Origin::Kind::program, std::move(why)};
   }
   void set(const std::string& key, const std::string& text, std::string why = nemo) {
     if (!config_.is_set(key)) assign(key, text, std::move(why));
   }
+  // Where null in the file is no value either.
+  void set_too(const std::string& key, const std::string& text, std::string why) {
+    const bool null = config_.origin(key).kind == Origin::Kind::file && schema_.find(key)->write() == "null";
+    if (null || !config_.is_set(key)) assign(key, text, std::move(why));
+  }
   // Even where the file gives another value, which is said.
   void overrule(const std::string& key, const std::string& text, const std::string& reason) {
     const Origin given = config_.origin(key);
-    if (given.kind == Origin::Kind::command_line || given.kind == Origin::Kind::rule) return;
+    if (given.kind == Origin::Kind::command_line || given.kind == Origin::Kind::rule) {
+      std::erase_if(config_.ignored, [&](const IgnoredKey& other) { return other.key == key; });
+      return;
+    }
     if (given.kind == Origin::Kind::file) config_.ignored.push_back({key, given.text, reason});
     assign(key, text, reason);
   }
@@ -117,7 +122,8 @@ class Defaults {
       const bool ten = endless || !steps.max_steps;
       assign("step_scheduler.num_epochs", ten ? "10" : "null", ten ? nemo : "NeMo's default: what max_steps take");
     }
-    set("clip_grad_norm.max_norm", "1");
+    // The command line takes clipping away by the section (Loader::clear).
+    if (word("clip_grad_norm") != "null") set("clip_grad_norm.max_norm", "1");
     if (has_section("lr_scheduler")) schedule();
   }
 
@@ -129,12 +135,27 @@ class Defaults {
 
   void schedule() {
     const double peak = config_.optimizer.lr;
-    const auto& steps = config_.step_scheduler.max_steps;
+    // An empty section is one.
+    std::erase_if(config_.ignored, [](const IgnoredKey& other) { return other.key == "lr_scheduler"; });
     set("lr_scheduler.lr_decay_style", "cosine");
-    set("lr_scheduler.lr_warmup_steps", steps ? std::to_string(tenth(*steps)) : "null",
-        "NeMo's default: a tenth of the run, at most 1000");
-    set("lr_scheduler.init_lr", write_real(0.1 * peak), "NeMo's default: 0.1 lr");
+    set_too("lr_scheduler.lr_warmup_steps",
+            steps_are_known() ? std::to_string(tenth(*config_.step_scheduler.max_steps)) : "null",
+            "NeMo's default: a tenth of the run, at most 1000");
+    set_too("lr_scheduler.init_lr", write_real(0.1 * peak), "NeMo's default: 0.1 lr");
     set("lr_scheduler.min_lr", write_real(0.01 * peak), "NeMo's default: 0.01 lr");
+  }
+
+  // Whether the run surely has max_steps, whatever its data and ranks.
+  bool steps_are_known() const {
+    const auto& [max_steps, epochs] = std::tie(config_.step_scheduler.max_steps, config_.step_scheduler.num_epochs);
+    if (!max_steps || !epochs) return max_steps.has_value();
+    const Dataset& data = config_.dataset;
+    if (data.target != DatasetKind::mock) return false;
+    if (!data.num_samples) return true;
+    const auto real = [](std::int64_t count) { return static_cast<double>(count); };
+    const double each = data.num_samples_are == SampleUnit::batches ? real(config_.step_scheduler.local_batch_size) : 1;
+    return real(*data.num_samples) * each * real(*epochs) >=
+           real(*max_steps) * real(config_.step_scheduler.global_batch_size);
   }
 
   void benchmarking() {
@@ -148,13 +169,15 @@ class Defaults {
 
   void optimizer() {
     const std::string& named = word("optimizer._target_");
-    const bool path = named.find_first_of(".:") != std::string::npos;
     const bool of_torch = named.starts_with("torch.");
+    const bool path = of_torch || named.starts_with("nemo_automodel.") || named.starts_with("transformer_engine.");
     const bool by_recipe = config_.program == Program::nemo && !path && is_lower_case(named);
     if (!path && !by_recipe) return;
     const char* whose = of_torch ? torch : nemo;
     const bool coupled = config_.optimizer.target == OptimizerKind::adam;
     set("optimizer.lr", of_torch ? "0.001" : "0.0001", whose);
+    set("optimizer.betas", "[0.9, 0.999]", whose);
+    set("optimizer.eps", "1e-08", whose);
     set("optimizer.weight_decay", of_torch && coupled ? "0" : "0.01", whose);
     set("optimizer.decay_parameters", "all", whose);
     // torch's optimizers keep moments as wide as the weights; those of Transformer Engine have fp32 masters.
@@ -174,7 +197,12 @@ class Defaults {
     if (endless) set(section + ".num_samples_are", "batches", "NeMo's MockIterableDataset counts batches");
     // Its benchmark takes the model's vocabulary.
     const bool timed = config_.recipe == Recipe::benchmark;
-    if (!timed) set(section + ".vocab_size", endless ? "1024" : "32000");
+    const int tokens = endless ? 1024 : 32000;
+    const HubField* all = config_.model.config.overrides.find("vocab_size");
+    // Where the model has fewer NeMo's own run would fail; ours has the model's.
+    const bool fewer = all != nullptr && all->json.find_first_not_of("0123456789") == std::string::npos &&
+                       std::stod(all->json) < tokens;
+    if (!timed && !fewer) set(section + ".vocab_size", std::to_string(tokens));
   }
 
   void model() {
@@ -209,7 +237,9 @@ void apply_program_defaults(Config& config) {
 }
 
 std::int64_t warmup_steps(const Config& config, std::int64_t steps) {
-  const bool nemos = config.origin("lr_scheduler.lr_warmup_steps").kind == Origin::Kind::program;
+  // Of NeMo's benchmark it is none, whatever the length.
+  const bool nemos =
+      config.recipe == Recipe::train && config.origin("lr_scheduler.lr_warmup_steps").kind == Origin::Kind::program;
   const auto& given = config.lr_scheduler.lr_warmup_steps;
   return given && !nemos ? *given : tenth(steps);
 }

@@ -105,7 +105,7 @@ class Loader {
   // Null in a file is as good as no section; on the command line it takes away what the file gave.
   void section(const std::string& key, const Node& node) {
     if (node.kind == Node::Kind::null) {
-      if (origin_.kind != Origin::Kind::preset) clear(key, node);
+      if (origin_.kind != Origin::Kind::preset) clear(key);
       return;
     }
     if (node.kind == Node::Kind::map && node.items.empty()) {
@@ -120,7 +120,7 @@ class Loader {
     entries(key, node);
   }
 
-  void clear(const std::string& section, const Node& node) {
+  void clear(const std::string& section) {
     const auto below = [&](std::string_view key) {
       return key == section || (key.starts_with(section) && key[section.size()] == '.');
     };
@@ -128,10 +128,16 @@ class Loader {
     std::erase_if(config_.ignored, [&](const IgnoredKey& ignored) { return below(ignored.key); });
     if (below(schema_.open_section.key)) schema_.open->fields.clear();
     for (const Field& field : schema_.fields) {
-      if (!below(field.key)) continue;
-      field.assign(preset_of(field));
-      config_.origins[field.key] = written(section, node);
+      if (below(field.key)) field.assign(preset_of(field));
     }
+    // What stands elsewhere now, such as rng.seed.
+    for (const Renamed& renamed : schema_.renamed) {
+      const Field* field = below(renamed.old) ? schema_.find(renamed.now) : nullptr;
+      if (field == nullptr || below(renamed.now)) continue;
+      field->assign(preset_of(*field));
+      config_.origins.erase(renamed.now);
+    }
+    config_.origins[section] = {.kind = Origin::Kind::preset, .text = {}, .word = "null"};
   }
 
   bool is_open(std::string_view key) const {
@@ -200,6 +206,7 @@ Node read_argument(std::string_view key, std::string_view text, std::string_view
   } else {
     node.kind = text == "null" || text == "~" ? Node::Kind::null : Node::Kind::scalar;
     node.text = text;
+    node.plain = !text.empty();  // an empty word is one, not null
   }
   // Lines within an argument mean nothing to a person.
   const auto clear = [](auto&& self, Node& each) -> void {

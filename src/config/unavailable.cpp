@@ -28,6 +28,10 @@ void add_idle(const Config& config, std::vector<Unavailable>& list) {
   if (validate && config.validation_dataset.target == DatasetKind::none && config.recipe == Recipe::train) {
     add("step_scheduler.val_every_steps", std::to_string(*validate), "validation_dataset names no data");
   }
+  const Dataset& validation = config.validation_dataset;
+  if (validation.target != DatasetKind::none && validation.seq_len != config.dataset.seq_len) {
+    add("validation_dataset.seq_len", std::to_string(validation.seq_len), "validation has dataset.seq_len");
+  }
   if (config.distributed.sequence_parallel && config.distributed.tp_size == 1) {
     add("distributed.sequence_parallel", "true", "without tensor parallel ranks there is nothing to divide");
   }

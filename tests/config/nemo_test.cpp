@@ -231,7 +231,7 @@ TEST(Nemo, ItsBenchmarkFilesAreReadUnchanged) {
     EXPECT_EQ(config.distributed.pp_size, file.pp);
     EXPECT_EQ(config.distributed.ep_size, file.ep);
     if (file.microbatch > 0) {
-      EXPECT_EQ(config.distributed.pipeline.pp_schedule, Schedule::interleaved);
+      EXPECT_EQ(config.distributed.pipeline.pp_schedule, ScheduleKind::interleaved);
     }
     EXPECT_EQ(config.model.config.pretrained_model_name_or_path, file.hub_id);
     EXPECT_TRUE(config.model.config.overrides.fields.empty());

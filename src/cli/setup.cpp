@@ -69,6 +69,9 @@ Config apply_settings(Config config, const std::vector<std::string>& overrides, 
   for (const config::Unavailable& each : config::unavailable(config)) {
     log::warn("{}: {} {}: {}", each.where, each.key, each.value, each.instead);
   }
+  for (const config::IgnoredKey& each : config::overruled(config)) {
+    log::warn("{}: {}: {}", each.where, each.key, each.reason);
+  }
   return config;
 }
 

@@ -37,6 +37,9 @@ struct Unavailable {
 };
 std::vector<Unavailable> unavailable(const Config& config);
 
+// Given keys that act in other recipes and that the recipe of this file leaves out, with the reason.
+std::vector<IgnoredKey> overruled(const Config& config);
+
 // Why a class of NeMo's or torch's that a `_target_` names is not available; empty for what is no such class.
 std::string why_absent(std::string_view word);
 

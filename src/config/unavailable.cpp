@@ -2,6 +2,7 @@
 #include <iterator>
 
 #include "config/load.h"
+#include "config/schema.h"
 
 namespace sluice::config {
 
@@ -38,6 +39,15 @@ void add_idle(const Config& config, std::vector<Unavailable>& list) {
 }
 
 }  // namespace
+
+std::vector<IgnoredKey> overruled(const Config& config) {
+  Config copy = config;
+  const Schema schema = bind(copy);
+  std::vector<IgnoredKey> keys;
+  std::ranges::copy_if(config.ignored, std::back_inserter(keys),
+                       [&](const IgnoredKey& ignored) { return schema.find(ignored.key) != nullptr; });
+  return keys;
+}
 
 std::string why_absent(std::string_view word) {
   struct Absent {

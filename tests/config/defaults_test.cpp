@@ -172,6 +172,7 @@ TEST(Defaults, NemosBenchmarkDoesNoneOfThese) {
     EXPECT_EQ(config.ignored[0].where, head == nemo_bench ? "my.yaml:4" : "my.yaml:4");
     EXPECT_EQ(config.ignored[1].key, "clip_grad_norm.max_norm");
     EXPECT_EQ(config.ignored[1].reason, "NeMo's benchmark does not clip");
+    EXPECT_EQ(overruled(config).size(), 2U);
     // The command line is no file of NeMo's.
     override_with(config, {"--clip_grad_norm.max_norm", "2"});
     EXPECT_EQ(config.clip_grad_norm.max_norm, 2);

@@ -80,6 +80,7 @@ EXACT = {
 FILLS = {
     "sluice {} --help": "subcommands",
     "sluice config --keys {}": "sections",
+    "sluice config {}": ["R4"],
     "sluice plan FILE --ranks {}": ["2"],
     "sluice bench {}": ["R4", "R4 --layout row"],
     "sluice bench{} --layout row": [" R4"],
@@ -164,6 +165,7 @@ READ = {
 # By the whole command, where it cannot.
 NOT_RUN = {
     ".ci/run": "build",
+    ".ci/run --stage tidy_all": "build",
     "nsys profile --capture-range=cudaProfilerApi --trace=cuda,nvtx -o build/r4": "gpu",
     "nsys stats --report nvtx_gpu_proj_sum build/r4.nsys-rep": "gpu",
     "python3 -m venv venv": "network",

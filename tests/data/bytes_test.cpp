@@ -124,7 +124,7 @@ TEST_F(Text, ErrorsNameThePath) {
 TEST_F(Text, WhatIsNoTextIsLeftOutAndNamed) {
   std::string tokens, random;
   for (int i = 0; i < 3000; ++i) tokens += {static_cast<char>(i * 37), static_cast<char>(i * 11 % 197)};
-  for (int i = 0; i < 3000; ++i) random += static_cast<char>((i * i * 7919 + i * 104729) >> 5);
+  for (uint32_t i = 0; i < 3000; ++i) random += static_cast<char>((i * i * 7919 + i * 104729) >> 5);
   write("a.txt", "text");
   write("latin1.txt", "na\xefve caf\xe9");
   write("utf8", "\xef\xbb\xbf\xe6\x97\xa5\xe6\x9c\xac");

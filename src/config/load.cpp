@@ -23,19 +23,21 @@ class Loader {
   Loader(Config& config, std::string_view name) : config_(config), schema_(bind(config)), name_(name) {}
   Loader(Config& config, Origin origin) : Loader(config, place_of(origin)) { origin_ = std::move(origin); }
 
-  // The entries of a section, of the whole file when `section` is empty.
-  // A section's class comes first: it says what else there can be.
+  // The entries of a section, of the whole file when `section` is empty. Its class comes first: it says what else there
+  // can be.
   void entries(const std::string& section, const Node& node) {
-    std::vector<const Node*> ordered;
-    for (const Node& entry : node.items) ordered.push_back(&entry);
-    std::ranges::stable_partition(ordered, [](const Node* entry) { return entry->key == "_target_"; });
-    for (const Node* each : ordered) {
-      const Node& entry = *each;
-      const std::string key = section.empty() ? entry.key : section + "." + entry.key;
-      // Dots are for the command line; in a file they would let a key be given twice.
-      if (entry.key.find('.') != std::string::npos && !is_open(key)) throw unknown_key(schema_, key).at(at(entry));
-      value(key, entry);
+    for (const bool classes : {true, false}) {
+      for (const Node& item : node.items) {
+        if ((item.key == "_target_") == classes) entry(section, item);
+      }
     }
+  }
+
+  void entry(const std::string& section, const Node& node) {
+    const std::string key = section.empty() ? node.key : section + "." + node.key;
+    // Dots are for the command line; in a file they would let a key be given twice.
+    if (node.key.find('.') != std::string::npos && !is_open(key)) throw unknown_key(schema_, key).at(at(node));
+    value(key, node);
   }
 
   void value(const std::string& given, const Node& node) {

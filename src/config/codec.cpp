@@ -193,7 +193,7 @@ ParamGroupOverride read_override(const Node& node) {
   }
   if (value.pattern.empty()) throw user_error("an override needs a pattern");
   try {
-    const std::regex checked(value.pattern);
+    static_cast<void>(std::regex(value.pattern));  // throws
   } catch (const std::regex_error& error) {
     throw user_error("pattern {} is no ECMAScript regular expression: {}", json_quote(value.pattern), error.what());
   }

@@ -58,8 +58,8 @@ class Defaults {
   void set(const std::string& key, const std::string& text, std::string why = nemo) {
     if (!config_.is_set(key)) assign(key, text, std::move(why));
   }
-  // Where null in the file is no value either.
-  void set_too(const std::string& key, const std::string& text, std::string why) {
+  // The same for a key whose null in the file is as good as nothing.
+  void set_over_null(const std::string& key, const std::string& text, std::string why) {
     const bool null = config_.origin(key).kind == Origin::Kind::file && schema_.find(key)->write() == "null";
     if (null || !config_.is_set(key)) assign(key, text, std::move(why));
   }
@@ -138,10 +138,10 @@ class Defaults {
     // An empty section is one.
     std::erase_if(config_.ignored, [](const IgnoredKey& other) { return other.key == "lr_scheduler"; });
     set("lr_scheduler.lr_decay_style", "cosine");
-    set_too("lr_scheduler.lr_warmup_steps",
-            steps_are_known() ? std::to_string(tenth(*config_.step_scheduler.max_steps)) : "null",
-            "NeMo's default: a tenth of the run, at most 1000");
-    set_too("lr_scheduler.init_lr", write_real(0.1 * peak), "NeMo's default: 0.1 lr");
+    set_over_null("lr_scheduler.lr_warmup_steps",
+                  steps_are_known() ? std::to_string(tenth(*config_.step_scheduler.max_steps)) : "null",
+                  "NeMo's default: a tenth of the run, at most 1000");
+    set_over_null("lr_scheduler.init_lr", write_real(0.1 * peak), "NeMo's default: 0.1 lr");
     set("lr_scheduler.min_lr", write_real(0.01 * peak), "NeMo's default: 0.01 lr");
   }
 

@@ -1,6 +1,7 @@
 #include "cli/train.h"
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <new>
 #include <utility>
@@ -67,7 +68,7 @@ class Reporter {
         progress_(progress),
         log_(log) {}
 
-  void record(const TrainRecord& record) {
+  void record(TrainRecord record) {
     if (record.validation_loss) {
       write(record);
       progress_.finish();
@@ -76,8 +77,17 @@ class Reporter {
       return;
     }
     spent_ += record.seconds;
-    if (record.step % every_ == 0 || record.step == steps_) write(record);
-    if (progress_.live() || due(record.step)) show(record);
+    const bool written = log_ != nullptr && (record.step % every_ == 0 || record.step == steps_);
+    const bool shown = progress_.live() || due(record.step);
+    if (!written && !shown) return;
+    yardstick_.check(record.seconds, Yardstick::Run::goes_on);
+    if (written) {
+      const auto below_one = [](double share) { return share <= 1 ? std::optional(share) : std::nullopt; };
+      record.mfu = below_one(yardstick_.mfu(record.seconds));
+      record.roofline = below_one(yardstick_.roofline_share(record.seconds));
+      write(record);
+    }
+    if (shown) show(record);
   }
 
   void validating(int64_t done, int64_t all) {
@@ -86,7 +96,7 @@ class Reporter {
 
  private:
   void write(const TrainRecord& record) {
-    if (log_ != nullptr) log_->write_line(record_json(record));
+    if (log_ != nullptr) log_->write_line(record_json(record, std::chrono::system_clock::now()));
   }
 
   // Without a terminal, at most some thirty lines beside the first.
@@ -96,7 +106,6 @@ class Reporter {
   }
 
   void show(const TrainRecord& record) {
-    yardstick_.check(record.seconds, Yardstick::Run::goes_on);
     progress_.show(
         {.step = record.step,
          .steps = steps_,

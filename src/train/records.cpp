@@ -350,20 +350,4 @@ std::string evaluation_json(const EvaluationRecord& record) {
   return json.dump(2) + "\n";
 }
 
-std::string record_json(const TrainRecord& record) {
-  Json json;
-  json["step"] = record.step;
-  if (record.result) {
-    json["loss"] = record.result->loss;
-    if (record.result->mtp_loss) json["mtp_loss"] = *record.result->mtp_loss;
-    json["learning_rate"] = record.result->learning_rate;
-    json["gradient_norm"] = record.result->gradient_norm;
-    json["label_tokens"] = record.result->label_tokens;
-    json["seconds"] = record.seconds;
-    json["tokens_per_s"] = record.tokens_per_s;
-  }
-  if (record.validation_loss) json["validation_loss"] = *record.validation_loss;
-  return json.dump();
-}
-
 }  // namespace sluice

@@ -1,8 +1,7 @@
-// Results as JSON: a benchmark's report, which `bench --json` writes and `bench --from` prints again, and the lines of
-// a training run's log.
+// Results as JSON: a benchmark's report, which `bench --json` writes and `bench --from` prints again, and what an
+// evaluation found. The lines of a training run are in step_records.h.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 
@@ -17,14 +16,6 @@ std::string report_json(const BenchmarkReport& report);
 // The report that report_json wrote, without the operations of a step. User error that names `file` for any other text.
 BenchmarkReport read_report(std::string_view json, const std::string& file);
 
-// One logged step of a training run; a validation has only its step and loss.
-struct TrainRecord {
-  int64_t step = 0;  // counted from 1
-  std::optional<StepResult> result;
-  double seconds = 0;
-  double tokens_per_s = 0;
-  std::optional<double> validation_loss;
-};
 // What an evaluation found, with all digits; `description` is of the command.
 struct EvaluationRecord {
   std::string version;
@@ -43,8 +34,5 @@ struct EvaluationRecord {
   Evaluation evaluation;
 };
 std::string evaluation_json(const EvaluationRecord& record);
-
-// One line, without its end.
-std::string record_json(const TrainRecord& record);
 
 }  // namespace sluice

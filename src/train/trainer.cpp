@@ -67,6 +67,12 @@ LabelTokens Trainer::sum_over(Communicator& ranks, const LabelTokens& values, st
   return {sums.at(0), sums.at(1)};
 }
 
+int64_t Trainer::max_over_world(int64_t value, std::string_view what) {
+  ctx_.upload<int64_t>(counts_, std::array{value, value});
+  mesh_.world.all_reduce(ctx_.compute(), counts_, ReduceOp::max, what).wait(ctx_.compute());
+  return ctx_.read<int64_t>(counts_, [&] { return std::vector{value, value}; }).front();
+}
+
 Trainer::Losses Trainer::sum_losses(const LabelTokens& labels) {
   // Only the last stage has losses; a rank's share of cp and tp would be partial too, so all ranks add theirs.
   mesh_.world.all_reduce(ctx_.compute(), step_tensors_.loss, ReduceOp::sum, "loss").wait(ctx_.compute());

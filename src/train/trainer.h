@@ -12,6 +12,7 @@
 #include "optim/adamw.h"
 #include "parallel/runtime.h"
 #include "train/batches.h"
+#include "train/expert_load.h"
 #include "train/run_spec.h"
 
 namespace sluice {
@@ -26,6 +27,7 @@ struct StepResult {
   double learning_rate = 0;
   int64_t label_tokens = 0;
   int64_t mtp_label_tokens = 0;
+  std::vector<LayerLoad> expert_load = {};  // of the global batch, by layer with experts, where it was counted
 };
 
 // The loss of a part of a dataset, each of its samples counted once.
@@ -71,6 +73,8 @@ class Trainer {
   int64_t sum_over_world(int64_t value, std::string_view what) {
     return sum_over(mesh_.world, {.own = value}, what).own;
   }
+  // The greatest of them. Likewise.
+  int64_t max_over_world(int64_t value, std::string_view what);
 
   Context& context() { return ctx_; }
   Mesh& mesh() { return mesh_; }

@@ -48,9 +48,11 @@ class RankTraining {
     if (recent_.size() > recent_steps) recent_.pop_front();
     record({.step = result_.steps,
             .result = step,
+            .gradient_norm = trainer_.spec().gradient_norm ? std::optional(step.gradient_norm) : std::nullopt,
+            .tokens = trainer_.spec().tokens_per_step(),
             .seconds = seconds,
             .tokens_per_s = static_cast<double>(trainer_.spec().tokens_per_step()) / seconds,
-            .validation_loss = {}});
+            .ranks = trainer_.spec().mesh.world});
   }
 
   // False: it was ended before its last batch, and has no result.
@@ -63,11 +65,18 @@ class RankTraining {
     result_.validation_loss.reset();
     if (!evaluated.complete) return false;
     result_.validation_loss = evaluated.loss;
-    record({.step = result_.steps, .result = {}, .validation_loss = evaluated.loss});
+    record(
+        {.step = result_.steps, .validation_loss = evaluated.loss, .validation_label_tokens = evaluated.label_tokens});
     return true;
   }
 
-  void record(const TrainRecord& record) {
+  // Adds what both kinds of records say. All ranks call it.
+  void record(TrainRecord record) {
+    const auto held = static_cast<int64_t>(trainer_.ledger().peak());
+    record.memory_bytes = static_cast<uint64_t>(trainer_.max_over_world(held, "memory of the fullest rank"));
+    const int64_t before = record.step - 1;
+    record.epoch = before * trainer_.spec().sampling.global_batch / job_.dataset->size();
+    record.learning_rate = trainer_.spec().lr.at(before);
     if (first_ && events_.recorded) events_.recorded(record);
   }
 

@@ -6,7 +6,7 @@
 
 #include "train/forecast.h"
 #include "train/pretrained.h"
-#include "train/records.h"
+#include "train/step_records.h"
 
 namespace sluice {
 

@@ -224,7 +224,7 @@ TEST(Train, LearnsValidatesAndKeepsRecords) {
   const Folder folder;
   const std::string text = folder.file("text", std::string(4096, 'a') + std::string(4096, 'b'));
   const std::string config =
-      folder.file("train.yaml", small_config() + "validation_dataset: {_target_: bytes, path: " + text +
+      folder.file("train.yaml", small_config() + "recipe: train\nvalidation_dataset: {_target_: bytes, path: " + text +
                                     ", split: validation}\nlogging: {jsonl: " + folder.path("log.jsonl") + "}\n");
   const Outcome outcome = sluice({"train", config, "--dataset", "{_target_: bytes, path: " + text + ", split: train}",
                                   "--step_scheduler.max_steps", "30", "--step_scheduler.val_every_steps", "10",
@@ -234,16 +234,26 @@ TEST(Train, LearnsValidatesAndKeepsRecords) {
   EXPECT_EQ(count_lines(outcome.out, "validation loss "), 1);
   expect_in(outcome.out, {"training loss ", " in step 1, ", " mean of the last 20 steps (nats/byte)\n"});
   EXPECT_EQ(count_lines(outcome.err, "step 10/30  validation loss "), 1) << outcome.err;
-  int steps = 0;
+  int steps = 0, validations = 0;
   double first = 0;
   double last = 0;
   for (const std::string& line : lines_of(read_file(folder.path("log.jsonl"), 1 << 20))) {
     const nlohmann::json record = nlohmann::json::parse(line);
-    if (!record.contains("loss")) continue;
+    EXPECT_GT(record.at("mem"), 0) << line;
+    if (record.contains("val_loss")) {
+      EXPECT_EQ(record.at("step"), 10 * ++validations);
+      continue;
+    }
     last = record.at("loss");
     if (steps++ == 0) first = last;
+    EXPECT_EQ(record.at("step"), steps);
+    EXPECT_GT(record.at("grad_norm"), 0);
+    EXPECT_EQ(record.at("tps_per_gpu").get<double>() * 2, record.at("tps").get<double>());
+    // On a busy machine a step may seem faster than the peak, which is null then.
+    EXPECT_TRUE(record.at("mfu").is_null() || (record.at("mfu") > 0 && record.at("mfu") <= 100)) << line;
   }
   EXPECT_EQ(steps, 30);
+  EXPECT_EQ(validations, 3);
   EXPECT_LT(last, 0.5 * first);
 }
 

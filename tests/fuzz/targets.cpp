@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "checkpoint/safetensors_format.h"
 #include "config/load.h"
 #include "model/family.h"
+#include "train/step_records.h"
 
 namespace sluice::fuzz {
 namespace {
@@ -114,6 +116,14 @@ void yaml(Input input) {
       fail(fmt::format("{} was {} and reads back as {}", change.key, change.before, change.after));
     }
   });
+}
+
+void step_record(Input input) {
+  const std::string line(text_of(input));
+  const std::optional<int64_t> step = step_of_record(line);
+  if (!step) return;
+  hold(*step >= 1, "a step that no run takes");
+  hold(step_of_record(line + "{") == std::nullopt, "a line that is torn in the next");
 }
 
 }  // namespace sluice::fuzz

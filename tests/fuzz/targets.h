@@ -17,12 +17,14 @@ void safetensors(Input input);
 void hf_config(Input input);
 // As a configuration file; what is accepted is written out and must read back as the same.
 void yaml(Input input);
+// As a line of a training run's records.
+void step_record(Input input);
 
 struct Target {
   std::string_view name;  // of its folder in tests/fuzz/corpus
   void (*run)(Input input);
 };
 inline constexpr std::array targets{Target{"safetensors", &safetensors}, Target{"hf_config", &hf_config},
-                                    Target{"yaml", &yaml}};
+                                    Target{"yaml", &yaml}, Target{"step_record", &step_record}};
 
 }  // namespace sluice::fuzz

@@ -3,12 +3,15 @@
 #include <gtest/gtest.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "config/load.h"
 #include "data/mock.h"
 #include "train/evaluation.h"
 #include "train/make_dataset.h"
+#include "train/records.h"
 
 namespace sluice {
 namespace {
@@ -55,6 +58,48 @@ TEST(Training, StepsAndValidatesAsConfigured) {
   EXPECT_TRUE(run.records[5].validation_loss);
   EXPECT_EQ(run.result.validation_loss, run.records[5].validation_loss);
   EXPECT_EQ(run.result.first_loss, run.records[0].result->loss);
+}
+
+TEST(Training, RecordsSayWhatWasDone) {
+  const Config config = small({"--dataset.num_samples", "6", "--step_scheduler.num_epochs", "9",
+                               "--lr_scheduler.lr_warmup_steps", "2", "--distributed.ep_size", "2"});
+  const Trained run = train(config, 2);
+  const RunSpec spec = resolve(config, 2);
+  ASSERT_EQ(run.records.size(), 6U);
+  for (const TrainRecord& record : run.records) {
+    SCOPED_TRACE(record.step);
+    EXPECT_EQ(record.epoch, (record.step - 1) * 4 / 6) << "of the sample that the step began with";
+    EXPECT_EQ(record.learning_rate, spec.lr.at(record.step - 1));
+    EXPECT_EQ(record.result.has_value(), !record.validation_loss.has_value());
+    if (record.validation_loss) {
+      EXPECT_EQ(record.validation_label_tokens, 9 * 8);
+      continue;
+    }
+    EXPECT_EQ(record.tokens, 4 * 8);
+    EXPECT_EQ(record.ranks, 2);
+    EXPECT_GT(record.seconds, 0);
+    EXPECT_DOUBLE_EQ(record.tokens_per_s * record.seconds, 4 * 8);
+    EXPECT_EQ(record.gradient_norm, record.result->gradient_norm);
+    EXPECT_GT(record.gradient_norm.value(), 0);
+  }
+  EXPECT_NE(run.records[0].learning_rate, run.records[1].learning_rate);
+  const Trained unclipped = train(small({"--recipe", "benchmark", "--clip_grad_norm.max_norm", "null"}), 1);
+  EXPECT_EQ(unclipped.records[0].gradient_norm, std::nullopt) << "not computed, so not zero";
+}
+
+// Stages of a pipeline hold different amounts: the record's is the fullest rank's, whichever that is.
+TEST(Training, MemoryIsOfTheFullestRank) {
+  const Config config = small({"--distributed.pp_size", "2", "--model.config.num_hidden_layers", "3"});
+  const RunSpec spec = resolve(config, 2);
+  const auto dataset = make_dataset(config, config.dataset, "dataset", spec);
+  std::vector<TrainRecord> records;
+  std::array<size_t, 2> planned{};
+  const SessionOptions session{.planned = [&](const RankPlan& plan) { planned.at(plan.rank) = plan.ledger.peak(); }};
+  const TrainingEvents events{.recorded = [&](const TrainRecord& record) { records.push_back(record); }};
+  run_training(training_job(config, spec, *dataset, nullptr), spec, session, events);
+  ASSERT_NE(planned[0], planned[1]);
+  ASSERT_EQ(records.size(), 4U);
+  for (const TrainRecord& record : records) EXPECT_EQ(record.memory_bytes, std::max(planned[0], planned[1]));
 }
 
 TEST(Training, AllRanksEndAtTheStepWhereOneIsAskedTo) {
@@ -156,19 +201,6 @@ TEST(Evaluation, IsWrittenWithAllDigits) {
   EXPECT_EQ(json.at("bits_per_byte").get<double>(), 1.0 / 3 / std::log(2.0));
   EXPECT_EQ(json.at("unit"), "nats/byte");
   EXPECT_EQ(json.at("weights"), "dir");
-}
-
-TEST(TrainRecord, IsOneLineOfJson) {
-  const std::string step =
-      record_json({.step = 3, .result = StepResult{.loss = 1.5, .label_tokens = 32}, .seconds = 2});
-  EXPECT_EQ(step.find('\n'), std::string::npos);
-  const auto json = nlohmann::json::parse(step);
-  EXPECT_EQ(json.at("step"), 3);
-  EXPECT_EQ(json.at("loss"), 1.5);
-  EXPECT_FALSE(json.contains("validation_loss"));
-  const auto validation = nlohmann::json::parse(record_json({.step = 3, .validation_loss = 0.5}));
-  EXPECT_EQ(validation.at("validation_loss"), 0.5);
-  EXPECT_FALSE(validation.contains("loss"));
 }
 
 TEST(MakeDataset, RefusesTokensTheModelDoesNotKnow) {

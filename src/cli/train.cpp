@@ -6,6 +6,7 @@
 #include <new>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
 #include "cli/command.h"
@@ -76,7 +77,8 @@ class Reporter {
           fmt::format("step {}/{}  validation loss {:.4f} {}", record.step, steps_, *record.validation_loss, unit_));
       return;
     }
-    spent_ += record.seconds;
+    if (own_steps_ == 0) begun_ = steady_seconds() - record.seconds;
+    ++own_steps_;
     const bool written = log_ != nullptr && (record.step % every_ == 0 || record.step == steps_);
     const bool shown = progress_.live() || due(record.step);
     if (!written && !shown) return;
@@ -106,22 +108,25 @@ class Reporter {
   }
 
   void show(const TrainRecord& record) {
-    progress_.show(
-        {.step = record.step,
-         .steps = steps_,
-         .loss = record.result->loss,
-         .mtp_loss = record.result->mtp_loss,
-         .tokens_per_s = record.tokens_per_s,
-         .mfu = yardstick_.mfu(record.seconds),
-         .roofline = yardstick_.roofline_share(record.seconds),
-         .eta_seconds = spent_ / static_cast<double>(record.step) * static_cast<double>(steps_ - record.step)});
+    progress_.show({.step = record.step,
+                    .steps = steps_,
+                    .loss = record.result->loss,
+                    .mtp_loss = record.result->mtp_loss,
+                    .learning_rate = record.learning_rate,
+                    .gradient_norm = record.gradient_norm,
+                    .tokens_per_s = record.tokens_per_s,
+                    .mfu = yardstick_.mfu(record.seconds),
+                    .roofline = yardstick_.roofline_share(record.seconds),
+                    .elapsed_seconds = steady_seconds() - begun_,
+                    .own_steps = own_steps_});
   }
 
   Yardstick& yardstick_;
   int64_t steps_;
   int64_t every_;
   const char* unit_;
-  double spent_ = 0;
+  double begun_ = 0;  // when the first step of this run was, as steady_seconds() tells
+  int64_t own_steps_ = 0;
   Progress& progress_;
   OutputLog* log_;
 };

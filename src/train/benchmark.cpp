@@ -78,15 +78,15 @@ class RankRun {
     const RunSpec& spec = trainer_.spec();
     spent_ += seconds;
     yardstick_.check(seconds, Yardstick::Run::goes_on);
-    progress_.show(
-        {.step = step + 1,
-         .steps = spec.steps,
-         .loss = result.loss,
-         .mtp_loss = result.mtp_loss,
-         .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / (seconds * spec.mesh.world),
-         .mfu = yardstick_.mfu(seconds),
-         .roofline = yardstick_.roofline_share(seconds),
-         .eta_seconds = spent_ / static_cast<double>(step + 1) * static_cast<double>(spec.steps - step - 1)});
+    progress_.show({.step = step + 1,
+                    .steps = spec.steps,
+                    .loss = result.loss,
+                    .mtp_loss = result.mtp_loss,
+                    .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / (seconds * spec.mesh.world),
+                    .mfu = yardstick_.mfu(seconds),
+                    .roofline = yardstick_.roofline_share(seconds),
+                    .elapsed_seconds = spent_,
+                    .own_steps = step + 1});
   }
 
   // All ranks take the step; the first one's operations are timed.

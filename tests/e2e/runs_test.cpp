@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <regex>
 
 #include "base/file.h"
 #include "e2e/program.h"
@@ -255,6 +256,26 @@ TEST(Train, LearnsValidatesAndKeepsRecords) {
   EXPECT_EQ(steps, 30);
   EXPECT_EQ(validations, 3);
   EXPECT_LT(last, 0.5 * first);
+}
+
+// Each part of the line that a person follows a run by; of a benchmark those that it has.
+TEST(Train, ShowsRateNormAndTimes) {
+  const Folder folder;
+  const std::string file = folder.file("small.yaml", small_config());
+  const std::regex line(R"(step 1/2  loss \d\.\d{3}  lr 1\.0e-3  norm \d+\.\d\d  [\d,]+ tok/s  MFU [^ ]+ [^ ]+  )"
+                        R"((roofline \d+ %|cache-served)  0:0\d, ETA 0:0\d)");
+  const auto lines_like = [&](const Outcome& outcome) {
+    EXPECT_EQ(outcome.code, 0);
+    const std::vector<std::string> lines = lines_of(outcome.err);
+    return std::ranges::count_if(lines, [&](const std::string& each) { return std::regex_match(each, line); });
+  };
+  const Outcome trained =
+      sluice({"train", file, "--recipe=train", "--step_scheduler.max_steps=2", "--optimizer.lr=1e-3"});
+  EXPECT_EQ(lines_like(trained), 1) << trained.err;
+  const Outcome timed = sluice({"bench", file, "--steps", "2", "--benchmark.warmup_steps", "0"});
+  EXPECT_EQ(timed.code, 0);
+  expect_in(timed.err, {"step 1/2  loss ", "  ETA 0:0"});
+  EXPECT_EQ(timed.err.find("  lr "), std::string::npos) << timed.err;
 }
 
 TEST(Train, ALossThatIsNotANumberNamesItsTensor) {

@@ -84,7 +84,7 @@ void Block::forward_phase(Context& ctx, int phase, const Tensor& y, const Tensor
     case 0:
       saved.x = x;
       share_normed(attend(ctx, input, dropped, saved), saved);
-      if (moe_) moe_->route(ctx, saved.moe.x, input.sample_ids, saved.moe, input.forecast);
+      if (moe_) moe_->route(ctx, saved.moe.x, input.sample_ids, saved.moe, input.forecast, input.load);
       break;
     case 1:
       if (moe_) moe_->dispatch(ctx, saved.moe);

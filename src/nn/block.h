@@ -29,7 +29,11 @@ struct BlockInput {
   Tensor cos_sin;              // [S, AttentionSizes::rope_dim]
   Tensor sample_ids;           // i64 [T / S]
   LoadForecast forecast = {};  // of this micro-batch's routing; needed on meta
-  Tensor grad_scale;  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
+  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
+  Tensor grad_scale;
+  // f64 [E], += the slots that go to each expert; undefined: not counted. Read by forward alone, and no rebuild counts
+  // again.
+  Tensor load = {};
   // Set where a sequence is continued: see Attention::forward. The router must then be a learned one, which asks for
   // no sample_ids.
   const KvCache* cache = nullptr;

@@ -12,10 +12,11 @@ void Moe::visit(const ParamVisitor& visitor) {
   experts_.visit(visitor);
 }
 
-void Moe::route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved,
-                const LoadForecast& forecast) const {
+void Moe::route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved, const LoadForecast& forecast,
+                const Tensor& load) const {
   saved.x = x;
   router_.forward(ctx, x, sample_ids, saved.record, saved.router);
+  if (load) ctx.run(ExpertLoad{.load = load, .experts = saved.record.experts});
   dispatcher_.plan(ctx, saved.record, forecast);
 }
 

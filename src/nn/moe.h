@@ -28,9 +28,10 @@ class Moe {
   // `ep`, the group of ranks that share the experts, must outlive the layer.
   Moe(const std::string& name, const MoeConfig& config, Communicator& ep, double init_std);
 
-  // x [T, D] is the normed input, sample_ids [T / S]; the forecast answers on meta.
+  // x [T, D] is the normed input, sample_ids [T / S]; the forecast answers on meta. load f64 [E], where it is defined,
+  // += the slots that go to each expert.
   void route(Context& ctx, const Tensor& x, const Tensor& sample_ids, MoeSaved& saved,
-             const LoadForecast& forecast = {}) const;
+             const LoadForecast& forecast = {}, const Tensor& load = {}) const;
   void dispatch(Context& ctx, MoeSaved& saved) const;
   void compute(Context& ctx, const RecomputePolicy& recompute, MoeSaved& saved) const;
   // out = add + routed output

@@ -149,6 +149,12 @@ BlockInput Runtime::block_input(const Flight& flight) const {
           .grad_scale = flight.grad_scale};
 }
 
+BlockInput Runtime::block_input(const Flight& flight, const Tensor& load, int64_t layer) const {
+  BlockInput input = block_input(flight);
+  if (load) input.load = load.rows(layer, 1).view({load.dim(1)});
+  return input;
+}
+
 Runtime::Flight& Runtime::take_off(int chunk, int micro_batch) {
   auto flight = std::make_unique<Flight>();
   flight->chunk = chunk;
@@ -215,24 +221,28 @@ void Runtime::forward(int chunk_idx, int micro_batch, MicroBatchSource& source, 
                what + " activations")
         .wait(ctx_.compute());
   }
+  const Tensor load = with_gradients ? step.load : Tensor();
   for (size_t b = 0; b < chunk.blocks.size(); ++b) {
     chunk.block_units[b].end_gather(ctx_);
     if (b + 1 < chunk.blocks.size()) chunk.block_units[b + 1].begin_gather(ctx_);
     Tensor y = records.empty(shape, ctx_.dtype());
     const ArenaScope scope(*scratch_);
-    chunk.blocks[b]->forward(ctx_, y, x, block_input(flight), config_.recompute, flight.blocks[b]);
+    const BlockInput input = block_input(flight, load, chunk.first_layer + static_cast<int64_t>(b));
+    chunk.blocks[b]->forward(ctx_, y, x, input, config_.recompute, flight.blocks[b]);
     chunk.block_units[b].release();
     x = y;
   }
   if (chunk.end) {
     const RangeScope range(ctx_.ranges(), "head");
     if (with_gradients) flight.dy = records.empty(shape, ctx_.dtype());
+    const bool further = chunk.end->predicts_further();
     chunk.end->forward(ctx_, flight.dy, x,
                        {.grad_scale = flight.grad_scale,
                         .mtp_grad_scale = step.state.rows(kMtpGradScale, 1),
                         .loss = step.loss.rows(0, 1),
                         .mtp_loss = step.loss.rows(1, 1)},
-                       block_input(flight), config_.recompute, flight.end);
+                       block_input(flight, further ? load : Tensor(), std::ssize(stage_.config().blocks)),
+                       config_.recompute, flight.end);
   } else {
     flight.activations.sends.push_back(mesh_.pp->send(ctx_.compute(), x, peer_of_stage(chunk.model_stage + 1),
                                                       tag_of(micro_batch, chunk.model_stage + 1, false),

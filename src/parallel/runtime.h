@@ -54,6 +54,9 @@ struct ArenaGrowth {
 struct StepTensors {
   Tensor state;  // f64 [kStepSlots]
   Tensor loss;   // f64 [2], += the sum of the losses this rank computed, and of those of the extra layer
+  // f64 [layers of the model and the extra one, E], += the slots of this rank's tokens that went to each expert of its
+  // layers; undefined: not counted.
+  Tensor load;
 };
 
 class Runtime {
@@ -98,6 +101,8 @@ class Runtime {
   void bind_forward(const Flight& flight);
   void bind_backward(const Flight& flight, bool full);
   BlockInput block_input(const Flight& flight) const;
+  // The same for the forward of a step, which counts the loads of a layer.
+  BlockInput block_input(const Flight& flight, const Tensor& load, int64_t layer) const;
   int peer_of_stage(int model_stage) const { return model_stage % schedule_.stages; }
 
   Context& ctx_;

@@ -50,6 +50,7 @@ Stage::Stage(const StageConfig& config, Mesh& mesh, Memory& memory)
       chunk.embedding_unit = make_unit("embedding", [&](const ParamVisitor& v) { chunk.embedding->visit(v); });
     }
     const LayerRange range = layers_of_stage(num_layers, num_stages, chunk.model_stage);
+    chunk.first_layer = range.first;
     for (int64_t layer = range.first; layer < range.first + range.count; ++layer) {
       const std::string name = "layers." + std::to_string(layer);
       chunk.blocks.push_back(std::make_unique<Block>(name, config.blocks[static_cast<size_t>(layer)], *mesh.ep));

@@ -47,6 +47,7 @@ LayerRange layers_of_stage(int64_t layers, int64_t stages, int64_t stage);
 
 struct Chunk {
   int model_stage = 0;
+  int64_t first_layer = 0;
   std::optional<Embedding> embedding;
   std::vector<std::unique_ptr<Block>> blocks;
   std::unique_ptr<ModelEnd> end;

@@ -41,6 +41,7 @@ struct RunSpec {
   double selection_bias_rate = 1e-3;  // of sigmoid routers, in each step
   LrSchedule lr;
   WeightDecaySchedule weight_decay;
+  bool expert_load = false;   // counted each step and read by the host: StepResult::expert_load
   bool gradient_norm = true;  // computed each step: printed, and a norm that is not finite stops the run
   double max_norm = 0;        // 0: no clipping
   double load_factor = 1.5;

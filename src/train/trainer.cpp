@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <span>
+#include <string>
 
 #include "optim/gradient_norm.h"
 #include "optim/router_balance.h"
@@ -22,9 +24,12 @@ Trainer::Trainer(const RunSpec& spec, const Machine& machine, const Dataset* dat
                {.micro_batch_size = spec.sampling.micro_batch, .recompute = spec.recompute}, memory_, sizes),
       optimizer_(ctx_, spec.optimize ? stage_.groups() : std::vector<FlatGroup*>{}, spec.optimizer, memory_),
       step_arena_(memory_, MemoryKind::optimizer, "step state") {
-  step_arena_.reserve(4 * Arena::footprint(kStepSlots * sizeof(double)));
+  const Shape loads{spec.model.num_layers + (spec.model.mtp ? 1 : 0), spec.model.num_experts};
+  step_arena_.reserve(4 * Arena::footprint(kStepSlots * sizeof(double)) +
+                      (spec.expert_load ? Arena::footprint(static_cast<size_t>(loads.numel()) * sizeof(double)) : 0));
   step_tensors_.state = step_arena_.empty({kStepSlots}, DType::f64);
   step_tensors_.loss = step_arena_.empty({2}, DType::f64);
+  if (spec.expert_load) step_tensors_.load = step_arena_.empty(loads, DType::f64);
   sum_squares_ = step_arena_.empty({1}, DType::f64);
   counts_ = step_arena_.empty({2}, DType::i64);
   const std::vector<FlatGroup*> groups = stage_.groups();
@@ -81,6 +86,25 @@ Trainer::Losses Trainer::sum_losses(const LabelTokens& labels) {
   return {mean(sums.at(0), labels.own), mean(sums.at(1), labels.next)};
 }
 
+std::vector<LayerLoad> Trainer::sum_loads() {
+  // Each rank has counted its own tokens, in the layers of its stages.
+  const Tensor& load = step_tensors_.load;
+  mesh_.world.all_reduce(ctx_.compute(), load, ReduceOp::sum, "expert load").wait(ctx_.compute());
+  const std::vector<double> slots =
+      ctx_.read<double>(load, [&] { return std::vector<double>(static_cast<size_t>(load.numel())); });
+  const auto num_experts = static_cast<size_t>(load.dim(1));
+  std::vector<LayerLoad> loads;
+  const auto add = [&](size_t layer, const BlockConfig& block) {
+    if (block.moe.num_experts == 0) return;
+    const std::span<const double> all = slots;
+    loads.push_back(layer_load("layers." + std::to_string(layer), all.subspan(layer * num_experts, num_experts)));
+  };
+  const StageConfig& model = stage_.config();
+  for (size_t layer = 0; layer < model.blocks.size(); ++layer) add(layer, model.blocks[layer]);
+  if (model.mtp) add(model.blocks.size(), *model.mtp);
+  return loads;
+}
+
 StepResult Trainer::step(int64_t step) {
   const RangeScope range(ctx_.ranges(), [&] { return fmt::format("step {}", step + 1); });
   StepResult result;
@@ -90,6 +114,7 @@ StepResult Trainer::step(int64_t step) {
   result.learning_rate = spec_.lr.at(step);
   write_state(step, result.label_tokens);
   ctx_.run(Fill{.x = step_tensors_.loss, .value = 0});
+  if (step_tensors_.load) ctx_.run(Fill{.x = step_tensors_.load, .value = 0});
   for (FlatGroup* group : stage_.groups()) group->zero_gradients(ctx_);
 
   runtime_.run(batches_, step_tensors_);
@@ -100,6 +125,7 @@ StepResult Trainer::step(int64_t step) {
     result.mtp_loss = losses.mtp;
     result.mtp_label_tokens = labels.next;
   }
+  if (step_tensors_.load) result.expert_load = sum_loads();
   if (spec_.gradient_norm) {
     sum_gradient_squares(ctx_, mesh_, stage_.groups(), sum_squares_);
     if (spec_.max_norm > 0)

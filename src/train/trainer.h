@@ -91,6 +91,7 @@ class Trainer {
     double mtp = 0;
   };
   Losses sum_losses(const LabelTokens& labels);
+  std::vector<LayerLoad> sum_loads();
   [[noreturn]] void explain_non_finite(int64_t step, double loss, double norm);
 
   RunSpec spec_;

@@ -70,6 +70,7 @@ TEST_P(GpuEquivalence, LossesAndWeightsAreThoseOfOneRankOnTheHost) {
     EXPECT_TRUE(difference.loss <= kLossTolerance) << "loss differs by " << difference.loss;
     EXPECT_TRUE(difference.weight <= kWeightTolerance) << difference.worst_weight << " by " << difference.weight;
     EXPECT_GT(compare(train_as(one_rank(), routing, {.steps = 0}), gpu).weight, 1e-2) << "nothing was learned";
+    EXPECT_EQ(host.loads, gpu.loads);
   }
 }
 INSTANTIATE_TEST_SUITE_P(Layouts, GpuEquivalence, testing::ValuesIn(cases(layouts())), name_of);

@@ -83,6 +83,8 @@ TEST_P(Equivalence, LossesAndWeightsAreThoseOfOneRank) {
       EXPECT_TRUE(difference.weight <= kWeightTolerance) << difference.worst_weight << " by " << difference.weight;
       // The comparison means something only if training moved the weights by far more than the tolerance.
       EXPECT_GT(compare(untrained(layout.family), many).weight, 1e-2);
+      // Counts are whole numbers.
+      EXPECT_EQ(one.loads, many.loads);
       ++compared;
     }
   }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <mutex>
+#include <utility>
 
 #include "comm/cuda/cuda_mover.h"
 #include "data/mock.h"
@@ -156,9 +157,17 @@ Training train(const Layout& layout, const TrainingOptions& options) {
   session.hardware = options.hardware;
   run_session(spec, session, dataset, [&](Trainer& trainer) {
     std::vector<double> losses;
-    for (int step = 0; step < options.steps; ++step) losses.push_back(trainer.step(step).loss);
+    std::vector<std::vector<LayerLoad>> loads;
+    for (int step = 0; step < options.steps; ++step) {
+      StepResult result = trainer.step(step);
+      losses.push_back(result.loss);
+      loads.push_back(std::move(result.expert_load));
+    }
     const std::lock_guard lock(mutex);
-    if (trainer.mesh().world.rank() == 0) training.losses = losses;
+    if (trainer.mesh().world.rank() == 0) {
+      training.losses = losses;
+      training.loads = loads;
+    }
     collect(trainer, training);
   });
   return training;

@@ -28,6 +28,7 @@ Config tiny_config(const std::vector<std::string>& overrides, const std::string&
 
 struct Training {
   std::vector<double> losses;                          // by step
+  std::vector<std::vector<LayerLoad>> loads;           // likewise, by layer with experts
   std::map<std::string, std::vector<double>> weights;  // by parameter, global
 };
 

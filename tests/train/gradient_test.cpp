@@ -139,6 +139,9 @@ std::vector<Result> train_two_steps(const WholeModel& model, OpObserver& observe
     const StepResult step = trainer.step(0);
     trainer.context().remove_observer(&observer);
     results = {{"loss", {step.loss}, {}}, {"gradient norm", {step.gradient_norm}, {}}};
+    for (const LayerLoad& load : step.expert_load) {
+      results.push_back({load.layer + " load", {load.max_over_mean, load.entropy}, {}});
+    }
     for (const Param* param : parameters(trainer)) {
       results.push_back({param->spec.name + " gradient", values_of(param->grad), param->grad});
     }
@@ -154,11 +157,21 @@ std::vector<Result> train_two_steps(const WholeModel& model, OpObserver& observe
   return results;
 }
 
+std::vector<Equivalent> equivalents(const std::string& family) {
+  std::vector<Equivalent> all = router_equivalents();
+  if (family == "deepseek_v3") {
+    // Tokens choose one of two pairs of experts: the figures are those of one number.
+    all.push_back({"expert_load", "load", "= instead of +=", "a micro-batch has the figures of the batch"});
+  }
+  all.push_back({"expert_load", "load", "scale 1.01", "the figures of a layer's load depend on shares alone"});
+  return all;
+}
+
 void expect_every_mutant_shows(const Case& c, int every) {
   const WholeModel model(c.overrides, c.family);
   const MutationReport report =
       expect_no_survivors([&](OpObserver& observer) { return train_two_steps(model, observer); },
-                          {.every = every, .equivalent = router_equivalents()});
+                          {.every = every, .equivalent = equivalents(c.family)});
   std::vector<Unused> known;
   if (model.spec().recompute.any()) known = unused_when_rebuilding();
   if (model.spec().router == RouterKind::forced) known = unused_when_forced();

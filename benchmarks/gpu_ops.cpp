@@ -212,10 +212,11 @@ void routing(GpuBench& b, const Model& m) {
                              .probs = probs,
                              .load = load.view({1, m.E}),
                              .grad_scale = grad_scale,
-                             .top_k = m.K,
+                             .slots = m.T * m.K,
                              .coef = 1e-3},
          copy_floor(kMoved));
   b.time(m.name, BalanceBias{.bias = bias, .load = load, .mean = 1, .rate = 1e-3}, {});
+  b.time(m.name, LoadShare{.share = bias, .load = load, .slots = 1e6}, {});
 }
 
 // `local` experts, onto which the model's are folded.

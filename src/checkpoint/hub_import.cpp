@@ -126,6 +126,7 @@ class PieceList {
 
   void add(const GroupShard& shard) {
     for (const FlatGroup::Piece& piece : shard.group->pieces()) {
+      if (piece.param->spec.holds_shares) continue;  // no hub layout has them: a run begins without
       const Tensor master = shard.master ? shard.master.rows(piece.offset, piece.value.numel()) : Tensor();
       const int64_t first = piece.param->first + piece.first, end = first + piece.value.numel();
       int64_t covered = 0;

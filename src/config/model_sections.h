@@ -86,6 +86,7 @@ struct Model {
   Backend backend;
   std::optional<double> aux_loss_coef;
   bool aux_loss_of_config = false;
+  std::optional<BalanceOver> aux_loss_over;
   double mtp_loss_weight = 0;
   std::optional<double> gate_bias_update_factor;
   std::optional<bool> load_weights;
@@ -96,10 +97,11 @@ struct Model {
     v("_target_", target, "how weights begin: from_config draws them at random, unless load_weights says otherwise");
     v("load_weights", load_weights,
       "[sluice] begin with the directory's safetensors; null: if there are any and the recipe is train");
-    v("aux_loss_coef", aux_loss_coef,
-      "[sluice] weight of the balance loss (sigmoid router: of each sequence); null: the family's", non_negative);
+    v("aux_loss_coef", aux_loss_coef, "[sluice] weight of the balance loss; null: the family's", non_negative);
     v("aux_loss_of_config", aux_loss_of_config,
       "[sluice] without aux_loss_coef: config.json's router_aux_loss_coef, as in NeMo");
+    v("aux_loss_over", aux_loss_over,
+      "[sluice] tokens whose slots that loss counts; null: a sigmoid router's sequence, else micro_batch");
     v("gate_bias_update_factor", gate_bias_update_factor,
       "[sluice] step of a sigmoid router's selection bias, each optimizer step; null: 1e-3", non_negative);
     v("mtp_loss_weight", mtp_loss_weight,

@@ -12,6 +12,7 @@
 #include "data/text_split.h"
 #include "device/device_kind.h"
 #include "nn/recompute.h"
+#include "ops/balance.h"
 #include "optim/decayed_params.h"
 #include "optim/lr_schedule.h"
 #include "parallel/schedule_kind.h"
@@ -199,6 +200,12 @@ constexpr auto spellings(Balance) {
                                            {"spread", Balance::spread},
                                            {"skewed", Balance::skewed},
                                            {"router", Balance::router}});
+}
+
+constexpr auto spellings(BalanceOver) {
+  return std::to_array<Spelling<BalanceOver>>({{"micro_batch", BalanceOver::micro_batch},
+                                               {"sequence", BalanceOver::sequence},
+                                               {"global_batch", BalanceOver::global_batch}});
 }
 
 // By their names in nn/recompute.h.

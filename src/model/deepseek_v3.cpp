@@ -12,11 +12,11 @@ namespace sluice {
 namespace {
 
 constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
-    {"aux_loss_alpha", "the selection bias keeps experts balanced; model.aux_loss_coef adds the loss of a sequence"},
+    {"aux_loss_alpha", "the selection bias keeps experts balanced; model.aux_loss_coef adds a balance loss"},
     {"ep_size", "distributed.ep_size decides"},
     {"head_dim", "qk_rope_head_dim says it"},
     {"qk_head_dim", "qk_nope_head_dim and qk_rope_head_dim say it"},
-    {"seq_aux", "the balance loss is of each sequence"},
+    {"seq_aux", "model.aux_loss_over says what the balance loss is over, unless given each sequence"},
 });
 
 void refuse_unsupported(const HfConfig& config) {

@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "nn/attention.h"
+#include "ops/balance.h"
 #include "ops/router.h"
 #include "ops/sigmoid_router.h"
 #include "ops/swiglu.h"
@@ -23,17 +25,23 @@ struct MoeConfig {
   int64_t top_k = 0;
   int64_t seq_len = 0;
   RouterKind router = RouterKind::softmax_topk;
-  GateSpec gate;              // of a forced router
-  SigmoidRouterSpec sigmoid;  // of a sigmoid router
-  bool router_bias = false;   // added to the logits
-  double aux_loss_coef = 0;   // weight of the balance loss: of a softmax router's micro-batches, a sigmoid's sequences
-  bool expert_bias = false;   // of both products
+  GateSpec gate;                                  // of a forced router
+  SigmoidRouterSpec sigmoid;                      // of a sigmoid router
+  bool router_bias = false;                       // added to the logits
+  double aux_loss_coef = 0;                       // weight of the balance loss
+  std::optional<BalanceOver> aux_loss_over = {};  // see balance_over()
+  bool expert_bias = false;                       // of both products
   SwigluForm gate_form;
   // N > 1: what one of N expert-parallel ranks computes, alone. Only E / N experts exist, and expert e runs as e mod
   // (E / N); a token may meet one in several slots.
   int64_t local_shard = 1;
 
   int64_t stored_experts() const { return num_experts / local_shard; }
+  // What the balance loss is of; unless given, a softmax router's micro-batches and a sigmoid router's sequences.
+  BalanceOver balance_over() const {
+    return aux_loss_over.value_or(router == RouterKind::sigmoid_topk ? BalanceOver::sequence
+                                                                     : BalanceOver::micro_batch);
+  }
 };
 
 struct BlockConfig {

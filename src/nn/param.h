@@ -31,9 +31,11 @@ struct ParamSpec {
   double init_std = 0;
   bool decay = true;                    // weight decay applies
   std::vector<LogicalMatrix> matrices;  // empty: not a matrix, or one whole
-  // K > 0: a router's selection bias. No gradient trains it: it is kept in the accumulator type, its gradient is the
-  // number of slots each expert got, and a step moves it towards an equal share of K slots per token.
+  // K > 0: no gradient trains it. It is kept in the accumulator type, and its gradient is the number of slots each
+  // expert got, of K per token. A step moves it towards an equal share for all: a router's selection bias. With
+  // holds_shares a step makes it each expert's share of the slots instead.
   int64_t balanced_top_k = 0;
+  bool holds_shares = false;
 };
 
 struct Param {

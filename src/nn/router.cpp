@@ -6,18 +6,24 @@ Router::Router(const std::string& name, const MoeConfig& config, double init_std
   const bool sigmoid = config.router == RouterKind::sigmoid_topk;
   if (config.router == RouterKind::forced) return;
   linear_.emplace(name, config.hidden, config.num_experts, init_std, config.router_bias);
-  if (!sigmoid) return;
-  selection_bias_.emplace(ParamSpec{.name = name + ".selection_bias",
-                                    .shape = {config.num_experts},
-                                    .init = InitKind::zeros,
-                                    .decay = false,
-                                    .balanced_top_k = config.top_k},
-                          0, 1);
+  const auto counted = [&](const char* what, bool holds_shares) {
+    return ParamSpec{.name = name + what,
+                     .shape = {config.num_experts},
+                     .init = InitKind::zeros,
+                     .decay = false,
+                     .balanced_top_k = config.top_k,
+                     .holds_shares = holds_shares};
+  };
+  if (sigmoid) selection_bias_.emplace(counted(".selection_bias", false), 0, 1);
+  // Zeros are a loss without gradient, as equal shares would be.
+  const bool global = config.aux_loss_coef > 0 && config.balance_over() == BalanceOver::global_batch;
+  if (global) load_share_.emplace(counted(".load_share", true), 0, 1);
 }
 
 void Router::visit(const ParamVisitor& visitor) {
   if (linear_) linear_->visit(visitor);
   if (selection_bias_) visitor(*selection_bias_);
+  if (load_share_) visitor(*load_share_);
 }
 
 void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, RoutingRecord& record,
@@ -57,7 +63,6 @@ void Router::add_balance_loss(Context& ctx, const RoutingRecord& record, const R
   Arena& scratch = ctx.scratch();
   const ArenaScope scope(scratch);
   const bool sigmoid = selection_bias_.has_value();
-  const int64_t t = saved.probs.dim(0), runs = sigmoid ? t / config_.seq_len : 1, run_tokens = t / runs;
   Tensor experts = record.experts;
   if (sigmoid) {
     // What would be chosen without groups and bias: the largest scores are those of the largest softmax of scores.
@@ -66,19 +71,28 @@ void Router::add_balance_loss(Context& ctx, const RoutingRecord& record, const R
     const Tensor probs = scratch.empty_like(saved.probs);
     ctx.run(SoftmaxTopKForward{.experts = experts, .weights = weights, .probs = probs, .logits = saved.probs});
   }
-  const Tensor load = scratch.empty({runs, config_.num_experts}, ctx.accumulator());
-  ctx.run(Fill{.x = load, .value = 0});
-  for (int64_t run = 0; run < runs; ++run) {
-    ctx.run(ExpertLoad{.load = load.rows(run, 1).view({config_.num_experts}),
-                       .experts = experts.rows(run * run_tokens, run_tokens)});
+  BalanceLossBackward loss{.dlogits = saved.dlogits,
+                           .probs = saved.probs,
+                           .load = {},
+                           .grad_scale = grad_scale,
+                           .slots = 1,
+                           .coef = config_.aux_loss_coef,
+                           .sigmoid = sigmoid};
+  if (load_share_) {
+    ctx.run(ExpertLoad{.load = load_share_->grad, .experts = experts});
+    loss.load = load_share_->value.view({1, config_.num_experts});
+  } else {
+    const int64_t t = saved.probs.dim(0);
+    const int64_t run_tokens = config_.balance_over() == BalanceOver::sequence ? config_.seq_len : t;
+    loss.slots = config_.top_k * run_tokens;
+    loss.load = scratch.empty({t / run_tokens, config_.num_experts}, ctx.accumulator());
+    ctx.run(Fill{.x = loss.load, .value = 0});
+    for (int64_t run = 0; run < t / run_tokens; ++run) {
+      ctx.run(ExpertLoad{.load = loss.load.rows(run, 1).view({config_.num_experts}),
+                         .experts = experts.rows(run * run_tokens, run_tokens)});
+    }
   }
-  ctx.run(BalanceLossBackward{.dlogits = saved.dlogits,
-                              .probs = saved.probs,
-                              .load = load,
-                              .grad_scale = grad_scale,
-                              .top_k = config_.top_k,
-                              .coef = config_.aux_loss_coef,
-                              .sigmoid = sigmoid});
+  ctx.run(loss);
 }
 
 void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record,

@@ -1,6 +1,8 @@
 // Router: which experts a token goes to and with what weight: learned (softmax or sigmoid, see RouterKind) or forced by
 // a gate without parameters. A sigmoid router's selection bias has no gradient: the backward counts the experts' slots
-// into its place (ParamSpec::balanced_top_k), once per micro-batch whatever is recomputed.
+// into its place (ParamSpec::balanced_top_k), once per micro-batch whatever is recomputed. So does the parameter that
+// holds the shares of the last step's slots, which a balance loss over the global batch reads: those of the step under
+// way are not known before its last forward.
 #pragma once
 
 #include <optional>
@@ -41,6 +43,7 @@ class Router {
   MoeConfig config_;
   std::optional<Linear> linear_;
   std::optional<Param> selection_bias_;  // [E]
+  std::optional<Param> load_share_;      // [E]
 };
 
 }  // namespace sluice

@@ -25,7 +25,7 @@ void BalanceLossBackward::check() const {
   require(load.dim(0) >= 1 && dlogits.dim(0) % load.dim(0) == 0, "{}: {} runs of {} tokens", name, load.dim(0),
           dlogits.dim(0));
   expect_dense(name, "grad_scale", grad_scale, {1}, DType::f64);
-  require(top_k >= 1 && top_k <= dlogits.dim(1), "{}: top {} of {} experts", name, top_k, dlogits.dim(1));
+  require(slots >= 1, "{}: loads of {} slots", name, slots);
 }
 
 double BalanceLossBackward::flops() const {
@@ -35,6 +35,12 @@ double BalanceLossBackward::flops() const {
 void BalanceBias::check() const {
   expect_accumulator(name, "bias", bias, 1);
   expect(name, "load", load, bias.shape(), bias.dtype());
+}
+
+void LoadShare::check() const {
+  expect_accumulator(name, "share", share, 1);
+  expect(name, "load", load, share.shape(), share.dtype());
+  require(slots > 0, "{}: loads of {} slots", name, slots);
 }
 
 }  // namespace sluice

@@ -1,9 +1,13 @@
-// Keeping experts equally busy: their loads, a loss on these, and the step of a selection bias.
+// Keeping experts equally busy: their loads, a loss on these, and the steps of what loads change: a selection bias, and
+// the shares that a loss over the global batch reads.
 #pragma once
 
 #include "ops/op.h"
 
 namespace sluice {
+
+// Over which tokens a balance loss counts what goes to each expert.
+enum class BalanceOver : uint8_t { micro_batch, sequence, global_batch };
 
 // load[e] += slots of expert e. Whole numbers, so sums in any order are equal.
 struct ExpertLoad {
@@ -20,9 +24,9 @@ struct ExpertLoad {
   }
 };
 
-// The gradient of  coef E / (K S) sum_e load_e mean_t p_te  for each of G runs of S = T / G tokens, weighted by the
-// run's share of a batch, S grad_scale:
-//   g_e = coef grad_scale E / (K S) load_e
+// The gradient of  coef E sum_e f_e mean_t p_te, f = load / slots,  for each of G runs of S = T / G tokens, weighted by
+// the run's share of a batch, S grad_scale:
+//   g_e = coef grad_scale E / slots load_e
 //   p = softmax(logits): dlogits += p (g - sum p g)                            [Fedus et al. 2021]
 //   p = s / sum s, s = sigmoid(logits): dlogits += p (1 - s) (g - sum p g)     [DeepSeek-V3 2024, eq. 17-20]
 struct BalanceLossBackward {
@@ -32,7 +36,7 @@ struct BalanceLossBackward {
   Tensor probs;       //   [T, E], accumulator type: p, or s
   Tensor load;        //   [G, E], accumulator type
   Tensor grad_scale;  //   f64 [1]
-  int64_t top_k = 0;
+  int64_t slots = 0;  // what each row of load adds up to: K S, or 1 if it holds shares
   double coef = 0;
   bool sigmoid = false;
 
@@ -62,6 +66,22 @@ struct BalanceBias {
   template <class V>
   void visit(V&& v) const {
     v("bias", bias, Access::update);
+    v("load", load, Access::in);
+  }
+};
+
+// share = load / slots
+struct LoadShare {
+  static constexpr std::string_view name = "load_share";
+  static constexpr OpKind kind = OpKind::routing;
+  Tensor share;  // = [N], f32 or f64
+  Tensor load;   //   [N], as share
+  double slots = 0;
+
+  void check() const;
+  template <class V>
+  void visit(V&& v) const {
+    v("share", share, Access::out);
     v("load", load, Access::in);
   }
 };

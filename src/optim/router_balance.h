@@ -1,4 +1,6 @@
-// The step of the routers' selection biases, beside the optimizer's:  b += rate sign(mean load - load)  [DeepSeek-V3]
+// The step of what loads change in routers, beside the optimizer's:
+//   selection biases  b += rate sign(mean load - load)  [DeepSeek-V3]
+//   shares            s = load / slots, for the balance loss of the next step
 #pragma once
 
 #include <vector>

@@ -71,7 +71,7 @@ class FlatGroup {
   const Tensor& shard() const { return shard_; }  // [N / ranks]
   Tensor gradient_shard() const;                  // [N / ranks], valid after end_reduce
   const std::vector<Param*>& params() const { return params_; }
-  // Whether gradients train it. If not, all its parameters are selection biases (ParamSpec::balanced_top_k).
+  // Whether gradients train it. If not, they train none of its parameters (ParamSpec::balanced_top_k).
   bool trained() const { return params_.front()->spec.balanced_top_k == 0; }
   // Of the gradient shards, one copy in the world counts for the norm.
   bool counts_for_norm() const { return trained() && !copy_ && (replicate_ == nullptr || replicate_->rank() == 0); }

@@ -33,6 +33,18 @@ std::string experts(const MoeConfig& moe, bool shared) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+std::string_view balance_over(BalanceOver over) {
+  switch (over) {
+    case BalanceOver::sequence:
+      return " of each sequence";
+    case BalanceOver::global_batch:
+      return " of the global batch";
+    case BalanceOver::micro_batch:
+      break;
+  }
+  return "";
+}
+
 std::string router(const MoeConfig& moe) {
   Parts parts;
   switch (moe.router) {
@@ -49,8 +61,7 @@ std::string router(const MoeConfig& moe) {
   }
   add_if(parts, moe.router_bias, "bias");
   add_if(parts, moe.aux_loss_coef > 0,
-         fmt::format("balance loss{} x{:g}", moe.router == RouterKind::sigmoid_topk ? " of each sequence" : "",
-                     moe.aux_loss_coef));
+         fmt::format("balance loss{} x{:g}", balance_over(moe.balance_over()), moe.aux_loss_coef));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 

@@ -138,12 +138,15 @@ RouterKind learned_router(const ModelConfig& model) {
   return family_of(model).block(model, model.num_layers - 1, 1).moe.router;
 }
 
-void check_balance_loss(const Config& config, const RunSpec& spec) {
-  if (config.model.aux_loss_coef.value_or(0) == 0) return;
+void check_router_losses(const Config& config, const RunSpec& spec) {
   if (spec.model.num_experts > 0) return;
-  throw user_error("model.aux_loss_coef {}: {} has no experts", *config.model.aux_loss_coef, spec.model.name)
-      .at(config.origin("model.aux_loss_coef").place())
-      .advise("leave it out or set it to 0");
+  const auto check = [&](const std::string& key, double coef) {
+    if (coef == 0) return;
+    throw user_error("{} {}: {} has no experts", key, coef, spec.model.name)
+        .at(config.origin(key).place())
+        .advise("leave it out or set it to 0");
+  };
+  check("model.aux_loss_coef", config.model.aux_loss_coef.value_or(0));
 }
 
 void add_mtp(const Config& config, RunSpec& spec) {
@@ -270,9 +273,10 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   }
   spec.recompute = recompute_policy(config.recompute(), spec.model);
   spec.router = config.balance() == config::Balance::router ? learned_router(spec.model) : RouterKind::forced;
-  check_balance_loss(config, spec);
+  check_router_losses(config, spec);
   spec.aux_loss_coef = config.model.aux_loss_coef.value_or(
       config.model.aux_loss_of_config ? spec.model.config_aux_loss_coef : spec.model.aux_loss_coef);
+  spec.aux_loss_over = config.model.aux_loss_over;
   spec.selection_bias_rate = config.model.gate_bias_update_factor.value_or(spec.selection_bias_rate);
   spec.gate = {.kind = gate_kind(config.balance()),
                .num_experts = spec.model.num_experts,
@@ -317,6 +321,7 @@ StageConfig RunSpec::stage() const {
     if (router == RouterKind::forced) moe.router = router;
     moe.gate = gate;
     moe.aux_loss_coef = aux_loss_coef;
+    moe.aux_loss_over = aux_loss_over;
     if (moe.num_experts > 0) moe.local_shard = local_shard;
     return config;
   };

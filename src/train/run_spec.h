@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,7 @@ struct RunSpec {
   GateSpec gate;                                   // of a forced router; else what a forecast assumes
   std::shared_ptr<GateCounts> shared_counts = {};  // see gate_counts()
   double aux_loss_coef = 0;                        // weight of the router's balance loss
+  std::optional<BalanceOver> aux_loss_over = {};   // see MoeConfig
   double mtp_loss_weight = 0;                      // of the extra layer's loss, with ModelConfig::mtp
   int64_t local_shard = 1;                         // see MoeConfig
   bool reshard_after_forward = false;              // dense parameters

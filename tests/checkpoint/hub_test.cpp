@@ -29,7 +29,9 @@ fs::path golden(const std::string& name) {
 class ModelRig {
  public:
   ModelRig(const ModelConfig& model, const MeshSpec& mesh, Communicator& world, DType dtype)
-      : mesh_(mesh, world), context_(backend_, dtype), stage_(test::stage_config(model, dtype), mesh_, memory_) {}
+      : ModelRig(test::stage_config(model, dtype), mesh, world, dtype) {}
+  ModelRig(const StageConfig& stage, const MeshSpec& mesh, Communicator& world, DType dtype)
+      : mesh_(mesh, world), context_(backend_, dtype), stage_(stage, mesh_, memory_) {}
 
   Context& context() { return context_; }
   std::vector<FlatGroup*> groups() { return stage_.groups(); }
@@ -290,6 +292,35 @@ TEST_F(HubTest, StacksOfGptOssAreTurned) {
         ASSERT_EQ(at(ours.at("layers.1.moe.experts.down"), (e * D + d) * F + f), at(down, (e * F + f) * D + d));
     }
   }
+}
+
+// What a balance loss over the global batch remembers is the run's own.
+TEST_F(HubTest, SharesOfLoadsAreNeitherReadNorWritten) {
+  const ModelConfig model = load_model(golden("qwen3_moe").string());
+  const HubWeights hub(golden("qwen3_moe") / "weights.safetensors");
+  const HubMatch match = match_weights(hub, model);
+  StageConfig stage = test::stage_config(model, DType::f32);
+  for (BlockConfig& block : stage.blocks) {
+    block.moe.aux_loss_coef = 0.1;
+    block.moe.aux_loss_over = BalanceOver::global_batch;
+  }
+  InprocWorld world(1);
+  const std::unique_ptr<Communicator> ranks = world.communicator(0);
+  ModelRig rig(stage, {}, *ranks, DType::f32);
+  EXPECT_EQ(rig.import_from(match).elements, param_count(model).total);
+  int64_t shares = 0;
+  for (const FlatGroup* group : rig.groups()) {
+    for (const FlatGroup::Piece& piece : group->pieces()) {
+      const std::vector<double> values = test::values_of(piece.value);
+      const auto untouched = std::ranges::count_if(values, [](double value) { return std::isnan(value); });
+      EXPECT_EQ(untouched, piece.param->spec.holds_shares ? std::ssize(values) : 0) << piece.param->spec.name;
+      shares += piece.param->spec.holds_shares ? 1 : 0;
+    }
+  }
+  EXPECT_EQ(shares, std::ssize(stage.blocks));
+  fs::create_directories(directory_ / "out");
+  rig.export_to(directory_ / "out", model, DType::f32, uint64_t{1} << 30);
+  EXPECT_EQ(match_weights(HubWeights(directory_ / "out"), model).elements, param_count(model).total);
 }
 
 TEST_F(HubTest, MastersAreWrittenToo) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <set>
 
 #include "module.h"
@@ -208,6 +210,84 @@ TEST(RouterModule, SigmoidGradientsWithTheLossOfEachSequence) {
   expect_known(report, known);
 }
 
+// E sum_e share_e mean_t p_te, p = probs or, normalised, the scores of a sigmoid router.
+double balance_loss_of_shares(const std::vector<double>& probs, const std::vector<double>& shares) {
+  const size_t width = shares.size();
+  double loss = 0;
+  for (size_t first = 0; first < probs.size(); first += width) {
+    double all = 0;
+    for (size_t e = 0; e < width; ++e) all += probs[first + e];
+    for (size_t e = 0; e < width; ++e) loss += shares[e] * probs[first + e] / all;
+  }
+  const size_t tokens = probs.size() / width;
+  return loss * static_cast<double>(width) / static_cast<double>(tokens);
+}
+
+// With shares of the step before, the loss over the global batch has the gradient of that formula, and the
+// micro-batch's slots are counted where the next step's shares come from.
+TEST(RouterModule, GradientsWithALossOverTheGlobalBatch) {
+  for (const RouterKind kind : {RouterKind::softmax_topk, RouterKind::sigmoid_topk}) {
+    TestContext tc(DType::f64);
+    MoeConfig config = config_of(kind);
+    config.aux_loss_coef = 0.3;
+    config.aux_loss_over = BalanceOver::global_batch;
+    Router router("router", config, 0.02);
+    Program program{.variables = bind_parameters(tc, router)};
+    Param *bias = nullptr, *share = nullptr;
+    router.visit([&](Param& param) {
+      if (param.spec.balanced_top_k > 0) (param.spec.holds_shares ? share : bias) = &param;
+    });
+    ASSERT_NE(share, nullptr);
+    EXPECT_EQ(share->spec.name, "router.load_share");
+    EXPECT_EQ(bias != nullptr, kind == RouterKind::sigmoid_topk);
+    const std::vector<double> shares = {0.1, 0.4, 0, 0.3, 0.2};
+    assign(share->value, shares);
+    const Tensor x = tc.empty({kTokens, kHidden}), dx = tc.empty({kTokens, kHidden});
+    program.variables.push_back({"x", x, dx});
+    RouterSaved saved;
+    RoutingRecord record;
+    program.forward = [&](Context& ctx) {
+      saved = {};
+      record = {};
+      router.forward(ctx, x, Tensor(), record, saved);
+      const Tensor balance = ctx.activations().empty({1}, DType::f64);
+      assign(balance, {config.aux_loss_coef * balance_loss_of_shares(values_of(saved.probs), shares)});
+      return std::vector{record.weights, balance};
+    };
+    program.backward = backward_of_both(router, dx, record, saved);
+    draw_routed(tc, x, kTopK, [&] {
+      program.forward(*tc);
+      return bias != nullptr ? choices_of(tc, saved.probs, bias->value) : saved.probs;
+    });
+    std::vector<Equivalent> equivalent = router_equivalents();
+    if (bias != nullptr)
+      equivalent.push_back({"softmax_topk_forward", "", "", "only the next step's shares depend on it"});
+    const MutationReport report = check_gradients(tc, program, {.equivalent = equivalent});
+    std::vector<Unused> known = unused_load();
+    for (const char* output : {"experts", "weights", "probs"}) {
+      known.push_back({std::string("softmax_topk_forward.") + output, "only the next step's shares depend on it"});
+    }
+    expect_known(report, known);
+
+    tc->run(Fill{.x = share->grad, .value = 100});
+    run_program(tc, program);
+    std::vector<double> counted = values_of(share->grad);
+    double all = 0;
+    for (const double n : counted) all += n - 100;
+    EXPECT_EQ(all, kTokens * kTopK);
+    // The most probable experts' slots, without the bias that steers the choice.
+    const std::vector<double> probs = values_of(saved.probs);
+    for (size_t t = 0; t < kTokens; ++t) {
+      const auto begin = probs.begin() + static_cast<int64_t>(t * kExperts);
+      const std::vector<double> p(begin, begin + kExperts);
+      for (size_t e = 0; e < kExperts; ++e) {
+        if (std::ranges::count_if(p, [&](double other) { return other > p[e]; }) < kTopK) --counted[e];
+      }
+    }
+    EXPECT_EQ(counted, std::vector<double>(kExperts, 100));
+  }
+}
+
 TEST(RouterModule, ChoosesTheLargestLogits) {
   TestContext tc(DType::f64);
   Router router("router", config_of(RouterKind::softmax_topk), 0.02);
@@ -228,7 +308,7 @@ TEST(RouterModule, ChoosesTheLargestLogits) {
     }
     ASSERT_EQ(taken.size(), static_cast<size_t>(kTopK));
     for (size_t e = 0; e < kExperts; ++e) {
-      if (taken.count(e) == 0) others = std::max(others, probs[t * kExperts + e]);
+      if (!taken.contains(e)) others = std::max(others, probs[t * kExperts + e]);
     }
     EXPECT_NEAR(weight, 1, 1e-12);
     for (size_t j = 0; j < kTopK; ++j) {

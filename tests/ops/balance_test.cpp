@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "support/gradient_check.h"
 #include "support/known_mutants.h"
 #include "support/op_fixture.h"
@@ -45,6 +47,34 @@ TEST_P(BalanceOps, BiasesMoveTowardsTheMean) {
   }
 }
 
+TEST_P(BalanceOps, SharesAddUpToOne) {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    TestContext tc(dtype, GetParam());
+    const Tensor share = tc.empty({4}), load = tc.of({4}, dtype, {3, 2, 11, 0});
+    tc->run(LoadShare{.share = share, .load = load, .slots = 16});
+    EXPECT_TRUE(holds(share, {3 / 16., 2 / 16., 11 / 16., 0}));
+  }
+}
+
+// Shares of a load are that load over its slots.
+TEST_P(BalanceOps, LossGradientOfSharesIsThatOfLoads) {
+  constexpr int64_t kSlots = 16;
+  std::vector<std::vector<double>> got;
+  for (const bool shares : {false, true}) {
+    TestContext tc(DType::f64, GetParam());
+    const Tensor dlogits = tc.random({5, 4}, 1), load = tc.of({1, 4}, DType::f64, {3, 2, 11, 0});
+    if (shares) tc->run(LoadShare{.share = load.view({4}), .load = load.view({4}), .slots = kSlots});
+    tc->run(BalanceLossBackward{.dlogits = dlogits,
+                                .probs = tc.random(dlogits.shape(), 2, 0.1, 0.5),
+                                .load = load,
+                                .grad_scale = tc.of({1}, DType::f64, {0.7}),
+                                .slots = shares ? 1 : kSlots,
+                                .coef = 0.3});
+    got.push_back(values_of(dlogits));
+  }
+  for (size_t i = 0; i < got[0].size(); ++i) EXPECT_NEAR(got[0][i], got[1][i], 1e-15);
+}
+
 TEST_P(BalanceOps, LossGradientAgreesWithRef) {
   for (const DType dtype : {DType::f64, DType::f32}) {
     for (const bool sigmoid : {false, true}) {
@@ -56,7 +86,7 @@ TEST_P(BalanceOps, LossGradientAgreesWithRef) {
                                       .probs = probs,
                                       .load = tc.random({runs, num_experts}, 3),
                                       .grad_scale = tc.of({1}, DType::f64, {0.7}),
-                                      .top_k = 1,
+                                      .slots = std::max<int64_t>(1, tokens / runs),
                                       .coef = 0.3,
                                       .sigmoid = sigmoid});
           return std::vector{dlogits};
@@ -106,8 +136,12 @@ TEST(BalanceLossGradient, OfTheLogits) {
             ctx.run(Fill{.x = load, .value = 0});
             ctx.run(Fill{.x = dlogits, .value = 0});
             ctx.run(ExpertLoad{.load = load.view({kExperts}), .experts = experts});
-            ctx.run(BalanceLossBackward{
-                .dlogits = dlogits, .probs = probs, .load = load, .grad_scale = scale, .top_k = kTopK, .coef = kCoef});
+            ctx.run(BalanceLossBackward{.dlogits = dlogits,
+                                        .probs = probs,
+                                        .load = load,
+                                        .grad_scale = scale,
+                                        .slots = kTopK * kTokens,
+                                        .coef = kCoef});
             return std::vector{dlogits};
           },
       .output_gradient = {}};
@@ -127,7 +161,9 @@ TEST(BalanceOpsChecks, SayWhatIsWrong) {
   EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = uneven, .grad_scale = scale}),
                   "3 runs of 4 tokens");
   EXPECT_REJECTED((BalanceLossBackward{.dlogits = matrix, .probs = matrix, .load = whole, .grad_scale = scale}),
-                  "top 0 of 3");
+                  "loads of 0 slots");
+  EXPECT_REJECTED((LoadShare{.share = two, .load = three, .slots = 1}), "load_share: load is f32[3]");
+  EXPECT_REJECTED((LoadShare{.share = two, .load = two}), "loads of 0 slots");
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
 // The step of selection biases against its closed form: an expert with more than its share of the slots loses the rate,
-// one with less gains it, one with exactly its share stays.
+// one with less gains it, one with exactly its share stays. And that of the shares themselves.
 #include "optim/router_balance.h"
 
 #include <gtest/gtest.h>
@@ -48,6 +48,25 @@ TEST_P(RouterBalance, MovesBiasesByTheRateAgainstTheLoadOfAllRanks) {
         }
       }
       EXPECT_EQ(trained.gathered(), std::vector<double>(12, 1));
+    }
+  });
+}
+
+// The same slots as shares, twice: a step's follow from its own loads alone.
+TEST_P(RouterBalance, SetsSharesToThoseOfAllRanks) {
+  const std::vector<double> loads = {6, 7, 5, 6, 0, 24, 6, 8, 4, 6, 0, 0};
+  run_ranks(GetParam().mesh.world, {.timeout_s = 60}, [&](Communicator& world) {
+    TestContext tc(DType::f64);
+    Mesh mesh(GetParam().mesh, world);
+    OneParam share(
+        tc, mesh, {.name = "share", .shape = {12}, .init = InitKind::zeros, .balanced_top_k = 3, .holds_shares = true});
+    share.set_values([](int64_t) { return 0; });
+    EXPECT_EQ(share.gathered(), std::vector<double>(12, 0));
+    share.reduce([&](int64_t e) { return loads[static_cast<size_t>(e)]; });
+    for (int step = 0; step < 2; ++step) {
+      balance_routers(*tc, {&share.group()}, 24, 0.001);
+      const std::vector<double> after = share.gathered();
+      for (size_t e = 0; e < loads.size(); ++e) EXPECT_NEAR(after[e], loads[e] / 72, 1e-16) << "expert " << e;
     }
   });
 }

@@ -39,5 +39,11 @@ TEST(Features, RoutersAreNamedWhereTheyDecide) {
   EXPECT_TRUE(mentions(features("gpt_oss_20b_8", {balance, "router"}), "softmax router, bias"));
 }
 
+TEST(Features, TheBalanceLossIsNamedWithWhatItIsOver) {
+  const std::string text =
+      features("qwen3_moe_30b_8", {"--benchmark.balance", "router", "--model.aux_loss_over", "global_batch"});
+  EXPECT_TRUE(mentions(text, "balance loss of the global batch x0.001")) << text;
+}
+
 }  // namespace
 }  // namespace sluice

@@ -60,6 +60,12 @@ __global__ void __launch_bounds__(kThreads)
   bias[e] = static_cast<A>(static_cast<double>(bias[e]) + step);
 }
 
+template <class A>
+__global__ void __launch_bounds__(kThreads) load_share(A* share, const A* load, double slots, int64_t count) {
+  const int64_t e = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (e < count) share[e] = static_cast<A>(static_cast<double>(load[e]) / slots);
+}
+
 }  // namespace
 
 void CudaBackend::execute(const ExpertLoad& op, const Tensor& /*scratch*/) {
@@ -74,7 +80,7 @@ void CudaBackend::execute(const ExpertLoad& op, const Tensor& /*scratch*/) {
 void CudaBackend::execute(const BalanceLossBackward& op, const Tensor& /*scratch*/) {
   const int64_t num_tokens = op.dlogits.dim(0), num_experts = op.dlogits.dim(1);
   if (num_tokens == 0) return;
-  const double factor = op.coef * static_cast<double>(num_experts) / static_cast<double>(op.top_k * op.run_tokens());
+  const double factor = op.coef * static_cast<double>(num_experts) / static_cast<double>(op.slots);
   dispatch_accumulator(op.dlogits.dtype(), [&]<class A>(A) {
     const WarpPerToken shape(num_tokens, 0);
     launch(BalanceLossBackward::name, balance_loss_backward<A>, shape.grid, shape.threads, 0, device_.stream(),
@@ -87,6 +93,13 @@ void CudaBackend::execute(const BalanceBias& op, const Tensor& /*scratch*/) {
   dispatch_accumulator(op.bias.dtype(), [&]<class A>(A) {
     launch(BalanceBias::name, balance_bias<A>, blocks(ceil_div(op.bias.dim(0), kThreads)), kThreads, 0,
            device_.stream(), op.bias.data<A>(), op.load.data<A>(), op.mean, op.rate, op.bias.dim(0));
+  });
+}
+
+void CudaBackend::execute(const LoadShare& op, const Tensor& /*scratch*/) {
+  dispatch_accumulator(op.share.dtype(), [&]<class A>(A) {
+    launch(LoadShare::name, load_share<A>, blocks(ceil_div(op.share.dim(0), kThreads)), kThreads, 0, device_.stream(),
+           op.share.data<A>(), op.load.data<A>(), op.slots, op.share.dim(0));
   });
 }
 

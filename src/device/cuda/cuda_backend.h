@@ -48,6 +48,7 @@ class CudaBackend final : public Backend {
   void execute(const ExpertLoad& op, const Tensor& scratch) override;
   void execute(const BalanceLossBackward& op, const Tensor& scratch) override;
   void execute(const BalanceBias& op, const Tensor& scratch) override;
+  void execute(const LoadShare& op, const Tensor& scratch) override;
   void execute(const SwigluForward& op, const Tensor& scratch) override;
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;

@@ -16,12 +16,12 @@ void RefBackend::execute(const ExpertLoad& op, const Tensor& /*scratch*/) {
   });
 }
 
-// g_e = coef grad_scale E / (K S) load_e;   dlogits += p (g - sum p g) [(1 - s), p = s / sum s]
+// g_e = coef grad_scale E / slots load_e;   dlogits += p (g - sum p g) [(1 - s), p = s / sum s]
 void RefBackend::execute(const BalanceLossBackward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.dlogits.dtype(), [&]<class T>(T) {
     const int64_t num_tokens = op.dlogits.dim(0), num_experts = op.dlogits.dim(1);
-    const double factor = op.coef * op.grad_scale.data<double>()[0] * static_cast<double>(num_experts) /
-                          static_cast<double>(op.top_k * op.run_tokens());
+    const double factor =
+        op.coef * op.grad_scale.data<double>()[0] * static_cast<double>(num_experts) / static_cast<double>(op.slots);
     for (int64_t t = 0; t < num_tokens; ++t) {
       const T* probs = row<T>(op.probs, t);
       const T* loads = op.load.data<T>() + t / op.run_tokens() * num_experts;
@@ -47,6 +47,14 @@ void RefBackend::execute(const BalanceBias& op, const Tensor& /*scratch*/) {
     for (int64_t e = 0; e < op.bias.dim(0); ++e) {
       const double missing = op.mean - load(op.load.data<T>()[e]);
       store(bias[e], load(bias[e]) + (missing > 0 ? op.rate : missing < 0 ? -op.rate : 0));
+    }
+  });
+}
+
+void RefBackend::execute(const LoadShare& op, const Tensor& /*scratch*/) {
+  dispatch_float(op.share.dtype(), [&]<class T>(T) {
+    for (int64_t e = 0; e < op.share.dim(0); ++e) {
+      store(op.share.data<T>()[e], load(op.load.data<T>()[e]) / op.slots);
     }
   });
 }

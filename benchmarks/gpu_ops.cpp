@@ -206,6 +206,8 @@ void routing(GpuBench& b, const Model& m) {
                              .spec = spec},
          copy_floor(kMoved));
   const Tensor load = b.random({m.E}, 1, DType::f32), grad_scale = b.random({1}, 1, DType::f64);
+  b.time(m.name, RouterZBackward{.dlogits = dlogits, .logits = logits, .grad_scale = grad_scale, .coef = 1e-3},
+         copy_floor(kMoved));
   b.time(m.name, ExpertLoad{.load = load, .experts = experts}, copy_floor(kMoved));
   b.time(m.name,
          BalanceLossBackward{.dlogits = dlogits,

@@ -87,6 +87,7 @@ struct Model {
   std::optional<double> aux_loss_coef;
   bool aux_loss_of_config = false;
   std::optional<BalanceOver> aux_loss_over;
+  double router_z_loss_coef = 0;
   double mtp_loss_weight = 0;
   std::optional<double> gate_bias_update_factor;
   std::optional<bool> load_weights;
@@ -102,6 +103,8 @@ struct Model {
       "[sluice] without aux_loss_coef: config.json's router_aux_loss_coef, as in NeMo");
     v("aux_loss_over", aux_loss_over,
       "[sluice] tokens whose slots that loss counts; null: a sigmoid router's sequence, else micro_batch");
+    v("router_z_loss_coef", router_z_loss_coef,
+      "[sluice] weight of the mean of (log sum exp router logits)^2, as in ST-MoE; 0: off", non_negative);
     v("gate_bias_update_factor", gate_bias_update_factor,
       "[sluice] step of a sigmoid router's selection bias, each optimizer step; null: 1e-3", non_negative);
     v("mtp_loss_weight", mtp_loss_weight,

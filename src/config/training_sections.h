@@ -130,10 +130,14 @@ struct LrScheduler {
 
 struct LossFn {
   Loss target = Loss::cross_entropy;
+  double z_loss_coef = 0;
 
   template <class V>
   void fields(V& v) {
     v("_target_", target, "loss; the head is fused and chunked under each of NeMo's names");
+    v("z_loss_coef", z_loss_coef,
+      "[sluice] weight of the mean of (log sum exp logits)^2, as in PaLM, not in the printed loss; 0: off",
+      non_negative);
     v.ignore("fp32_upcast", "softmax statistics are always kept in fp32 or wider");
   }
 };

@@ -29,7 +29,7 @@ struct BlockInput {
   Tensor cos_sin;              // [S, AttentionSizes::rope_dim]
   Tensor sample_ids;           // i64 [T / S]
   LoadForecast forecast = {};  // of this micro-batch's routing; needed on meta
-  // f64 [1], one over the label tokens of the global batch; for the backward of a balance loss
+  // f64 [1], one over the label tokens of the global batch; for the backward of a router's own losses.
   Tensor grad_scale;
   // f64 [E], += the slots that go to each expert; undefined: not counted. Read by forward alone, and no rebuild counts
   // again.

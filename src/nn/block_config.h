@@ -30,6 +30,7 @@ struct MoeConfig {
   bool router_bias = false;                       // added to the logits
   double aux_loss_coef = 0;                       // weight of the balance loss
   std::optional<BalanceOver> aux_loss_over = {};  // see balance_over()
+  double router_z_coef = 0;                       // weight of the z-loss of the router's logits
   bool expert_bias = false;                       // of both products
   SwigluForm gate_form;
   // N > 1: what one of N expert-parallel ranks computes, alone. Only E / N experts exist, and expert e runs as e mod

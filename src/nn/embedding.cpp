@@ -15,9 +15,10 @@ void Embedding::backward(Context& ctx, const Tensor& dy, const Tensor& tokens) c
   ctx.run(EmbeddingBackward{.dw = weight_.grad, .dy = dy, .tokens = tokens});
 }
 
-Head::Head(int64_t vocab, int64_t hidden, double eps, double init_std)
+Head::Head(int64_t vocab, int64_t hidden, double eps, double init_std, double z_coef)
     : norm_("final_norm", hidden, eps),
-      weight_({.name = "head.weight", .shape = {vocab, hidden}, .init_std = init_std}, 0, 1) {}
+      weight_({.name = "head.weight", .shape = {vocab, hidden}, .init_std = init_std}, 0, 1),
+      z_coef_(z_coef) {}
 
 void Head::forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& normed, const Tensor& rstd,
                    const Tensor& x, const Tensor& labels, const Tensor& grad_scale) const {
@@ -31,7 +32,8 @@ void Head::forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Ten
 
 void Head::loss(Context& ctx, const Tensor& loss, const Tensor& dnormed, const Tensor& normed, const Tensor& labels,
                 const Tensor& grad_scale) const {
-  HeadLoss op{.loss = loss, .x = normed, .w = weight_.value, .labels = labels, .grad_scale = grad_scale};
+  HeadLoss op{
+      .loss = loss, .x = normed, .w = weight_.value, .labels = labels, .grad_scale = grad_scale, .z_coef = z_coef_};
   if (dnormed.defined()) {
     op.dx = dnormed;
     op.dw = weight_.grad;

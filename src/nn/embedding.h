@@ -24,7 +24,8 @@ class Embedding {
 // The head computes its gradients in its forward chunks: its weight gradient cannot be delayed.
 class Head {
  public:
-  Head(int64_t vocab, int64_t hidden, double eps, double init_std);
+  // With a z_coef gradients are those of the loss plus z_coef times the z-loss (HeadLoss).
+  Head(int64_t vocab, int64_t hidden, double eps, double init_std, double z_coef = 0);
   // loss [T] and, if dx is defined, dx [T, D] = gradient of sum(loss) * grad_scale[0]. labels i32 [T]. normed [T, D]
   // and rstd [T] are written: the final norm's output and its statistic.
   void forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& normed, const Tensor& rstd,
@@ -44,6 +45,7 @@ class Head {
  private:
   RmsNorm norm_;
   Param weight_;
+  double z_coef_;
 };
 
 }  // namespace sluice

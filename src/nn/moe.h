@@ -43,7 +43,7 @@ class Moe {
   void combine_backward(Context& ctx, const Tensor& dy, MoeSaved& saved) const;
   void compute_backward(Context& ctx, MoeSaved& saved) const;
   void dispatch_backward(Context& ctx, MoeSaved& saved) const;
-  // dx = gradient through experts and router; grad_scale f64 [1], needed with a balance loss
+  // dx = gradient through experts and router; grad_scale f64 [1], needed with a balance loss or a z-loss
   void route_backward(Context& ctx, const Tensor& dx, MoeSaved& saved, const Tensor& grad_scale = {}) const;
   void weight_grad(Context& ctx, const MoeSaved& saved) const;
 

@@ -43,7 +43,9 @@ void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, Ro
   }
   saved.x = x;
   saved.probs = kept.empty({t, config_.num_experts}, ctx.accumulator());
-  const Tensor logits = ctx.scratch().empty(saved.probs.shape(), ctx.accumulator());
+  const bool z_loss = config_.router_z_coef > 0;
+  const Tensor logits = (z_loss ? kept : ctx.scratch()).empty(saved.probs.shape(), ctx.accumulator());
+  if (z_loss) saved.logits = logits;
   linear_->forward(ctx, logits, x);
   if (selection_bias_) {
     ctx.run(SigmoidTopKForward{.experts = record.experts,
@@ -116,6 +118,10 @@ void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, co
                                 .probs = saved.probs});
   }
   if (config_.aux_loss_coef > 0) add_balance_loss(ctx, record, saved, grad_scale);
+  if (saved.logits) {
+    ctx.run(RouterZBackward{
+        .dlogits = saved.dlogits, .logits = saved.logits, .grad_scale = grad_scale, .coef = config_.router_z_coef});
+  }
   linear_->input_grad(ctx, dx, saved.dlogits, /*accumulate=*/true);
 }
 

@@ -18,6 +18,7 @@ namespace sluice {
 struct RouterSaved {
   Tensor x;        // [T, D] input (deferred: W; rebuilt with recompute norm)
   Tensor probs;    // [T, E] softmax, or the sigmoids (records: B)
+  Tensor logits;   // [T, E] (records: B, only with a z-loss)
   Tensor dlogits;  // [T, E] (deferred: W)
 };
 
@@ -28,7 +29,7 @@ class Router {
   // x [T, D], sample_ids [T / S]; sets record.experts and record.weights in the records arena.
   void forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, RoutingRecord& record,
                RouterSaved& saved) const;
-  // dx += gradient through the logits; dweights [T, K]; grad_scale f64 [1], needed with a balance loss.
+  // dx += gradient through the logits; dweights [T, K]; grad_scale f64 [1], needed with a balance loss or a z-loss.
   void backward(Context& ctx, const Tensor& dx, const Tensor& dweights, const RoutingRecord& record, RouterSaved& saved,
                 const Tensor& grad_scale = {}) const;
   void weight_grad(Context& ctx, const RouterSaved& saved) const;

@@ -27,8 +27,8 @@ using AllOps =
     OpList<Gemm, GroupedGemm, GroupedGemmWeight, RmsNormForward, RmsNormBackward, ResidualRmsNormForward, RopeTable,
            Rope, MlaHeads, MlaHeadsBackward, AttentionForward, AttentionBackward, AttentionSink, AttentionSinkBackward,
            AddBias, BiasBackward, SwigluForward, SwigluBackward, SoftmaxTopKForward, SoftmaxTopKBackward,
-           SigmoidTopKForward, SigmoidTopKBackward, ExpertLoad, BalanceLossBackward, BalanceBias, LoadShare, ForcedGate,
-           DispatchPlan, ExpertSort, InvertIndex, GatherRows, SumRows, EmbeddingForward, EmbeddingBackward, HeadLoss,
-           AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
+           RouterZBackward, SigmoidTopKForward, SigmoidTopKBackward, ExpertLoad, BalanceLossBackward, BalanceBias,
+           LoadShare, ForcedGate, DispatchPlan, ExpertSort, InvertIndex, GatherRows, SumRows, EmbeddingForward,
+           EmbeddingBackward, HeadLoss, AdamW, ClipFactor, Fill, FillNormal, Copy, Add, Sum>;
 
 }  // namespace sluice

@@ -11,6 +11,7 @@ void HeadLoss::check() const {
   expect_dense(name, "loss", loss, {x.dim(0)}, accumulator);
   expect_dense(name, "labels", labels, {x.dim(0)}, DType::i32);
   expect_dense(name, "grad_scale", grad_scale, {1}, DType::f64);
+  require(z_coef >= 0, "{}: z_coef is {}", name, z_coef);
   require(dx.defined() == dw.defined(), "{}: dx and dw are wanted together or not at all", name);
   if (dx) {
     expect(name, "dx", dx, x.shape(), x.dtype());

@@ -1,6 +1,9 @@
 // LM head and cross-entropy in one: logits = x w^T are made, used and dropped a chunk of rows at a time.
-//   loss[t] = logsumexp(logits[t]) - logits[t, label[t]];  dlogits = (softmax - onehot) grad_scale
-// Rows whose label is -100 have loss and gradient 0. Without dx and dw it is an evaluation.
+//   lse[t] = logsumexp(logits[t]);  loss[t] = lse[t] - logits[t, label[t]]
+//   dlogits = (softmax - onehot) grad_scale + 2 z_coef lse softmax grad_scale
+// The second term is the gradient of the z-loss, z_coef lse^2 of each row, which keeps lse near 0 [Chowdhery et al.
+// 2022, PaLM, section 5]. It is no part of `loss`. Rows whose label is -100 have loss and gradient 0. Without dx and dw
+// it is an evaluation.
 #pragma once
 
 #include "ops/op.h"
@@ -19,6 +22,7 @@ struct HeadLoss {
   Tensor w;           //   [V, D]
   Tensor labels;      //   i32 [T], in [0, V) or -100
   Tensor grad_scale;  //   f64 [1]
+  double z_coef = 0;  // at least 0
 
   void check() const;
   double flops() const;

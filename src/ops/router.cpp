@@ -137,6 +137,17 @@ double SoftmaxTopKBackward::flops() const {
   return 4.0 * static_cast<double>(dlogits.numel());
 }
 
+void RouterZBackward::check() const {
+  expect_float(name, "dlogits", dlogits, 2);
+  require(dlogits.dtype() != DType::bf16, "{}: dlogits are {}, expected the accumulator type", name, dlogits.str());
+  expect(name, "logits", logits, dlogits.shape(), dlogits.dtype());
+  expect_dense(name, "grad_scale", grad_scale, {1}, DType::f64);
+}
+
+double RouterZBackward::flops() const {
+  return 6.0 * static_cast<double>(dlogits.numel());
+}
+
 void ForcedGate::check() const {
   gate.check();
   require(seq_len > 0, "{}: seq_len is {}", name, seq_len);

@@ -48,6 +48,27 @@ struct SoftmaxTopKBackward {
   }
 };
 
+// The gradient of  coef sum_t lse_t^2, lse = log sum_e exp(logits_e),  scaled: of ST-MoE's router z-loss, which keeps
+// logits small [Zoph et al. 2022, equation 5].
+//   dlogits += 2 coef grad_scale lse softmax(logits)
+struct RouterZBackward {
+  static constexpr std::string_view name = "router_z_backward";
+  static constexpr OpKind kind = OpKind::routing;
+  Tensor dlogits;     // += [T, E], accumulator type
+  Tensor logits;      //   [T, E], accumulator type
+  Tensor grad_scale;  //   f64 [1]
+  double coef = 0;
+
+  void check() const;
+  double flops() const;
+  template <class V>
+  void visit(V&& v) const {
+    v("dlogits", dlogits, Access::update);
+    v("logits", logits, Access::in);
+    v("grad_scale", grad_scale, Access::in);
+  }
+};
+
 struct ForcedGate {
   static constexpr std::string_view name = "forced_gate";
   static constexpr OpKind kind = OpKind::routing;

@@ -6,7 +6,7 @@ namespace sluice {
 
 ModelEnd::ModelEnd(const StageConfig& config, Communicator& ep, Embedding* embedding, Unit* embedding_unit,
                    const UnitMaker& make_unit)
-    : head_(config.vocab, config.hidden, config.norm_eps, config.init_std),
+    : head_(config.vocab, config.hidden, config.norm_eps, config.init_std, config.z_loss_coef),
       head_unit_(make_unit("head", [&](const ParamVisitor& v) { head_.visit(v); })),
       embedding_(embedding),
       embedding_unit_(embedding_unit) {

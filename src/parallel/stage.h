@@ -25,7 +25,8 @@ struct StageConfig {
   double init_std = 0;
   double rope_theta = 0;
   YarnSpec yarn;
-  int chunks = 1;  // virtual stages per rank
+  double z_loss_coef = 0;  // of the logits: see HeadLoss
+  int chunks = 1;          // virtual stages per rank
   FlatGroupOptions dense_groups;
   FlatGroupOptions expert_groups;
 

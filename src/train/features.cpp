@@ -62,6 +62,7 @@ std::string router(const MoeConfig& moe) {
   add_if(parts, moe.router_bias, "bias");
   add_if(parts, moe.aux_loss_coef > 0,
          fmt::format("balance loss{} x{:g}", balance_over(moe.balance_over()), moe.aux_loss_coef));
+  add_if(parts, moe.router_z_coef > 0, fmt::format("z-loss x{:g}", moe.router_z_coef));
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
@@ -81,6 +82,7 @@ std::string describe_features(const StageConfig& model) {
     parts.push_back(router(with_experts->moe));
   }
   add_if(parts, model.mtp.has_value(), "an extra layer for the token after the next");
+  add_if(parts, model.z_loss_coef > 0, fmt::format("z-loss of the logits x{:g}", model.z_loss_coef));
   return fmt::format("{}", fmt::join(parts, " | "));
 }
 

@@ -147,6 +147,7 @@ void check_router_losses(const Config& config, const RunSpec& spec) {
         .advise("leave it out or set it to 0");
   };
   check("model.aux_loss_coef", config.model.aux_loss_coef.value_or(0));
+  check("model.router_z_loss_coef", config.model.router_z_loss_coef);
 }
 
 void add_mtp(const Config& config, RunSpec& spec) {
@@ -277,6 +278,8 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.aux_loss_coef = config.model.aux_loss_coef.value_or(
       config.model.aux_loss_of_config ? spec.model.config_aux_loss_coef : spec.model.aux_loss_coef);
   spec.aux_loss_over = config.model.aux_loss_over;
+  spec.router_z_loss_coef = config.model.router_z_loss_coef;
+  spec.z_loss_coef = config.loss_fn.z_loss_coef;
   spec.selection_bias_rate = config.model.gate_bias_update_factor.value_or(spec.selection_bias_rate);
   spec.gate = {.kind = gate_kind(config.balance()),
                .num_experts = spec.model.num_experts,
@@ -322,6 +325,7 @@ StageConfig RunSpec::stage() const {
     moe.gate = gate;
     moe.aux_loss_coef = aux_loss_coef;
     moe.aux_loss_over = aux_loss_over;
+    moe.router_z_coef = router_z_loss_coef;
     if (moe.num_experts > 0) moe.local_shard = local_shard;
     return config;
   };
@@ -334,6 +338,7 @@ StageConfig RunSpec::stage() const {
   stage.init_std = model.init_std;
   stage.rope_theta = model.rope_theta;
   stage.yarn = model.yarn;
+  stage.z_loss_coef = z_loss_coef;
   stage.chunks = chunks;
   stage.dense_groups = {.dtype = dtype, .reshard_after_use = reshard_after_forward};
   stage.expert_groups = {.dtype = dtype, .reshard_after_use = reshard_experts};

@@ -33,6 +33,8 @@ struct RunSpec {
   std::shared_ptr<GateCounts> shared_counts = {};  // see gate_counts()
   double aux_loss_coef = 0;                        // weight of the router's balance loss
   std::optional<BalanceOver> aux_loss_over = {};   // see MoeConfig
+  double router_z_loss_coef = 0;                   // of the router's z-loss
+  double z_loss_coef = 0;                          // of the logits' z-loss
   double mtp_loss_weight = 0;                      // of the extra layer's loss, with ModelConfig::mtp
   int64_t local_shard = 1;                         // see MoeConfig
   bool reshard_after_forward = false;              // dense parameters

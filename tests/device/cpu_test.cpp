@@ -173,6 +173,8 @@ Case router(int64_t num_experts, int64_t top_k) {
                                         .experts = experts,
                                         .weights = weights,
                                         .probs = probs});
+            tc->run(RouterZBackward{
+                .dlogits = dlogits, .logits = logits, .grad_scale = tc.of({1}, DType::f64, {0.7}), .coef = 0.1});
             return std::vector{experts, weights, probs, dlogits};
           }};
 }
@@ -221,8 +223,9 @@ Case embedding() {
           }};
 }
 
-Case head_loss(int64_t tokens, int64_t vocab, bool train) {
-  return {fmt::format("head_loss_{}_{}{}", tokens, vocab, train ? "" : "_eval"), vocab, [=](TestContext& tc) {
+Case head_loss(int64_t tokens, int64_t vocab, bool train, double z_coef = 0) {
+  const std::string kind = !train ? "_eval" : z_coef > 0 ? "_z" : "";
+  return {fmt::format("head_loss_{}_{}{}", tokens, vocab, kind), vocab, [=](TestContext& tc) {
             const int64_t dim = 48;
             const Tensor labels = indices(tc, {tokens}, 1, vocab);
             for (int64_t t = 0; t < tokens; t += 7) labels.data<int32_t>()[t] = kIgnoredLabel;
@@ -236,7 +239,8 @@ Case head_loss(int64_t tokens, int64_t vocab, bool train) {
                              .x = x,
                              .w = w,
                              .labels = labels,
-                             .grad_scale = tc.of({1}, DType::f64, {0.7})});
+                             .grad_scale = tc.of({1}, DType::f64, {0.7}),
+                             .z_coef = z_coef});
             return train ? std::vector{loss, dx, dw} : std::vector{loss};
           }};
 }
@@ -318,6 +322,7 @@ std::vector<Case> cases() {
   all.push_back(embedding());
   all.push_back(head_loss(300, 101, true));
   all.push_back(head_loss(40, 33, false));
+  all.push_back(head_loss(300, 101, true, 0.2));
   all.push_back(adamw(DType::f32));
   all.push_back(adamw(DType::bf16));
   all.push_back(small_change());

@@ -52,7 +52,8 @@ TEST(RouterModule, LearnedGradients) {
   EXPECT_TRUE(report.unused.empty()) << report.str();
 }
 
-// From the gradients of two outputs, the weights and the mean balance loss of the tokens. All outlive the function.
+// From the gradients of two outputs, the weights and the mean of a loss of the tokens, a balance loss or a z-loss. All
+// outlive the function.
 std::function<std::vector<Tensor>(Context&, const std::vector<Tensor>&)> backward_of_both(const Router& router,
                                                                                           const Tensor& dx,
                                                                                           const RoutingRecord& record,
@@ -285,6 +286,53 @@ TEST(RouterModule, GradientsWithALossOverTheGlobalBatch) {
       }
     }
     EXPECT_EQ(counted, std::vector<double>(kExperts, 100));
+  }
+}
+
+// coef mean over tokens of (log sum exp logits)^2  [Zoph et al. 2022, equation 5], from the weights themselves.
+double router_z_loss(const Tensor& x, const Tensor& weight, double coef) {
+  const std::vector<double> xs = values_of(x), ws = values_of(weight);
+  double sum = 0;
+  for (size_t t = 0; t < xs.size(); t += kHidden) {
+    double exponentials = 0;
+    for (size_t e = 0; e < ws.size(); e += kHidden) {
+      double logit = 0;
+      for (size_t i = 0; i < kHidden; ++i) logit += xs[t + i] * ws[e + i];
+      exponentials += std::exp(logit);
+    }
+    sum += std::log(exponentials) * std::log(exponentials);
+  }
+  return coef * sum / static_cast<double>(kTokens);
+}
+
+TEST(RouterModule, GradientsWithAZLoss) {
+  for (const RouterKind kind : {RouterKind::softmax_topk, RouterKind::sigmoid_topk}) {
+    TestContext tc(DType::f64);
+    MoeConfig config = config_of(kind);
+    config.router_z_coef = 0.3;
+    Router router("router", config, 0.02);
+    Program program{.variables = bind_parameters(tc, router)};
+    Param *weight = nullptr, *bias = nullptr;
+    router.visit([&](Param& param) { (param.spec.balanced_top_k > 0 ? bias : weight) = &param; });
+    const Tensor x = tc.empty({kTokens, kHidden}), dx = tc.empty({kTokens, kHidden});
+    program.variables.push_back({"x", x, dx});
+    RouterSaved saved;
+    RoutingRecord record;
+    program.forward = [&](Context& ctx) {
+      saved = {};
+      record = {};
+      router.forward(ctx, x, Tensor(), record, saved);
+      const Tensor z = ctx.activations().empty({1}, DType::f64);
+      assign(z, {router_z_loss(x, weight->value, config.router_z_coef)});
+      return std::vector{record.weights, z};
+    };
+    program.backward = backward_of_both(router, dx, record, saved);
+    draw_routed(tc, x, kTopK, [&] {
+      program.forward(*tc);
+      return bias != nullptr ? choices_of(tc, saved.probs, bias->value) : saved.probs;
+    });
+    const MutationReport report = check_gradients(tc, program, {.equivalent = router_equivalents()});
+    expect_known(report, unused_load());
   }
 }
 

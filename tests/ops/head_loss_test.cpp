@@ -49,14 +49,16 @@ Tolerance head_tolerance(DType dtype, int64_t reduction) {
 }
 
 // Loss, and with `train` the gradients, of strided rows, one of them ignored.
-std::vector<Tensor> head_loss(TestContext& tc, int64_t rows, int64_t dim, int64_t vocab, bool train) {
+std::vector<Tensor> head_loss(TestContext& tc, int64_t rows, int64_t dim, int64_t vocab, bool train,
+                              double z_coef = 0) {
   const Tensor x = tc.strided({rows, dim}, tc.dtype()), w = tc.random({vocab, dim}, 2);
   const Tensor labels = tc.empty({rows}, DType::i32), loss = tc.empty({rows}, tc.accumulator());
   const Tensor dx = tc.strided({rows, dim}, tc.dtype()), dw = tc.random_as(tc.accumulator(), {vocab, dim}, 4);
   randomize(x, 1);
   randomize_below(labels, 3, vocab);
   if (rows > 1) assign(labels.rows(1, 1), {kIgnoredLabel});
-  HeadLoss op{.loss = loss, .x = x, .w = w, .labels = labels, .grad_scale = tc.of({1}, DType::f64, {0.3})};
+  HeadLoss op{
+      .loss = loss, .x = x, .w = w, .labels = labels, .grad_scale = tc.of({1}, DType::f64, {0.3}), .z_coef = z_coef};
   if (train) {
     op.dx = dx;
     op.dw = dw;
@@ -75,6 +77,33 @@ TEST_P(HeadLossOps, AgreesWithRef) {
             [&, t = int64_t{rows}, d = dim, v = vocab](TestContext& tc) { return head_loss(tc, t, d, v, train); });
       }
     }
+  }
+}
+
+TEST_P(HeadLossOps, WithAZLossAgreesWithRef) {
+  for (const DType dtype : kStorage) {
+    for (const auto& [rows, dim, vocab] : {std::tuple{60, 9, 7}, {40, 33, 301}}) {
+      compare_within(
+          dtype, head_tolerance(dtype, 4 * std::max(vocab, rows)),
+          [&, t = int64_t{rows}, d = dim, v = vocab](TestContext& tc) { return head_loss(tc, t, d, v, true, 0.2); });
+    }
+  }
+}
+
+// Two equal logits of a: lse = a + ln 2. The z-loss pushes both down by 2 z lse / 2 each, and is no part of the loss.
+TEST_P(HeadLossOps, TheZLossOfEqualLogits) {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    TestContext tc(dtype, GetParam());
+    constexpr double kLogit = 3, kZ = 0.25;
+    const Tensor x = tc.of({2, 1}, dtype, {kLogit, kLogit}), w = tc.of({2, 1}, dtype, {1, 1});
+    const Tensor labels = tc.ints({2}, {0, kIgnoredLabel}), loss = tc.empty({2}), dx = tc.empty({2, 1});
+    const Tensor dw = tc.of({2, 1}, dtype, {0, 0}), scale = tc.of({1}, DType::f64, {4});
+    tc->run(HeadLoss{
+        .loss = loss, .dx = dx, .dw = dw, .x = x, .w = w, .labels = labels, .grad_scale = scale, .z_coef = kZ});
+    const double lse = kLogit + std::log(2), z = 2 * kZ * lse * 4;
+    EXPECT_TRUE(close(loss, std::vector{std::log(2), 0.}, tolerance(dtype, 10)));
+    EXPECT_TRUE(close(dx, std::vector{z, 0.}, tolerance(dtype, 10)));
+    EXPECT_TRUE(close(dw, std::vector{kLogit * (z / 2 - 2), kLogit * (z / 2 + 2)}, tolerance(dtype, 10)));
   }
 }
 
@@ -156,6 +185,56 @@ TEST(HeadLossGradient, WithAnIgnoredRowAndSeveralChunks) {
   }
 }
 
+// z_coef sum lse^2 over the rows with a label.
+double z_loss(const Tensor& x, const Tensor& w, const Tensor& labels, double z_coef) {
+  const std::vector<double> xs = values_of(x), ws = values_of(w), label = values_of(labels);
+  const auto dim = static_cast<size_t>(x.dim(1));
+  double sum = 0;
+  for (size_t t = 0; t < label.size(); ++t) {
+    double exponentials = 0;
+    for (size_t v = 0; v < ws.size(); v += dim) {
+      double logit = 0;
+      for (size_t i = 0; i < dim; ++i) logit += xs[t * dim + i] * ws[v + i];
+      exponentials += std::exp(logit);
+    }
+    if (label[t] >= 0) sum += std::log(exponentials) * std::log(exponentials);
+  }
+  return z_coef * sum;
+}
+
+TEST(HeadLossGradient, WithAZLoss) {
+  TestContext tc(DType::f64);
+  constexpr int64_t kRows = 6, kDim = 3, kVocab = 5;
+  constexpr double kZ = 0.3, kScale = 0.7;
+  const Tensor x = tc.random({kRows, kDim}, 1), w = tc.random({kVocab, kDim}, 2), dw = tc.empty(w.shape());
+  const Tensor labels = tc.ints({kRows}, {0, 4, kIgnoredLabel, 1, 3, 2}), scale = tc.of({1}, DType::f64, {kScale});
+  Tensor dx;
+  const MutationReport report =
+      check_gradients(tc, {.variables = {{"x", x}, {"w", w, dw}},
+                           .forward =
+                               [&](Context& ctx) {
+                                 const Tensor loss = ctx.activations().empty({kRows}, DType::f64);
+                                 const Tensor z = ctx.activations().empty({1}, DType::f64);
+                                 dx = ctx.activations().empty(x.shape(), DType::f64);
+                                 ctx.run(HeadLoss{.loss = loss,
+                                                  .dx = dx,
+                                                  .dw = dw,
+                                                  .x = x,
+                                                  .w = w,
+                                                  .labels = labels,
+                                                  .grad_scale = scale,
+                                                  .z_coef = kZ});
+                                 assign(z, {z_loss(x, w, labels, kZ)});
+                                 return std::vector{loss, z};
+                               },
+                           .backward = [&](Context&, const std::vector<Tensor>&) { return std::vector{dx}; },
+                           .output_gradient =
+                               [&](size_t, const Shape& shape) {
+                                 return std::vector<double>(static_cast<size_t>(shape.numel()), kScale);
+                               }});
+  EXPECT_TRUE(report.unused.empty()) << report.str();
+}
+
 TEST(HeadLossCheck, RejectsWhatDoesNotFit) {
   TestContext tc(DType::bf16);
   const HeadLoss good{.loss = tc.empty({6}, DType::f32),
@@ -174,6 +253,9 @@ TEST(HeadLossCheck, RejectsWhatDoesNotFit) {
   op = good;
   op.w = tc.empty({5, 4});
   EXPECT_REJECTED(op, "w is bf16[5, 4], expected bf16[5, 3]");
+  op = good;
+  op.z_coef = -1;
+  EXPECT_REJECTED(op, "head_loss: z_coef is -1");
   op = good;
   op.grad_scale = tc.empty({1}, DType::f32);
   EXPECT_REJECTED(op, "grad_scale is f32[1], expected f64[1]");

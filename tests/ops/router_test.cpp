@@ -138,6 +138,70 @@ TEST(RouterGradient, ThroughTheChosenExperts) {
   }
 }
 
+TEST_P(RouterOps, ZGradientAgreesWithRef) {
+  for (const DType dtype : {DType::f64, DType::f32}) {
+    for (const Shape& shape : {Shape{0, 4}, Shape{1, 1}, Shape{300, 8}, Shape{33, 128}, Shape{9, 67}}) {
+      compare(dtype, shape[1], [&](TestContext& tc) {
+        const Tensor dlogits = tc.strided(shape, dtype), logits = tc.strided(shape, dtype);
+        randomize(dlogits, 1);
+        randomize(logits, 2, 3);
+        tc->run(RouterZBackward{
+            .dlogits = dlogits, .logits = logits, .grad_scale = tc.of({1}, DType::f64, {0.7}), .coef = 0.3});
+        return std::vector{dlogits};
+      });
+    }
+  }
+}
+
+// Logits beyond what exp can hold.
+TEST_P(RouterOps, ZGradientOfLargeLogits) {
+  TestContext tc(DType::f64, GetParam());
+  const double less = 1 / (1 + std::exp(1)), more = 1 - less;
+  const Tensor dlogits = tc.of({2, 2}, DType::f64, {1, 2, 3, 4});
+  const Tensor logits = tc.of({2, 2}, DType::f64, {1000, 1001, -1000, -999});
+  tc->run(
+      RouterZBackward{.dlogits = dlogits, .logits = logits, .grad_scale = tc.of({1}, DType::f64, {0.5}), .coef = 0.25});
+  const double high = 0.25 * (1001 - std::log(more)), low = 0.25 * (-999 - std::log(more));
+  EXPECT_TRUE(close(dlogits, std::vector{1 + high * less, 2 + high * more, 3 + low * less, 4 + low * more},
+                    tolerance(DType::f64, 4)));
+}
+
+// coef sum lse^2
+double z_loss(const Tensor& logits, double coef) {
+  const auto width = static_cast<size_t>(logits.dim(1));
+  const std::vector<double> values = values_of(logits);
+  double sum = 0;
+  for (size_t first = 0; first < values.size(); first += width) {
+    double exponentials = 0;
+    for (size_t e = 0; e < width; ++e) exponentials += std::exp(values[first + e]);
+    sum += std::log(exponentials) * std::log(exponentials);
+  }
+  return coef * sum;
+}
+
+TEST(RouterGradient, OfTheZLoss) {
+  TestContext tc(DType::f64);
+  constexpr double kCoef = 0.4;
+  const Tensor logits = tc.random({6, 5}, 1);
+  const MutationReport report = check_gradients(
+      tc, {.variables = {{"logits", logits}},
+           .forward =
+               [&](Context& ctx) {
+                 const Tensor loss = ctx.activations().empty({1}, DType::f64);
+                 assign(loss, {z_loss(logits, kCoef)});
+                 return std::vector{loss};
+               },
+           .backward =
+               [&](Context& ctx, const std::vector<Tensor>& dout) {
+                 const Tensor dlogits = ctx.activations().empty({6, 5}, DType::f64);
+                 ctx.run(Fill{.x = dlogits, .value = 0});
+                 ctx.run(RouterZBackward{.dlogits = dlogits, .logits = logits, .grad_scale = dout[0], .coef = kCoef});
+                 return std::vector{dlogits};
+               },
+           .output_gradient = {}});
+  EXPECT_TRUE(report.unused.empty()) << report.str();
+}
+
 TEST(RouterCheck, RejectsWhatDoesNotFit) {
   TestContext tc(DType::f32);
   const Tensor logits = tc.empty({3, 4}), weights = tc.empty({3, 2}), experts = tc.empty({3, 2}, DType::i32);
@@ -149,6 +213,10 @@ TEST(RouterCheck, RejectsWhatDoesNotFit) {
   op = good;
   op.logits = tc.empty({3, 4}, DType::bf16);
   EXPECT_REJECTED(op, "expected the accumulator type");
+  const Tensor scale = tc.empty({1}, DType::f64), narrow = tc.empty({3, 3});
+  EXPECT_REJECTED((RouterZBackward{.dlogits = logits, .logits = narrow, .grad_scale = scale}),
+                  "router_z_backward: logits is f32[3, 3]");
+  EXPECT_REJECTED((RouterZBackward{.dlogits = logits, .logits = logits, .grad_scale = logits}), "grad_scale is f32");
 }
 
 std::vector<int32_t> experts_of(const GateSpec& gate, int64_t token) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <numeric>
 
 #include "support/training.h"
 
@@ -143,6 +144,38 @@ std::vector<Layout> mtp_layouts() {
 
 INSTANTIATE_TEST_SUITE_P(Mtp, Equivalence, ::testing::ValuesIn(mtp_layouts()),
                          [](const auto& instance) { return instance.param.name; });
+
+// What only gradients know of: the balance loss over the global batch and both z-losses, on each axis.
+TEST(Losses, AreThoseOfOneRankOnEveryLayout) {
+  const std::vector<std::string> losses = {"--benchmark.balance=router", "--model.aux_loss_coef=0.1",
+                                           "--model.aux_loss_over=global_batch", "--model.router_z_loss_coef=0.05",
+                                           "--loss_fn.z_loss_coef=0.05"};
+  int compared = 0;
+  for (const std::string family : {"qwen3_moe", "deepseek_v3_mtp"}) {
+    const Training& one = one_rank(family, "losses", losses);
+    const Training without = train({"one", 1, {losses.front(), "--model.aux_loss_coef=0"}, family}, {});
+    EXPECT_GT(compare(without, one).loss, 1e-4) << "the losses change too little";
+    for (Layout layout : layouts()) {
+      if (!on_each_axis(layout)) continue;
+      layout.family = family;
+      layout.overrides.insert(layout.overrides.end(), losses.begin(), losses.end());
+      layout.overrides.emplace_back("--memory.recompute=full");
+      const Training many = train(layout, {});
+      const TrainingDifference difference = compare(one, many);
+      EXPECT_TRUE(difference.loss <= kLossTolerance) << layout.name << ": loss differs by " << difference.loss;
+      EXPECT_TRUE(difference.weight <= kWeightTolerance)
+          << layout.name << ": " << difference.worst_weight << " by " << difference.weight;
+      EXPECT_EQ(one.loads, many.loads) << layout.name;
+      for (const auto& [name, values] : one.weights) {
+        if (!name.ends_with("load_share")) continue;
+        EXPECT_EQ(values, many.weights.at(name)) << layout.name << " " << name;
+        EXPECT_NEAR(std::accumulate(values.begin(), values.end(), 0.0), 1, 1e-12) << name;
+        ++compared;
+      }
+    }
+  }
+  EXPECT_EQ(compared, 4 * 4 + 4 * 4);
+}
 
 // Counts of a step, and what it adds to a selection bias, are whole numbers: equal bits on every layout.
 TEST(SelectionBias, IsTheSameOnEveryLayoutAndMoves) {

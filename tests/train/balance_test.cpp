@@ -167,7 +167,7 @@ TEST(BalanceLoss, OfSequencesIsThatOfMicroBatchesOfOne) {
 }
 
 TEST(RouterLosses, AreRefusedWhereThereAreNoExperts) {
-  for (const std::string key : {"model.aux_loss_coef"}) {
+  for (const std::string key : {"model.aux_loss_coef", "model.router_z_loss_coef"}) {
     const Config config = config::parse(fmt::format(R"(
 model:
   {}: 0.5

@@ -39,10 +39,19 @@ TEST(Features, RoutersAreNamedWhereTheyDecide) {
   EXPECT_TRUE(mentions(features("gpt_oss_20b_8", {balance, "router"}), "softmax router, bias"));
 }
 
-TEST(Features, TheBalanceLossIsNamedWithWhatItIsOver) {
-  const std::string text =
-      features("qwen3_moe_30b_8", {"--benchmark.balance", "router", "--model.aux_loss_over", "global_batch"});
-  EXPECT_TRUE(mentions(text, "balance loss of the global batch x0.001")) << text;
+TEST(Features, LossesAreNamedWhereTheyAreOn) {
+  const std::vector<std::string> router{"--benchmark.balance", "router"};
+  EXPECT_FALSE(mentions(features("qwen3_moe_30b_8", router), "z-loss"));
+  std::vector<std::string> asked = router;
+  for (const char* word : {"--model.aux_loss_over", "global_batch", "--model.router_z_loss_coef", "0.002",
+                           "--loss_fn.z_loss_coef", "0.0001"}) {
+    asked.emplace_back(word);
+  }
+  const std::string text = features("qwen3_moe_30b_8", asked);
+  for (const char* word :
+       {"balance loss of the global batch x0.001", ", z-loss x0.002", "z-loss of the logits x0.0001"}) {
+    EXPECT_TRUE(mentions(text, word)) << word << " in: " << text;
+  }
 }
 
 }  // namespace

@@ -19,17 +19,30 @@ struct Case {
   friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
 };
 
+// Every loss that only its gradient is computed of, strong enough to show in it.
+std::vector<std::string> other_losses() {
+  return {"--benchmark.balance=router", "--model.aux_loss_coef=0.5", "--model.aux_loss_over=global_batch",
+          "--model.router_z_loss_coef=0.3", "--loss_fn.z_loss_coef=0.2"};
+}
+
 std::vector<Case> mutated_cases() {
   return {{"router", {"--benchmark.balance=router"}},
           {"router_full", {"--benchmark.balance=router", "--memory.recompute=full"}},
           {"published", {"--benchmark.balance=published", "--model.backend.fake_gate_noise=0.5"}},
           {"deepseek_v3", {"--benchmark.balance=router"}, "deepseek_v3"},
           {"gpt_oss", {"--benchmark.balance=router"}, "gpt_oss"},
-          {"balance_loss", {"--benchmark.balance=router", "--model.aux_loss_coef=0.5"}}};
+          {"balance_loss", {"--benchmark.balance=router", "--model.aux_loss_coef=0.5"}},
+          {"other_losses", other_losses()}};
 }
 
 std::vector<Case> cases() {
   std::vector<Case> all = mutated_cases();
+  all.push_back({"other_losses_full", other_losses()});
+  all.back().overrides.emplace_back("--memory.recompute=full");
+  all.push_back({"gpt_oss_z_losses",
+                 {"--benchmark.balance=router", "--model.router_z_loss_coef=0.3", "--loss_fn.z_loss_coef=0.2"},
+                 "gpt_oss"});
+  all.push_back({"deepseek_v3_z_losses", all.back().overrides, "deepseek_v3"});
   all.push_back({"skewed", {"--benchmark.balance=skewed", "--benchmark.skew=2"}});
   const std::vector<std::string> shard = {"--benchmark.balance=router", "--benchmark.local_shard=2"};
   all.push_back({"local_shard", shard});
@@ -82,17 +95,25 @@ TEST_P(WholeModelGradient, EqualsDifferencesInRandomDirections) {
                                                                 : 2 * 8;
     ASSERT_EQ(probes.size(), of_blocks + 3);
     trainer.step(0);
-    for (const auto& [param, values] : untrained) assign(param->value, values);
+    std::vector<std::vector<double>> shares;
+    for (const auto& [param, values] : untrained) {
+      assign(param->value, values);
+      if (param->spec.holds_shares) shares.push_back(values);
+    }
     for (size_t i = 0; i < probes.size(); ++i) {
       probes[i].gradient = values_of(probes[i].param->grad);
       probes[i].direction = random_values(std::ssize(probes[i].value), 500 + i);
       probes[i].move(0);
     }
     RoutingTrace trace(trainer.context());
-    // The cross-entropy, and the balance loss that only its gradient is computed of.
+    trace.balance_over(shares);
+    // The cross-entropy, and the losses that only gradients are computed of.
+    const RunSpec& spec = model.spec();
     const auto loss = [&] {
-      const double entropy = model.loss(trainer), tokens = static_cast<double>(model.spec().tokens_per_step());
-      return entropy + model.spec().aux_loss_coef * trace.take_balance() / tokens;
+      const double entropy = model.loss(trainer), tokens = static_cast<double>(spec.tokens_per_step());
+      return entropy + (spec.aux_loss_coef * trace.take_balance() + spec.router_z_loss_coef * trace.take_router_z() +
+                        spec.z_loss_coef * trace.take_head_z()) /
+                           tokens;
     };
     loss();
     const std::vector<double> routing = trace.take();

@@ -1,7 +1,9 @@
 #include "whole_model.h"
 
+#include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 #include <utility>
 
 #include "base/hash.h"
@@ -74,25 +76,76 @@ std::vector<Param*> parameters(Trainer& trainer) {
   return all;
 }
 
+namespace {
+
+const Tensor& named(const OpRecord& record, std::string_view name) {
+  const auto found = std::ranges::find_if(record.tensors, [&](const OpTensor& t) { return t.name == name; });
+  require(found != record.tensors.end(), "{} has no {}", record.name, name);
+  return found->tensor;
+}
+
+// Over the rows of a matrix.
+double sum_of_squared_lse(const std::vector<double>& logits, size_t width) {
+  double sum = 0;
+  for (size_t first = 0; first < logits.size(); first += width) {
+    double exponentials = 0;
+    for (size_t i = 0; i < width; ++i) exponentials += std::exp(logits[first + i]);
+    sum += std::log(exponentials) * std::log(exponentials);
+  }
+  return sum;
+}
+
+// x w^T
+std::vector<double> logits_of(const Tensor& x, const Tensor& w) {
+  const std::vector<double> xs = values_of(x), ws = values_of(w);
+  const auto dim = static_cast<size_t>(x.dim(1));
+  std::vector<double> logits;
+  for (size_t t = 0; t < xs.size(); t += dim) {
+    for (size_t v = 0; v < ws.size(); v += dim) {
+      logits.push_back(std::inner_product(xs.begin() + static_cast<int64_t>(t),
+                                          xs.begin() + static_cast<int64_t>(t + dim),
+                                          ws.begin() + static_cast<int64_t>(v), 0.0));
+    }
+  }
+  return logits;
+}
+
+}  // namespace
+
+void RoutingTrace::add_balance(const std::vector<double>& experts, const std::vector<double>& probs,
+                               size_t num_experts) {
+  std::vector<double> shares(num_experts);
+  for (const double e : experts) shares[static_cast<size_t>(e)] += 1 / static_cast<double>(experts.size());
+  if (!shares_.empty()) shares = shares_[layers_seen_++ % shares_.size()];
+  for (size_t i = 0; i < probs.size(); ++i) {
+    balance_ += static_cast<double>(num_experts) * shares[i % num_experts] * probs[i];
+  }
+}
+
 void RoutingTrace::after(const OpRecord& record) {
+  if (record.name == HeadLoss::name) {
+    const Tensor& w = named(record, "w");
+    head_z_ += sum_of_squared_lse(logits_of(named(record, "x"), w), static_cast<size_t>(w.dim(0)));
+  }
   if (record.name != SoftmaxTopKForward::name && record.name != SigmoidTopKForward::name) return;
   const std::vector<double> experts = values_of(record.tensors.front().tensor);
   experts_.insert(experts_.end(), experts.begin(), experts.end());
-  if (record.name != SoftmaxTopKForward::name) return;
-  for (const OpTensor& t : record.tensors) {
-    if (t.name != "probs") continue;
-    const std::vector<double> probs = values_of(t.tensor);
-    const auto num_experts = static_cast<size_t>(t.tensor.dim(1));
-    double sum = 0;
-    for (const double e : experts) {
-      for (size_t row = 0; row < probs.size(); row += num_experts) sum += probs[row + static_cast<size_t>(e)];
-    }
-    balance_ += sum * static_cast<double>(num_experts) / static_cast<double>(experts.size());
-  }
+  const Tensor& logits = named(record, "logits");
+  const auto num_experts = static_cast<size_t>(logits.dim(1));
+  router_z_ += sum_of_squared_lse(values_of(logits), num_experts);
+  if (record.name == SoftmaxTopKForward::name) add_balance(experts, values_of(named(record, "probs")), num_experts);
 }
 
 double RoutingTrace::take_balance() {
   return std::exchange(balance_, 0);
+}
+
+double RoutingTrace::take_router_z() {
+  return std::exchange(router_z_, 0);
+}
+
+double RoutingTrace::take_head_z() {
+  return std::exchange(head_z_, 0);
 }
 
 std::vector<double> RoutingTrace::take() {

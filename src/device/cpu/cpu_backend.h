@@ -37,6 +37,7 @@ class CpuBackend final : public RefBackend {
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKBackward& op, const Tensor& scratch) override;
+  void execute(const RouterZBackward& op, const Tensor& scratch) override;
   void execute(const SigmoidTopKForward& op, const Tensor& scratch) override;
   void execute(const SigmoidTopKBackward& op, const Tensor& scratch) override;
   void execute(const ExpertSort& op, const Tensor& scratch) override;

@@ -16,6 +16,7 @@ KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   const int64_t chunk = head_chunk_rows(op);
   const size_t bytes = head_workspace(op);
   const auto scale = static_cast<float>(op.grad_scale.data<double>()[0]);
+  const auto z_coef = static_cast<float>(op.z_coef);
   const auto* labels = op.labels.data<int32_t>();
   auto* losses = op.loss.data<float>();
   float* logits = static_cast<float*>(scratch.raw());
@@ -47,7 +48,7 @@ KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
           if (op.dw) std::fill_n(row, vocab, 0.0F);
         } else {
           require(label >= 0 && label < vocab, "label {} is not in [0, {})", label, vocab);
-          losses[begin + t] = cross_entropy(row, vocab, label, op.dw.defined(), scale);
+          losses[begin + t] = cross_entropy(row, vocab, label, op.dw.defined(), scale, z_coef);
         }
       }
     });

@@ -63,4 +63,18 @@ void CpuBackend::execute(const SoftmaxTopKBackward& op, const Tensor& scratch) {
   });
 }
 
+void CpuBackend::execute(const RouterZBackward& op, const Tensor& scratch) {
+  if (op.dlogits.dtype() != DType::f32) {
+    RefBackend::execute(op, scratch);
+    return;
+  }
+  const auto factor = static_cast<float>(2 * op.coef * op.grad_scale.data<double>()[0]);
+  pool_.run_ranges(op.logits.dim(0), kTokens, [&](int64_t begin, int64_t end, int) {
+    for (int64_t t = begin; t < end; ++t) {
+      cpu::add_z_gradient(op.dlogits.data<float>() + t * op.dlogits.stride(),
+                          op.logits.data<float>() + t * op.logits.stride(), op.logits.dim(1), factor);
+    }
+  });
+}
+
 }  // namespace sluice

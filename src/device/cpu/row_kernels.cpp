@@ -253,15 +253,26 @@ HWY_ATTR void softmax_simd(const float* x, float* p, int64_t n) {
   scale_row(p, n, 1.0F / sum);
 }
 
-HWY_ATTR float cross_entropy_simd(float* x, int64_t n, int64_t label, bool grad, float scale) {
+HWY_ATTR float cross_entropy_simd(float* x, int64_t n, int64_t label, bool grad, float scale, float z_coef) {
   const float most = max_of(x, n);
   const float at_label = x[label];
   const float sum = sum_exp(x, grad ? x : nullptr, n, most);
   if (grad) {
-    scale_row(x, n, scale / sum);
+    const float of_softmax = z_coef == 0 ? scale : scale * (1.0F + 2.0F * z_coef * (most + std::log(sum)));
+    scale_row(x, n, of_softmax / sum);
     x[label] -= scale;
   }
   return std::log(sum) + (most - at_label);
+}
+
+HWY_ATTR void add_z_gradient_simd(float* dx, const float* x, int64_t n, float factor) {
+  const F f;
+  const float most = max_of(x, n), sum = sum_exp(x, nullptr, n, most);
+  const V shift = hn::Set(f, most), by = hn::Set(f, factor * (most + std::log(sum)) / sum);
+  for (int64_t i = 0; i < n; i += kWidth) {
+    const V e = exp(hn::Sub(load(x + i, n - i), shift));
+    store(hn::MulAdd(e, by, load(dx + i, n - i)), dx + i, n - i);
+  }
 }
 
 // ---- Streams
@@ -352,6 +363,7 @@ HWY_EXPORT(swiglu_backward_simd);
 HWY_EXPORT(sigmoid_scores_simd);
 HWY_EXPORT(softmax_simd);
 HWY_EXPORT(cross_entropy_simd);
+HWY_EXPORT(add_z_gradient_simd);
 HWY_EXPORT(adamw_simd);
 HWY_EXPORT(add_simd);
 HWY_EXPORT(sum_simd);
@@ -378,8 +390,11 @@ void sigmoid_scores(const float* logits, const float* bias, float* scores, float
 void softmax(const float* x, float* p, int64_t n) {
   HWY_DYNAMIC_DISPATCH(softmax_simd)(x, p, n);
 }
-float cross_entropy(float* x, int64_t n, int64_t label, bool grad, float scale) {
-  return HWY_DYNAMIC_DISPATCH(cross_entropy_simd)(x, n, label, grad, scale);
+float cross_entropy(float* x, int64_t n, int64_t label, bool grad, float scale, float z_coef) {
+  return HWY_DYNAMIC_DISPATCH(cross_entropy_simd)(x, n, label, grad, scale, z_coef);
+}
+void add_z_gradient(float* dx, const float* x, int64_t n, float factor) {
+  HWY_DYNAMIC_DISPATCH(add_z_gradient_simd)(dx, x, n, factor);
 }
 void adamw(const AdamWStep& step, float* w, float* m, float* v, const float* g, int64_t n) {
   HWY_DYNAMIC_DISPATCH(adamw_simd)(step, w, m, v, g, n);

@@ -72,8 +72,11 @@ void sigmoid_scores(const float* logits, const float* bias, float* scores, float
 
 // p = softmax(x)
 void softmax(const float* x, float* p, int64_t n);
-// Returns logsumexp(x) - x[label]. With `grad`, x becomes (softmax(x) - onehot(label)) scale.
-float cross_entropy(float* x, int64_t n, int64_t label, bool grad, float scale);
+// Returns lse - x[label], lse = logsumexp(x). With `grad`, x becomes
+// ((1 + 2 z_coef lse) softmax(x) - onehot(label)) scale.
+float cross_entropy(float* x, int64_t n, int64_t label, bool grad, float scale, float z_coef);
+// dx += factor lse softmax(x), lse = log sum exp(x): the gradient of factor / 2 lse^2
+void add_z_gradient(float* dx, const float* x, int64_t n, float factor);
 
 struct AdamWStep {
   float beta1 = 0;

@@ -53,6 +53,7 @@ class CudaBackend final : public Backend {
   void execute(const SwigluBackward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKForward& op, const Tensor& scratch) override;
   void execute(const SoftmaxTopKBackward& op, const Tensor& scratch) override;
+  void execute(const RouterZBackward& op, const Tensor& scratch) override;
   void execute(const ForcedGate& op, const Tensor& scratch) override;
   void execute(const DispatchPlan& op, const Tensor& scratch) override;
   void execute(const ExpertSort& op, const Tensor& scratch) override;

@@ -47,7 +47,7 @@ struct Softmax {
 template <class T>
 __global__ void __launch_bounds__(kThreads<T>)
     cross_entropy(T* logits, int64_t stride, accumulator_t<T>* loss, const int32_t* labels, const double* grad_scale,
-                  int64_t vocab, bool train, Fault* fault) {
+                  double z_coef, int64_t vocab, bool train, Fault* fault) {
   using A = accumulator_t<T>;
   constexpr int N = kPiece<T>;
   const int64_t row = blockIdx.x;
@@ -93,7 +93,10 @@ __global__ void __launch_bounds__(kThreads<T>)
   if (threadIdx.x == 0) loss[row] = log(softmax.sum) + (softmax.most - logit);
   if (!train) return;
 
-  const A scale = static_cast<A>(grad_scale[0]), factor = scale / softmax.sum;
+  const A scale = static_cast<A>(grad_scale[0]);
+  const A lse = log(softmax.sum) + softmax.most;
+  const A of_softmax = z_coef == 0 ? scale : scale * (1 + 2 * static_cast<A>(z_coef) * lse);
+  const A factor = of_softmax / softmax.sum;
   const auto gradient = [&](T value, int64_t col) {
     const A g = fast_exp(load(value) - softmax.most) * factor;
     return store<T>(col == label ? g - scale : g);
@@ -120,7 +123,7 @@ KernelSet CudaBackend::execute(const HeadLoss& op, const Tensor& scratch) {
       launch(HeadLoss::name, cross_entropy<T>, blocks(rows),
              row_threads(ceil_div(vocab, kPiece<T> * kPieces), kThreads<T>), 0, device_.stream(), logits.data<T>(),
              logits.stride(), op.loss.data<accumulator_t<T>>() + begin, op.labels.data<int32_t>() + begin,
-             op.grad_scale.data<double>(), vocab, train, device_.fault());
+             op.grad_scale.data<double>(), op.z_coef, vocab, train, device_.fault());
       if (!train) continue;
       products |= gemm(device_, {.c = op.dx.rows(begin, rows), .a = logits, .b = op.w});
       products |= gemm(device_, {.c = op.dw, .a = logits, .b = x, .trans_a = true, .accumulate = true});

@@ -73,6 +73,29 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
+// dlogits += 2 coef grad_scale lse softmax(logits)
+template <class A>
+__global__ void __launch_bounds__(kThreads)
+    router_z_backward(A* dlogits, int64_t dlogits_stride, const A* logits, int64_t logits_stride,
+                      const double* grad_scale, double coef, int64_t num_tokens, int64_t num_experts) {
+  const int64_t token = token_of_warp();
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  if (token >= num_tokens) return;
+  dlogits += token * dlogits_stride;
+  logits += token * logits_stride;
+  A most = -INFINITY, sum = 0;
+  for (int64_t e = lane; e < num_experts; e += kWarp) {
+    most = logits[e] > most || logits[e] != logits[e] ? logits[e] : most;
+  }
+  most = warp_max(most);
+  for (int64_t e = lane; e < num_experts; e += kWarp) sum += exp(logits[e] - most);
+  sum = warp_sum(sum);
+  const A factor = static_cast<A>(2 * coef * grad_scale[0]) * (most + log(sum)) / sum;
+  // Unrolled, it spills registers in f64.
+#pragma unroll 1
+  for (int64_t e = lane; e < num_experts; e += kWarp) dlogits[e] += factor * exp(logits[e] - most);
+}
+
 // --- gates without parameters -----------------------------------------------------------------------------------
 
 __device__ __forceinline__ int64_t global_token(const int64_t* sample_ids, int64_t seq_len, int64_t token) {
@@ -128,6 +151,17 @@ void CudaBackend::execute(const SoftmaxTopKBackward& op, const Tensor& /*scratch
            op.dlogits.data<A>(), op.dlogits.stride(), op.dweights.data<A>(), op.dweights.stride(),
            op.experts.data<int32_t>(), op.weights.data<A>(), op.weights.stride(), op.probs.data<A>(), op.probs.stride(),
            num_tokens, op.dlogits.dim(1), op.experts.dim(1), device_.fault());
+  });
+}
+
+void CudaBackend::execute(const RouterZBackward& op, const Tensor& /*scratch*/) {
+  const int64_t num_tokens = op.dlogits.dim(0);
+  if (num_tokens == 0) return;
+  dispatch_accumulator(op.dlogits.dtype(), [&]<class A>(A) {
+    const WarpPerToken shape(num_tokens, 0);
+    launch(RouterZBackward::name, router_z_backward<A>, shape.grid, shape.threads, 0, device_.stream(),
+           op.dlogits.data<A>(), op.dlogits.stride(), op.logits.data<A>(), op.logits.stride(),
+           op.grad_scale.data<double>(), op.coef, num_tokens, op.dlogits.dim(1));
   });
 }
 

@@ -13,14 +13,15 @@ namespace {
 
 // Turns a row of logits into dlogits and returns its loss.
 template <class A>
-double cross_entropy(A* logits, int64_t vocab, int64_t label, double grad_scale) {
+double cross_entropy(A* logits, int64_t vocab, int64_t label, double grad_scale, double z_coef) {
   double most = -INFINITY, sum = 0;
   for (int64_t v = 0; v < vocab; ++v) most = std::max(most, load(logits[v]));
   for (int64_t v = 0; v < vocab; ++v) sum += std::exp(load(logits[v]) - most);
   const double lse = most + std::log(sum);
   const double loss = lse - load(logits[label]);
+  const double of_softmax = z_coef == 0 ? 1 : 1 + 2 * z_coef * lse;
   for (int64_t v = 0; v < vocab; ++v) {
-    store(logits[v], (std::exp(load(logits[v]) - lse) - (v == label ? 1 : 0)) * grad_scale);
+    store(logits[v], (std::exp(load(logits[v]) - lse) * of_softmax - (v == label ? 1 : 0)) * grad_scale);
   }
   return loss;
 }
@@ -45,7 +46,7 @@ KernelSet RefBackend::execute(const HeadLoss& op, const Tensor& scratch) {
           loss = 0;
           std::fill_n(&logits(t, 0), vocab, A{0});
         } else {
-          store(loss, cross_entropy(&logits(t, 0), vocab, checked("label", label, vocab), grad_scale));
+          store(loss, cross_entropy(&logits(t, 0), vocab, checked("label", label, vocab), grad_scale, op.z_coef));
         }
       }
       if (!op.dw) continue;

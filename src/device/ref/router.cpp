@@ -64,6 +64,24 @@ void RefBackend::execute(const SoftmaxTopKBackward& op, const Tensor& /*scratch*
   });
 }
 
+// dlogits += 2 coef grad_scale lse softmax(logits)
+void RefBackend::execute(const RouterZBackward& op, const Tensor& /*scratch*/) {
+  dispatch_float(op.dlogits.dtype(), [&]<class T>(T) {
+    const double factor = 2 * op.coef * op.grad_scale.data<double>()[0];
+    for (int64_t t = 0; t < op.logits.dim(0); ++t) {
+      const T* logits = row<T>(op.logits, t);
+      T* dlogits = row<T>(op.dlogits, t);
+      double most = -INFINITY, sum = 0;
+      for (int64_t e = 0; e < op.logits.dim(1); ++e) most = std::max(most, load(logits[e]));
+      for (int64_t e = 0; e < op.logits.dim(1); ++e) sum += std::exp(load(logits[e]) - most);
+      const double lse = most + std::log(sum);
+      for (int64_t e = 0; e < op.logits.dim(1); ++e) {
+        store(dlogits[e], load(dlogits[e]) + factor * lse * std::exp(load(logits[e]) - most) / sum);
+      }
+    }
+  });
+}
+
 void RefBackend::execute(const ForcedGate& op, const Tensor& /*scratch*/) {
   dispatch_float(op.weights.dtype(), [&]<class T>(T) {
     std::vector<double> weights(static_cast<size_t>(op.gate.top_k));

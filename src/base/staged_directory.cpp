@@ -29,9 +29,13 @@ StagedDirectory::StagedDirectory(fs::path target, bool replace) : target_(std::m
   // "a/b/" is a/b, and "." has a name as well.
   if (!target_.has_filename()) target_ = target_.parent_path();
   if (target_.filename() == "." || target_.filename() == "..") target_ = fs::canonical(target_, failed);
+  path_ = place_of(target_);
+}
+
+fs::path StagedDirectory::place_of(const fs::path& target) {
   constexpr size_t kLongestName = 200;  // of 255 that a file system takes
-  const std::string name = target_.filename().string().substr(0, kLongestName);
-  path_ = target_.parent_path() / fmt::format(".{}.sluice-unfinished", name);
+  const std::string name = target.filename().string().substr(0, kLongestName);
+  return target.parent_path() / fmt::format(".{}.sluice-unfinished", name);
 }
 
 void StagedDirectory::restore() {

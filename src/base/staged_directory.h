@@ -30,6 +30,8 @@ class StagedDirectory {
   void begin();
   // Before writing, where begin() was long ago: makes the place anew if somebody has removed it, or what it was in.
   void restore();
+  // Where the files of `target` are until it is complete.
+  static std::filesystem::path place_of(const std::filesystem::path& target);
   // Where to write; files are to be complete and synchronised.
   const std::filesystem::path& path() const { return path_; }
   const std::filesystem::path& target() const { return target_; }

@@ -49,6 +49,8 @@ class Printable {
 std::string printable(std::string_view text);
 // The same of what has its place in one line, a file's name: newline and tab become "\x0a", "\x09".
 std::string printable_line(std::string_view text);
+// The text as one word of a shell's command: as it is, or in quotes where the shell would see more in it.
+std::string quoted_for_shell(std::string_view text);
 
 // Insertions, deletions, substitutions and swaps of neighbours that turn one word into the other.
 std::size_t edit_distance(std::string_view a, std::string_view b);

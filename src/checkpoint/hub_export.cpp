@@ -1,6 +1,8 @@
 #include "checkpoint/hub_export.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <map>
@@ -9,16 +11,19 @@
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/checkpoint_model.h"
 #include "checkpoint/hub_layout.h"
 
 namespace sluice {
 namespace {
 
+namespace fs = std::filesystem;
 using safetensors::Type;
 
-// Elements a worker converts at a time, and in memory at once where a tensor is streamed.
+// Elements a worker converts at a time.
 constexpr int64_t kPieceElements = 1 << 18;
-constexpr int64_t kStreamElements = 1 << 24;
+// Written before memory that holds what was read is given back.
+constexpr uint64_t kHeldBytes = uint64_t{1} << 26;
 
 // f(begin, end) over [0, n) in pieces.
 template <class F>
@@ -56,42 +61,39 @@ class Progress {
   uint64_t done_ = 0;
 };
 
-// hub[line of i] = parameter[i], for elements [begin, end) of the part of the parameter that the tensor is.
-void scatter(const Context& ctx, const HubTensor& tensor, const Tensor& part, int64_t begin, int64_t end,
-             const Tensor& hub) {
-  dispatch_float(part.dtype(), [&](auto from) {
-    using From = decltype(from);
-    const std::vector<From> values = ctx.read<From>(
-        part.rows(begin, end - begin), [&] { return std::vector<From>(static_cast<size_t>(end - begin)); });
-    dispatch_float(hub.dtype(), [&](auto to) {
-      using To = decltype(to);
-      To* const out = hub.data<To>();
+// Elements of a tensor that are made at once: where the hub has them in another order, those of whole matrices, which
+// keep theirs.
+int64_t elements_at_once(const HubTensor& tensor, int64_t most) {
+  using Order = HubTensor::Order;
+  if (tensor.order == Order::same) return most;
+  const int last = tensor.hub_shape.rank() - 1;
+  const int64_t matrix = tensor.hub_shape[last] * (tensor.order == Order::interleaved ? 1 : tensor.hub_shape[last - 1]);
+  return std::max<int64_t>(1, most / matrix) * matrix;
+}
+
+// hub[line of i] = part[i], where both are whole matrices of a tensor.
+void put_in_order(const HubTensor& tensor, const Tensor& part, const Tensor& hub, Pool* pool) {
+  dispatch_float(part.dtype(), [&]<class T>(T) {
+    const T* const in = part.data<T>();
+    T* const out = hub.data<T>();
+    in_pieces(pool, part.numel(), [&](int64_t begin, int64_t end) {
       for_each_line(tensor, begin, end, [&](int64_t at, const HubLine& line) {
-        const From* const in = values.data() + (at - begin);
-        To* const first = out + line.first;
-        for (int64_t j = 0; j < line.count; ++j) {
-          if constexpr (std::is_same_v<From, To>) {
-            first[j * line.stride] = in[j];
-          } else {
-            first[j * line.stride] = static_cast<To>(static_cast<accumulator_t<From>>(in[j]));
-          }
-        }
+        for (int64_t j = 0; j < line.count; ++j) out[line.first + j * line.stride] = in[at + j];
       });
     });
   });
 }
 
-// The last step of a run may leave what no later one would have noticed.
-void require_finite(const Tensor& hub, const std::string& name) {
-  dispatch_float(hub.dtype(), [&](auto type) {
-    using T = decltype(type);
-    const std::span<const T> values(hub.data<T>(), static_cast<size_t>(hub.numel()));
-    const auto bad = std::ranges::count_if(
-        values, [](T value) { return !std::isfinite(static_cast<double>(static_cast<accumulator_t<T>>(value))); });
-    if (bad == 0) return;
-    throw runtime_failure("{} of {} values of {} are not finite", bad, hub.numel(), name)
-        .advise("lower optimizer.lr, or set clip_grad_norm.max_norm");
+int64_t count_non_finite(const Tensor& values, Pool* pool) {
+  std::atomic<int64_t> count = 0;
+  dispatch_float(values.dtype(), [&]<class T>(T) {
+    in_pieces(pool, values.numel(), [&](int64_t begin, int64_t end) {
+      count += std::count_if(values.data<T>() + begin, values.data<T>() + end, [](T value) {
+        return !std::isfinite(static_cast<double>(static_cast<accumulator_t<T>>(value)));
+      });
+    });
   });
+  return count;
 }
 
 }  // namespace
@@ -147,41 +149,51 @@ uint64_t convert_bytes(const HubWeights& hub, const HubMatch& match, std::option
   return sum;
 }
 
-ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
-                           const std::filesystem::path& directory, DType dtype, const ExportOptions& options) {
-  std::map<std::string_view, Tensor> parameters;
-  for (const FlatGroup* group : groups) {
-    for (const FlatGroup::Piece& piece : group->pieces()) {
-      const ParamSpec& spec = piece.param->spec;
-      require(piece.param->first == 0 && piece.value.numel() == spec.shape.numel(), "{} is not whole on this rank",
-              spec.name);
-      parameters[spec.name] = piece.value;
-    }
-  }
+ExportCount export_checkpoint(const Checkpoint& checkpoint, const ModelConfig& model, const fs::path& directory,
+                              DType dtype, const ExportOptions& options) {
+  match_parameters(checkpoint, model);
   const std::vector<HubTensor> tensors = family_of(model).tensors(model);
   std::map<std::string_view, const HubTensor*> by_name;
   for (const HubTensor& tensor : tensors) by_name[tensor.hub_name] = &tensor;
   safetensors::ModelWriter writer(directory, export_specs(tensors, dtype), options.max_file_bytes);
   Progress progress(options, writer.bytes());
-  std::vector<std::byte> buffer;
+  std::vector<std::byte> in_our_order, in_the_hubs;
+  uint64_t held = 0;
   for (const safetensors::TensorSpec& spec : writer.tensors()) {
     const HubTensor& tensor = *by_name.at(spec.name);
-    const auto parameter = parameters.find(tensor.parameter);
-    require(parameter != parameters.end(), "no rank has {}", tensor.parameter);
-    const int64_t count = tensor.hub_shape.numel();
-    const Tensor part = parameter->second.rows(tensor.first(), count);
-    buffer.resize(bytes_of(spec));
-    const Tensor hub(buffer.data(), {count}, dtype_of(spec.type));
-    in_pieces(options.pool, count, [&](int64_t begin, int64_t end) { scatter(ctx, tensor, part, begin, end, hub); });
-    require_finite(hub, spec.name);
-    writer.write(spec.name, buffer);
-    progress.add(buffer.size());
+    const int64_t all = tensor.hub_shape.numel(), most = elements_at_once(tensor, options.piece_elements);
+    const DType type = dtype_of(spec.type);
+    int64_t bad = 0;
+    for (int64_t at = 0; at < all; at += most) {
+      const int64_t count = std::min(most, all - at);
+      const auto piece = [&](std::vector<std::byte>& buffer) {
+        buffer.resize(static_cast<size_t>(count) * size_of(type));
+        return Tensor(buffer.data(), {count}, type);
+      };
+      const Tensor hub = piece(in_the_hubs);
+      const bool as_it_is = tensor.order == HubTensor::Order::same;
+      const Tensor part = as_it_is ? hub : piece(in_our_order);
+      checkpoint.read(std::array{Checkpoint::Wanted{StateKind::value, tensor.parameter, tensor.first() + at, part}},
+                      options.pool);
+      if (!as_it_is) put_in_order(tensor, part, hub, options.pool);
+      // The last step of a run may leave what no later one would have noticed.
+      bad += count_non_finite(hub, options.pool);
+      writer.write(spec.name, in_the_hubs);
+      progress.add(in_the_hubs.size());
+      held += in_the_hubs.size();
+      if (held < kHeldBytes) continue;
+      checkpoint.forget();
+      held = 0;
+    }
+    if (bad == 0) continue;
+    throw runtime_failure("{} of {} values of {} are not finite", bad, all, spec.name)
+        .advise("lower optimizer.lr, or set clip_grad_norm.max_norm");
   }
   writer.finish();
   return {writer.files(), writer.bytes()};
 }
 
-ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const std::filesystem::path& directory,
+ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const fs::path& directory,
                             std::optional<DType> dtype, const ExportOptions& options) {
   const std::vector<Converted> tensors = converted(hub, match, dtype);
   std::map<std::string_view, const HubWeight*> weights;
@@ -197,8 +209,8 @@ ExportCount convert_weights(const HubWeights& hub, const HubMatch& match, const 
     const HubWeight& weight = *weights.at(spec.name);
     const auto element = static_cast<int64_t>(safetensors::size_of(spec.type));
     const bool as_it_is = weight.coding == HubCoding::plain && weight.values.spec.type == spec.type;
-    for (int64_t at = 0; at < weight.numel(); at += kStreamElements) {
-      const int64_t count = std::min(kStreamElements, weight.numel() - at);
+    for (int64_t at = 0; at < weight.numel(); at += options.piece_elements) {
+      const int64_t count = std::min(options.piece_elements, weight.numel() - at);
       const auto bytes = static_cast<size_t>(count * element);
       buffer.resize(bytes);
       if (as_it_is) {

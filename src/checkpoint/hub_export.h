@@ -6,17 +6,19 @@
 #include <functional>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 
+#include "checkpoint/checkpoint.h"
 #include "checkpoint/hub_match.h"
-#include "device/context.h"
 #include "device/pool.h"
 #include "model/hf_config.h"
-#include "parallel/flat_group.h"
 
 namespace sluice {
 
 struct ExportOptions {
   uint64_t max_file_bytes = 5'000'000'000;
+  int64_t piece_elements = 1 << 24;                                // of a tensor, in memory at once
   Pool* pool = nullptr;                                            // null: the caller's thread alone
   std::function<void(uint64_t done, uint64_t all)> progress = {};  // bytes; on the caller's thread
 };
@@ -33,11 +35,11 @@ safetensors::Type export_type(std::string_view hub_name, safetensors::Type dtype
 // Bytes of the tensors of a model exported as `dtype`.
 uint64_t export_bytes(const ModelConfig& model, DType dtype);
 
-// Writes the parameters as `dtype` (bf16, f32 or f64); of bf16 shards with masters that is what the shards hold. Rank
-// alone: `groups` hold every parameter of the model whole. Memory is bounded by the largest tensor.
-// A runtime error names the first tensor with values that are not finite.
-ExportCount export_weights(const Context& ctx, const ModelConfig& model, std::span<FlatGroup* const> groups,
-                           const std::filesystem::path& directory, DType dtype, const ExportOptions& options);
+// Writes a checkpoint's values as `dtype` (bf16, f32 or f64), whatever layout the run had. Host memory is bounded: two
+// pieces, or matrices where the hub has a stack of larger ones turned. User error where the checkpoint's parameters are
+// not the model's; a runtime error names the first tensor with values that are not finite.
+ExportCount export_checkpoint(const Checkpoint& checkpoint, const ModelConfig& model,
+                              const std::filesystem::path& directory, DType dtype, const ExportOptions& options);
 
 // Bytes of the tensors that convert_weights() writes.
 uint64_t convert_bytes(const HubWeights& hub, const HubMatch& match, std::optional<DType> dtype);
@@ -55,7 +57,12 @@ bool is_hub_file(std::string_view name);
 // the weights that describe tokenizer, generation and licence. Returns how many.
 int copy_hub_files(const std::filesystem::path& from, const std::filesystem::path& to, std::optional<DType> dtype);
 
-// Writes config.json anew from a configuration that may have been laid over another, or have been no file at all.
-void write_hub_config(const HfConfig& config, const std::filesystem::path& directory, DType dtype);
+// The type that config.json says the weights have; f32 where it says another than bf16, f32 or f64.
+DType hub_dtype(const HfConfig& config);
+
+// What makes a directory with weights, or a checkpoint, a model's: config.json of `source` (load_hf_config) with the
+// overrides laid over it, and where `source` is a directory the files that copy_hub_files() copies.
+void write_model_files(const std::string& source, std::span<const HfOverride> overrides,
+                       const std::filesystem::path& directory, DType dtype);
 
 }  // namespace sluice

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/hub_export.h"
+#include "model/cards.h"
 #include "model/hf_config.h"
 #include "model/python_json.h"
 
@@ -24,8 +25,12 @@ namespace fs = std::filesystem;
 
 using Json = nlohmann::ordered_json;
 
+std::string_view torch_name(DType dtype) {
+  return dtype == DType::bf16 ? "bfloat16" : dtype == DType::f32 ? "float32" : "float64";
+}
+
 void set_dtype(Json& json, DType dtype) {
-  const std::string_view name = dtype == DType::bf16 ? "bfloat16" : dtype == DType::f32 ? "float32" : "float64";
+  const std::string_view name = torch_name(dtype);
   // Newer files say dtype.
   json[json.contains("dtype") ? "dtype" : "torch_dtype"] = name;
 }
@@ -77,13 +82,7 @@ bool goes_along(std::string_view name) {
   return name == "generation_config.json" || name.ends_with(".tiktoken") || name.ends_with(".model");
 }
 
-}  // namespace
-
-bool is_hub_file(std::string_view name) {
-  return name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") ||
-         goes_along(name);
-}
-
+// config.json anew, from a configuration that may have been laid over another, or have been no file at all.
 void write_hub_config(const HfConfig& config, const fs::path& directory, DType dtype) {
   Json json = Json::object();
   for (const auto& [key, field] : config.fields()) {
@@ -111,6 +110,13 @@ void write_hub_config(const HfConfig& config, const fs::path& directory, DType d
   write_file_atomic(directory / "config.json", python_json(json.dump(2)) + "\n");
 }
 
+}  // namespace
+
+bool is_hub_file(std::string_view name) {
+  return name == "config.json" || name.ends_with(".safetensors") || name.ends_with(".safetensors.index.json") ||
+         goes_along(name);
+}
+
 int copy_hub_files(const fs::path& from, const fs::path& to, std::optional<DType> dtype) {
   write_file_atomic(to / "config.json", changed_config(read_file(from / "config.json", HfConfig::kMaxBytes), dtype));
   int copied = 1;
@@ -124,6 +130,25 @@ int copy_hub_files(const fs::path& from, const fs::path& to, std::optional<DType
     ++copied;
   }
   return copied;
+}
+
+DType hub_dtype(const HfConfig& config) {
+  for (const char* const key : {"dtype", "torch_dtype"}) {
+    const HfField* const field = config.find(key);
+    const auto* const name = field != nullptr ? std::get_if<std::string>(&field->value) : nullptr;
+    for (const DType dtype : {DType::bf16, DType::f64}) {
+      if (name != nullptr && *name == torch_name(dtype)) return dtype;
+    }
+  }
+  return DType::f32;
+}
+
+void write_model_files(const std::string& source, std::span<const HfOverride> overrides, const fs::path& directory,
+                       DType dtype) {
+  std::error_code ignored;
+  const bool has_files = fs::is_directory(source, ignored);
+  if (has_files) copy_hub_files(source, directory, dtype);
+  if (!has_files || !overrides.empty()) write_hub_config(load_hf_config(source, overrides), directory, dtype);
 }
 
 }  // namespace sluice

@@ -412,12 +412,27 @@ uint64_t bytes_of(const TensorSpec& spec) {
   return bytes;
 }
 
+namespace {
+
+// What the file says; it has at least these bytes.
+uint64_t length_of_json(std::span<const std::byte> file) {
+  uint64_t length = 0;
+  for (size_t i = kLengthBytes; i-- > 0;) length = length << 8 | static_cast<uint64_t>(file[i]);
+  return length;
+}
+
+}  // namespace
+
+uint64_t header_bytes(std::span<const std::byte> file) {
+  if (file.size() < kLengthBytes) return file.size();
+  return kLengthBytes + std::min<uint64_t>(length_of_json(file), file.size() - kLengthBytes);
+}
+
 Header parse_header(std::span<const std::byte> file, std::string_view source) {
   if (file.size() < kLengthBytes) {
     throw user_error("{} has {} bytes: too short for a safetensors file", source, file.size());
   }
-  uint64_t length = 0;
-  for (size_t i = kLengthBytes; i-- > 0;) length = length << 8 | static_cast<uint64_t>(file[i]);
+  const uint64_t length = length_of_json(file);
   if (length > kMaxHeaderBytes || length > file.size() - kLengthBytes) {
     const std::string_view head(reinterpret_cast<const char*>(file.data()), std::min<size_t>(file.size(), 512));
     if (const FileFormat* format = format_of(head); format != nullptr) throw another_format(*format, source);

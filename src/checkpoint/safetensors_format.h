@@ -85,6 +85,8 @@ inline constexpr size_t kMaxRank = 16;
 
 // `file` is the whole file, of which only the header is touched; `source` its name for errors.
 Header parse_header(std::span<const std::byte> file, std::string_view source);
+// Bytes before the tensors, as the file begins; no more than it has.
+uint64_t header_bytes(std::span<const std::byte> file);
 
 // A header for these tensors in the order they shall lie in: by falling size of their elements (so that each starts at
 // a multiple of it), else as given.

@@ -20,6 +20,7 @@ struct Option {
   std::string placeholder = {};         // "N": what stands for the value in the help
   std::vector<std::string> words = {};  // the values there are, where they are few
   bool required = false;                // of an argument by place
+  bool value_optional = false;          // its value, a directory, may be left out: then it is empty
 };
 
 struct Command {

@@ -3,6 +3,8 @@
 #include <memory>
 
 #include "base/text.h"
+#include "checkpoint/checkpoint_model.h"
+#include "cli/checkpoint_settings.h"
 #include "cli/command.h"
 #include "cli/model_notes.h"
 #include "cli/outputs.h"
@@ -32,7 +34,10 @@ struct EvalOptions {
 
 int run_eval(const EvalOptions& options) {
   outlive_readers();
-  const Config config = load_settings(options.file, options.overrides, options.shortcuts);
+  const std::optional<std::filesystem::path> checkpoint = find_checkpoint(options.file);
+  const Config config = checkpoint
+                            ? apply_settings(run_of_checkpoint(*checkpoint), options.overrides, options.shortcuts)
+                            : load_settings(options.file, options.overrides, options.shortcuts);
   if (options.batches && *options.batches < 1) {
     throw user_error("--batches {}: at least one is needed", *options.batches).at("command line");
   }
@@ -104,8 +109,10 @@ Command eval_command() {
   Command command{
       .name = "eval",
       .summary = "the loss of a model on a configuration's validation_dataset, or else its dataset",
-      .details = "Weights are those of model.config's directory where it has safetensors.",
-      .options = {{"FILE", &options->file, "the configuration", "", {}, true},
+      .details =
+          "Weights are those of model.config's directory where it has some. A checkpoint stands for its run's\n"
+          "configuration with its weights, a run's directory for its newest checkpoint.",
+      .options = {{"FILE", &options->file, "the configuration, a checkpoint or a run's directory", "", {}, true},
                   {"--batches", &options->batches, "global batches at most (default: all the data has)", "N"},
                   {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
                   {"--json", &options->json, "also write the result to a file, with all digits", "FILE"},

@@ -7,7 +7,9 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "checkpoint/checkpoint_model.h"
 #include "checkpoint/safetensors.h"
+#include "cli/checkpoint_settings.h"
 #include "cli/command.h"
 #include "cli/model_notes.h"
 #include "cli/outputs.h"
@@ -42,18 +44,34 @@ struct GenerateOptions {
   std::vector<std::string> overrides;
 };
 
-// A hub directory stands for a configuration that says no more than its name.
-Config load_source(const GenerateOptions& options) {
+// What is to write text.
+struct Source {
+  Config config;
+  bool bytes = false;  // a token is a byte
+};
+
+// A directory stands for a configuration that says no more than its name.
+Source load_source(const GenerateOptions& options) {
+  const auto is_bytes = [](const Config& config) {
+    const auto bytes = config::DatasetKind::bytes;
+    return config.dataset.target == bytes || config.validation_dataset.target == bytes;
+  };
   std::error_code ignored;
   if (!std::filesystem::is_directory(options.source, ignored)) {
-    return load_settings(options.source, options.overrides, options.shortcuts);
+    Config config = load_settings(options.source, options.overrides, options.shortcuts);
+    const bool bytes = is_bytes(config);
+    return {std::move(config), bytes};
   }
-  std::string quoted;
-  for (const char c : options.source) quoted += c == '"' || c == '\\' ? std::string{'\\', c} : std::string{c};
-  return apply_settings(
-      config::parse(fmt::format("model: {{config: {{pretrained_model_name_or_path: \"{}\"}}}}", quoted),
-                    options.source),
-      options.overrides, options.shortcuts);
+  const std::optional<std::filesystem::path> found = find_checkpoint(options.source);
+  bool bytes = false;
+  if (found) {
+    const std::map<std::string, std::string> run = Checkpoint(*found).manifest().settings;
+    const auto data = run.find("dataset._target_");
+    bytes = data != run.end() && data->second == config::word(config::DatasetKind::bytes);
+  }
+  Config config = apply_settings(config_of_model(found.value_or(options.source)), options.overrides, options.shortcuts);
+  bytes = bytes || is_bytes(config);
+  return {std::move(config), bytes};
 }
 
 // One rank with the model's own router.
@@ -85,10 +103,8 @@ RunSpec resolve_for_one(const Config& config, const std::string& source) {
 // How text and tokens turn into each other: a token is a byte, or there is no text.
 class Codec {
  public:
-  Codec(const Config& config, const ModelConfig& model) : vocab_(model.vocab_size) {
-    const auto bytes = config::DatasetKind::bytes;
-    bytes_ = config.dataset.target == bytes || config.validation_dataset.target == bytes || vocab_ == kBytes;
-  }
+  // With a vocabulary of 256 tokens are bytes in any case.
+  Codec(bool bytes, const ModelConfig& model) : vocab_(model.vocab_size), bytes_(bytes || vocab_ == kBytes) {}
 
   bool bytes() const { return bytes_; }
   int64_t drawn_vocab() const { return bytes_ ? std::min(vocab_, kBytes) : vocab_; }
@@ -149,7 +165,7 @@ class Codec {
 
  private:
   int64_t vocab_;
-  bool bytes_ = false;
+  bool bytes_;
 };
 
 std::vector<int32_t> read_prompt(const GenerateOptions& options, const Codec& codec) {
@@ -249,11 +265,11 @@ std::string speed(int64_t tokens, double seconds) {
 }
 
 int run_generate(const GenerateOptions& options) {
-  const Config config = load_source(options);
+  const auto [config, bytes] = load_source(options);
   const RunSpec spec = resolve_for_one(config, options.source);
   warn_of_unread_fields(config);
   const SessionOptions session = session_options(config);
-  const Codec codec(config, spec.model);
+  const Codec codec(bytes, spec.model);
   GenerationJob job = make_job(options, config, spec, codec);
   std::optional<LogitsFile> logits;
   if (options.logits) {
@@ -309,14 +325,14 @@ Command generate_command() {
       .name = "generate",
       .summary = "continue a prompt, token by token",
       .details =
-          "Tokens are bytes, and prompt and output text, where the configuration's dataset is bytes or the vocabulary\n"
-          "has 256 entries; else both are token ids, for there is no tokenizer. The output goes to stdout, the rest "
-          "to\n"
-          "stderr. Weights are those of the directory, or of model.config's, where it has safetensors. --seed N draws\n"
-          "another text; the same one gives the same text, whatever the threads.",
+          "Tokens are bytes, and prompt and output text, where the dataset of the configuration, or of a checkpoint's\n"
+          "run, is bytes or the vocabulary has 256 entries; else both are token ids, for there is no tokenizer. The\n"
+          "output goes to stdout, the rest to stderr. Weights are those of the directory, or of model.config's, where\n"
+          "it has some; a run's directory stands for its newest checkpoint. --seed N draws another text; the same one\n"
+          "gives the same text, whatever the threads.",
       .options = {{"SOURCE",
                    &options->source,
-                   "a configuration, or a directory with config.json and safetensors",
+                   "a configuration, a checkpoint, a run's directory, or one with config.json and safetensors",
                    "",
                    {},
                    true},

@@ -1,12 +1,13 @@
-// Ctrl-C, a closed terminal or another program's SIGTERM as a wish: the first asks the run to end when that loses
-// nothing, the second ends the process at once. Where a signal was ignored when the program began (nohup, jobs in the
-// background) it stays ignored.
+// Ctrl-C, a closed terminal or another program's SIGTERM or SIGUSR1 as a wish: the first asks the run to end when that
+// loses nothing, the second ends the process at once. Where a signal was ignored when the program began (nohup, jobs in
+// the background) it stays ignored.
 #pragma once
 
 #include <atomic>
 #include <functional>
 #include <string>
 #include <thread>
+#include <vector>
 
 namespace sluice::cli {
 
@@ -20,21 +21,24 @@ class Interrupt {
   };
 
   // To be made before the threads it should speak for; they inherit that the signals are not theirs. The answers are
-  // given on a thread of its own.
-  explicit Interrupt(Answers answers);
+  // given on a thread of its own. `signals` are listened to beside SIGINT, SIGTERM, SIGHUP.
+  explicit Interrupt(Answers answers, std::vector<int> signals = {});
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
   Interrupt(Interrupt&&) = delete;
   Interrupt& operator=(Interrupt&&) = delete;
 
-  bool requested() const { return requested_; }
+  bool requested() const { return signal_ != 0; }
+  // The first signal that came; 0: none has.
+  int signal() const { return signal_; }
 
  private:
   void watch(const std::stop_token& ended);
 
   Answers answers_;
-  std::atomic<bool> requested_ = false;
+  std::vector<int> signals_;
+  std::atomic<int> signal_ = 0;
   std::jthread watcher_;
 };
 

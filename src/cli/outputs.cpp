@@ -100,7 +100,11 @@ void Outputs::refuse_inputs(const fs::path& path, const fs::path& named, const s
       .advise(fmt::format("give {} another place: what is read is never replaced", name));
 }
 
-OutputPlace Outputs::file(const fs::path& path, const std::string& name, const std::string& place) {
+void Outputs::run_directory(const fs::path& path, const std::string& name) const {
+  refuse_inputs(path / "training.jsonl", path, name);
+}
+
+OutputPlace Outputs::file(const fs::path& path, const std::string& name, const std::string& place, bool gone_on_with) {
   if (path.empty()) throw user_error("{} is empty", name).at(place).advise("name a file");
   OutputPlace there = output_place(path);
   if (there.kind == Kind::stream) return there;
@@ -108,7 +112,7 @@ OutputPlace Outputs::file(const fs::path& path, const std::string& name, const s
   if (there.kind == Kind::other) throw cannot_write(path, fmt::format("it is {}", there.what));
   require_writable(path, there.path.has_parent_path() ? there.path.parent_path() : fs::path("."));
   refuse_inputs(there.path, path, name);
-  if (there.kind == Kind::file && !overwrite_) {
+  if (there.kind == Kind::file && !overwrite_ && !gone_on_with) {
     throw cannot_write(path, "it is there already")
         .at(place)
         .advise(fmt::format("give {} another file, or add --overwrite", name));

@@ -58,8 +58,11 @@ class Outputs {
  public:
   Outputs(Inputs inputs, bool overwrite) : inputs_(std::move(inputs)), overwrite_(overwrite) {}
 
-  // Checks, and makes nothing yet.
-  OutputPlace file(const std::filesystem::path& path, const std::string& name, const std::string& place);
+  // Checks, and makes nothing yet. With `gone_on_with` a file that is there is not replaced, and no fault.
+  OutputPlace file(const std::filesystem::path& path, const std::string& name, const std::string& place,
+                   bool gone_on_with = false);
+  // A directory of a run, which many files come to be in: nothing of what is read may be.
+  void run_directory(const std::filesystem::path& path, const std::string& name) const;
   // The path of a directory for a model. One that is there must be empty, or with --overwrite hold a model's files
   // alone.
   std::filesystem::path model_directory(const std::filesystem::path& path, const std::string& name);

@@ -3,7 +3,9 @@
 #include <CLI/CLI.hpp>
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
+#include <system_error>
 
 #include "base/error.h"
 #include "base/text.h"
@@ -26,9 +28,16 @@ std::set<std::string> sections() {
   return names;
 }
 
+// Whether what follows an option whose value, a directory, may be left out is that value.
+bool is_optional_value(std::span<const std::string> arguments, size_t next) {
+  if (next >= arguments.size() || arguments[next].starts_with("--")) return false;
+  std::error_code failed;
+  return !std::filesystem::is_regular_file(arguments[next], failed);
+}
+
 // "--distributed.ep_size 4" and "--seed=3" are settings: the name has a dot or begins a key. The word behind one is its
 // value unless it begins with two dashes.
-Split split(std::span<const std::string> arguments) {
+Split split(const Command& command, std::span<const std::string> arguments) {
   const std::set<std::string> known = sections();
   Split result;
   for (size_t i = 0; i < arguments.size(); ++i) {
@@ -36,6 +45,9 @@ Split split(std::span<const std::string> arguments) {
     const std::string name = word.starts_with("--") ? word.substr(2, word.find('=') - 2) : "";
     if (name.find('.') == std::string::npos && !known.contains(name)) {
       result.words.push_back(word);
+      const bool may_lack = std::ranges::any_of(
+          command.options, [&](const Option& option) { return option.value_optional && option.name == word; });
+      if (may_lack && !is_optional_value(arguments, i + 1)) result.words.emplace_back();
       continue;
     }
     result.overrides.push_back(word);
@@ -129,7 +141,7 @@ Parsed parse(std::vector<Command>& commands, std::span<const std::string> argume
   app.get_formatter()->column_width(30);
   declare_all(app, command);
 
-  Split given = split(arguments.subspan(1));
+  Split given = split(command, arguments.subspan(1));
   try {
     // The library takes them last first.
     app.parse(std::vector<std::string>(given.words.rbegin(), given.words.rend()));

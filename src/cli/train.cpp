@@ -1,22 +1,31 @@
 #include "cli/train.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <csignal>
+#include <filesystem>
 #include <memory>
 #include <new>
 #include <utility>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "checkpoint/hub_export.h"
+#include "cli/checkpoint_settings.h"
 #include "cli/command.h"
 #include "cli/interrupt.h"
 #include "cli/model_notes.h"
 #include "cli/outputs.h"
+#include "cli/run_directory.h"
 #include "cli/terminal.h"
 #include "cli/trained_export.h"
+#include "cli/version.h"
 #include "train/make_dataset.h"
 #include "train/progress.h"
+#include "train/resume.h"
 #include "train/scale_config.h"
 #include "train/training.h"
 #include "train/yardstick.h"
@@ -57,17 +66,23 @@ const char* loss_unit(const Config& config) {
   return config.dataset.target == config::DatasetKind::bytes ? "nats/byte" : "nats/token";
 }
 
-// Turns records into what a person sees and a file holds.
+// Where records are written; null: nowhere.
+struct Logs {
+  std::function<void(const std::string& line)> training = {};
+  std::function<void(const std::string& line)> validation = {};
+  std::function<void(const std::string& line)> both = {};
+};
+
+// Turns records into what a person sees and files hold.
 class Reporter {
  public:
-  // `log` may be null.
-  Reporter(const Config& config, Yardstick& yardstick, int64_t steps, Progress& progress, OutputLog* log)
+  Reporter(const Config& config, Yardstick& yardstick, int64_t steps, Progress& progress, const Logs& logs)
       : yardstick_(yardstick),
         steps_(steps),
         every_(config.logging.every),
         unit_(loss_unit(config)),
         progress_(progress),
-        log_(log) {}
+        logs_(logs) {}
 
   void record(TrainRecord record) {
     if (record.validation_loss) {
@@ -79,7 +94,7 @@ class Reporter {
     }
     if (own_steps_ == 0) begun_ = steady_seconds() - record.seconds;
     ++own_steps_;
-    const bool written = log_ != nullptr && (record.step % every_ == 0 || record.step == steps_);
+    const bool written = record.step % every_ == 0 || record.step == steps_;
     const bool shown = progress_.live() || due(record.step);
     if (!written && !shown) return;
     yardstick_.check(record.seconds, Yardstick::Run::goes_on);
@@ -98,7 +113,10 @@ class Reporter {
 
  private:
   void write(const TrainRecord& record) {
-    if (log_ != nullptr) log_->write_line(record_json(record, std::chrono::system_clock::now()));
+    const std::string line = record_json(record, std::chrono::system_clock::now());
+    const auto& own = record.validation_loss ? logs_.validation : logs_.training;
+    if (own) own(line);
+    if (logs_.both) logs_.both(line);
   }
 
   // Without a terminal, at most some thirty lines beside the first.
@@ -128,17 +146,33 @@ class Reporter {
   double begun_ = 0;  // when the first step of this run was, as steady_seconds() tells
   int64_t own_steps_ = 0;
   Progress& progress_;
-  OutputLog* log_;
+  const Logs& logs_;
 };
 
 // What is under way, for who ends it.
 struct Stage {
   std::atomic<const char*> what = "ending after this step";
   std::atomic<int64_t> steps = 0;
+  std::atomic<int64_t> saved = -1;  // the last step that is; -1: none, or nothing is saved at all
+  std::atomic<double> step_seconds = 0;
+  std::atomic<double> save_seconds = 0;
 
   std::string loss() const {
+    if (saved >= 0) {
+      const int64_t lost = steps - saved;
+      if (lost <= 0) return "nothing is lost";
+      return fmt::format("{} step{} behind step {} are lost", format_count(lost), lost == 1 ? "" : "s",
+                         format_count(saved));
+    }
     if (steps == 0) return "nothing is trained yet";
     return fmt::format("the weights of {} trained step{} are lost", format_count(steps), steps == 1 ? "" : "s");
+  }
+  // "ending after this step and a save, in about 3 s"
+  std::string end(bool saves) const {
+    const double seconds = step_seconds + (saves ? save_seconds.load() : 0);
+    constexpr double kLeast = 1;
+    return fmt::format("{}{}, in about {}", what.load(), saves ? " and a save" : "",
+                       format_duration(std::max(seconds, kLeast)));
   }
 };
 
@@ -154,10 +188,11 @@ struct Stage {
 }
 
 std::string summary(const TrainingResult& result, const std::string& unit) {
-  std::string text =
-      fmt::format("{}: {} steps, {} tokens in {} ({} tok/s)\n", result.stopped ? "stopped" : "done",
-                  format_count(result.steps), format_count(result.tokens), format_duration(result.seconds),
-                  format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / result.seconds)));
+  std::string text = fmt::format(
+      "{}: {} steps{}, {} tokens in {} ({} tok/s)\n", result.stopped ? "stopped" : "done", format_count(result.steps),
+      result.own_steps < result.steps ? fmt::format(", {} of them now", format_count(result.own_steps)) : "",
+      format_count(result.tokens), format_duration(result.seconds),
+      format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))));
   const std::string recent = result.recent_steps == 1 ? "step" : fmt::format("{} steps", result.recent_steps);
   text += fmt::format("training loss {:.4f} in step 1, {:.4f} mean of the last {} ({})\n", result.first_loss,
                       result.recent_loss, recent, unit);
@@ -165,7 +200,9 @@ std::string summary(const TrainingResult& result, const std::string& unit) {
   return text;
 }
 
-std::string header(const std::string& file, const RunSpec& spec, const TrainingJob& job, uint64_t bytes, bool kept) {
+// `kept`: what is said of the trained weights; empty where they are lost.
+std::string header(const std::string& file, const RunSpec& spec, const TrainingJob& job, uint64_t bytes,
+                   const std::string& kept) {
   const ParamCount parameters = param_count(spec.model);
   const int ranks = spec.mesh.world;
   std::string text =
@@ -176,12 +213,108 @@ std::string header(const std::string& file, const RunSpec& spec, const TrainingJ
            page_width(), 2) +
       "\n";
   if (!job.ended_by.empty()) text += wrap("  " + job.ended_by, page_width(), 4) + "\n";
-  if (!kept) {
-    text += fmt::format("the trained weights will not be kept; --export DIRECTORY keeps them{}\n",
-                        ranks == 1 ? "" : ", on one rank");
+  if (kept.empty()) {
+    text += "the trained weights will not be kept (checkpoint.enabled is false);\n  --export DIRECTORY keeps them\n";
+  } else {
+    text += wrap(kept, page_width(), 2) + "\n";
   }
   return text;
 }
+
+// The command that goes on with the run that this one began.
+std::string resume_command(const Config& config, const TrainOptions& options) {
+  std::string command = "sluice train " + quoted_for_shell(options.file);
+  if (options.ranks) command += fmt::format(" --ranks {}", *options.ranks);
+  if (options.shortcuts.device) command += " --device " + *options.shortcuts.device;
+  if (options.shortcuts.threads) command += fmt::format(" --threads {}", *options.shortcuts.threads);
+  if (options.shortcuts.async_comm) command += " --async-comm";
+  if (options.export_directory) command += " --export " + quoted_for_shell(*options.export_directory);
+  if (options.overwrite) command += " --overwrite";
+  for (const std::string& word : options.overrides) command += " " + quoted_for_shell(word);
+  const bool by_itself = config.program == config::Program::nemo;
+  return by_itself ? command : command + " --resume";
+}
+
+// "checkpoints in runs/tiny: every 30 steps, at the end"
+std::string describe_saving(const SaveSchedule& schedule, const std::filesystem::path& directory) {
+  std::string when;
+  if (schedule.every) when = fmt::format("every {} steps, ", format_count(*schedule.every));
+  if (schedule.epoch && schedule.epoch != schedule.every) {
+    when += fmt::format("every epoch ({} steps), ", format_count(*schedule.epoch));
+  }
+  return fmt::format("checkpoints in {}: {}at the end", directory.string(), when);
+}
+
+std::vector<int> listened_to(const Config& config) {
+  std::vector<int> signals = {SIGUSR1};
+  for (const config::Signal signal : config.step_scheduler.preemption_signal) {
+    if (signal == config::Signal::usr2) signals.push_back(SIGUSR2);
+  }
+  return signals;
+}
+
+// How a run is saved; all outlive it.
+class Saving {
+ public:
+  Saving(const Config& config, const RunSpec& spec, const RunDirectory& directory, const Manifest& run, Stage& stage,
+         Progress& progress)
+      : config_(config), spec_(spec), stage_(stage), progress_(progress) {
+    const config::Checkpoint& keys = config.checkpoint;
+    options_ = {.folder = &directory.folder(),
+                .in_background = keys.is_async,
+                .go_on = keys.on_failure == config::SaveFailure::go_on,
+                .resumed = directory.checkpoint() != nullptr
+                               ? std::optional(directory.checkpoint()->manifest().run.step)
+                               : std::nullopt,
+                .retention = {.recent = keys.max_recent_checkpoints, .every = keys.keep_every_steps},
+                .manifest = run,
+                .beside = [this](const std::filesystem::path& staged) { write_beside(staged); },
+                .complete = [this](const std::filesystem::path& staged, bool final) { consolidate(staged, final); },
+                .saved = [this](const SaveReport& report) { saved(report); }};
+  }
+  Saving(const Saving&) = delete;
+  Saving& operator=(const Saving&) = delete;
+  Saving(Saving&&) = delete;
+  Saving& operator=(Saving&&) = delete;
+  ~Saving() = default;
+
+  const SaveOptions& options() const { return options_; }
+
+ private:
+  // So that a checkpoint says by itself what model it is of and how it was trained.
+  void write_beside(const std::filesystem::path& staged) const {
+    write_file_atomic(staged / kSettingsFile, config::to_yaml(config_));
+    write_model(staged);
+  }
+  void write_model(const std::filesystem::path& directory) const {
+    write_model_files(config_.model.config.pretrained_model_name_or_path.value_or(""), model_overrides(config_),
+                      directory, spec_.dtype);
+  }
+  void consolidate(const std::filesystem::path& staged, bool final) const {
+    const config::Consolidated wanted = config_.checkpoint.save_consolidated;
+    const bool forced = spec_.model.num_experts > 0 && spec_.router == RouterKind::forced;
+    if (wanted == config::Consolidated::no || (wanted == config::Consolidated::final && !final) || forced) return;
+    const std::filesystem::path directory = staged / "consolidated";
+    std::filesystem::create_directory(directory);
+    export_checkpoint(Checkpoint(staged), spec_.model, directory, spec_.dtype, {});
+    write_model(directory);
+  }
+  void saved(const SaveReport& report) {
+    stage_.saved = report.step;
+    stage_.save_seconds = report.seconds;
+    std::string text =
+        fmt::format("saved {} ({} in {}; training waited {}", report.path.string(), format_bytes(report.bytes),
+                    format_duration(report.seconds), format_duration(report.blocked));
+    if (report.forecast_blocked) text += fmt::format(", {} expected", format_duration(*report.forecast_blocked));
+    progress_.note(text + ")");
+  }
+
+  const Config& config_;
+  const RunSpec& spec_;
+  Stage& stage_;
+  Progress& progress_;
+  SaveOptions options_;
+};
 
 }  // namespace
 
@@ -204,58 +337,129 @@ int run_train(const TrainOptions& options) {
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, config.recipe == config::Recipe::train);
   TrainingJob job = training_job(config, spec, *dataset, validation.get());
   job.weights = weights.get();
-  spec = with_steps(std::move(spec), config, job.steps);
 
+  Stage stage;
+  Progress progress(stderr, watched_width(), "");
   Outputs outputs(Inputs(config, file_of_row(options.file)), options.overwrite);
+  const Manifest run = describe_run(config, *dataset, std::string(version()));
+  std::optional<RunDirectory> directory;
+  std::optional<Saving> saving;
+  if (config.checkpoint.enabled) {
+    directory.emplace(config, file_of_row(options.file), options.resume, run);
+    outputs.run_directory(directory->path(), "checkpoint.checkpoint_dir");
+    saving.emplace(config, spec, *directory, run, stage, progress);
+    job.saving = &saving->options();
+    job.resumed = directory->checkpoint();
+  } else if (options.resume) {
+    throw user_error("--resume, and checkpoint.enabled is false")
+        .at(config.origin("checkpoint.enabled").place())
+        .advise("set checkpoint.enabled: true");
+  }
+  const RunState at = job.resumed != nullptr ? job.resumed->manifest().run : RunState{};
+  spec = with_steps(std::move(spec), config, job.steps,
+                    job.resumed != nullptr ? std::optional(at.schedule_steps) : std::nullopt);
+
   std::optional<OutputPlace> log_place;
   if (config.logging.jsonl) {
-    log_place = outputs.file(*config.logging.jsonl, "logging.jsonl", config.origin("logging.jsonl").place());
+    log_place = outputs.file(*config.logging.jsonl, "logging.jsonl", config.origin("logging.jsonl").place(),
+                             job.resumed != nullptr);
   }
   std::optional<TrainedExport> exported;
   if (options.export_directory) exported.emplace(config, spec, *options.export_directory, outputs);
+  if (job.resumed != nullptr) {
+    stage.steps = at.step;
+    print(wrap(fmt::format("{}: goes on from step {} of {}", directory->path().string(), format_count(at.step),
+                           format_count(job.steps)),
+               page_width(), 2) +
+          "\n");
+    if (at.step >= job.steps && !exported) {
+      print("all steps are made; a larger step_scheduler.max_steps goes on\n");
+      return 0;
+    }
+  }
 
-  Progress progress(stderr, watched_width(), "");
   progress.wait_for("measuring the machine");
   MachineInfo machine = measure_for(spec, session);
   progress.wait_for("planning the run");
   Yardstick yardstick(spec, session, config.benchmark.peak_tflops, machine);
   require_memory(yardstick.forecast(), memory_for(spec, session), kSmallerBatch);
   progress.finish();
-  print(header(options.file, spec, job, yardstick.forecast().total_bytes, exported.has_value()));
+  std::string kept = saving ? describe_saving(job.schedule, directory->path()) : std::string();
+  if (exported) kept += fmt::format("{}the trained weights in {}", kept.empty() ? "" : "; ", *options.export_directory);
+  print(header(options.file, spec, job, yardstick.forecast().total_bytes, kept));
   std::fflush(stdout);
 
-  Stage stage;
-  Interrupt interrupt({.asked =
-                           [&] {
-                             return fmt::format("{}; again: at once{}", stage.what.load(),
-                                                exported ? ", and the trained weights are lost" : "");
-                           },
-                       .give_up =
-                           [&] {
-                             if (!exported || exported->written()) return std::string();
-                             exported->abandon();
-                             return fmt::format("{}; {} is as it was before", stage.loss(), *options.export_directory);
-                           }});
+  Interrupt interrupt(
+      {.asked =
+           [&] {
+             const bool lost = exported.has_value() && !saving;
+             return fmt::format("{}; again: at once{}", stage.end(saving.has_value()),
+                                lost ? ", and the trained weights are lost" : "");
+           },
+       .give_up =
+           [&] {
+             if (exported && exported->written()) return std::string();
+             if (exported) exported->abandon();
+             if (!exported && !saving) return std::string();
+             return stage.loss() + (exported ? fmt::format("; {} is as it was before", *options.export_directory) : "");
+           }},
+      saving ? listened_to(config) : std::vector<int>{});
   if (exported) exported->begin();
-  std::optional<OutputLog> log;
-  if (log_place) log.emplace(*log_place, options.overwrite);
-  Reporter reporter(config, yardstick, job.steps, progress, log ? &*log : nullptr);
+  Logs logs;
+  std::optional<RunLog> training_log, validation_log, own_log;
+  std::optional<OutputLog> stream_log;
+  if (directory) {
+    training_log.emplace(directory->path() / "training.jsonl", at.step);
+    validation_log.emplace(directory->path() / "validation.jsonl", at.step);
+    logs.training = [&](const std::string& line) { training_log->write_line(line); };
+    logs.validation = [&](const std::string& line) { validation_log->write_line(line); };
+  }
+  if (log_place && job.resumed != nullptr && log_place->kind != OutputPlace::Kind::stream) {
+    own_log.emplace(log_place->path, at.step);
+    logs.both = [&](const std::string& line) { own_log->write_line(line); };
+  } else if (log_place) {
+    stream_log.emplace(*log_place, options.overwrite);
+    logs.both = [&](const std::string& line) { stream_log->write_line(line); };
+  }
+  Reporter reporter(config, yardstick, job.steps, progress, logs);
   progress.wait_for("getting ready, first step");
   TrainingEvents events;
   events.recorded = [&](const TrainRecord& record) {
     stage.steps = record.step;
+    if (record.result) stage.step_seconds = record.seconds;
     stage.what = "ending after this step";
     reporter.record(record);
+  };
+  events.begun = [&](const RunState& begun) {
+    if (job.resumed != nullptr) stage.saved = begun.step;
   };
   events.stop = [&] { return interrupt.requested(); };
   events.validating = [&](int64_t done, int64_t all) {
     stage.what = "ending after this batch of the validation";
     reporter.validating(done, all);
   };
-  events.trained = [&](Trainer& trainer) {
-    progress.finish();
+  events.rolled_back = [&](int64_t step) {
+    stage.steps = step;
+    for (std::optional<RunLog>* log : {&training_log, &validation_log, &own_log}) {
+      if (*log) (*log)->go_back(step);
+    }
+  };
+  events.trained = [&](Trainer& trainer, const TrainingResult& trained) {
+    const bool first = trainer.mesh().world.world_rank() == 0;
+    if (first) progress.finish();
+    if (!exported) return;
+    if (!saving) {
+      stage.what = "ending when the weights are written";
+      return exported->write(trainer);
+    }
+    if (!first) return;
+    // A run that goes on later has its end then.
+    if (trained.stopped) {
+      exported->abandon();
+      return log::info("{} is written at the end of the run", *options.export_directory);
+    }
     stage.what = "ending when the weights are written";
-    if (exported) exported->write(trainer);
+    exported->write(Checkpoint(directory->folder().of_step(stage.saved)), spec);
   };
   TrainingResult result;
   try {
@@ -263,12 +467,25 @@ int run_train(const TrainOptions& options) {
   } catch (const std::exception& failure) {
     const bool lost = exported && !exported->written() && stage.steps > 0;
     if (exported) exported->abandon();
+    if (stage.saved >= 0) {
+      fail(failure, fmt::format("the last checkpoint is {}; to go on from it: {}",
+                                directory->folder().of_step(stage.saved).string(), resume_command(config, options)));
+    }
     if (!lost) throw;
     fail(failure, fmt::format("{}; {} is as it was before", stage.loss(), *options.export_directory));
   }
   print(wrap(summary(result, loss_unit(config)), page_width(), 2));
-  if (!exported) print("the trained weights were not kept\n");
-  return 0;
+  if (!exported && !saving) print("the trained weights were not kept\n");
+  if (result.stopped && saving) {
+    print(wrap(fmt::format("{}step {} of {} is saved; to go on:\n",
+                           result.out_of_time ? "step_scheduler.max_minutes are over: " : "",
+                           format_count(result.steps), format_count(job.steps)),
+               page_width(), 2));
+    // As it is, whatever the width: it may be copied.
+    print(fmt::format("  {}\n", resume_command(config, options)));
+  }
+  constexpr int kBySignal = 128;
+  return interrupt.requested() && result.stopped ? kBySignal + interrupt.signal() : 0;
 }
 
 Command train_command() {
@@ -277,11 +494,20 @@ Command train_command() {
       .name = "train",
       .summary = "train a model as a configuration says",
       .details =
-          "Ctrl-C ends the run after the step it is in, and so do SIGTERM and a closed terminal; --export then writes "
-          "the\n"
-          "weights of that step. The directory appears when it is complete. A second Ctrl-C ends the run at once.",
+          "A run is saved into runs/NAME, the file's own name, or where checkpoint.checkpoint_dir says. --resume goes "
+          "on\n"
+          "with the newest run of the same configuration and begins one where there is none, so that the same command\n"
+          "starts a run and starts it again.\n\n"
+          "Ctrl-C ends the run after the step it is in, saved, with exit code 130; SIGTERM, SIGUSR1 and a closed "
+          "terminal\n"
+          "do so too (128 + the signal). A second one ends it at once: what was saved before stays whole.",
       .options = {{"FILE", &options->file, "the configuration", "", {}, true},
                   {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
+                  {.name = "--resume",
+                   .target = &options->resume,
+                   .help = "go on from the newest checkpoint, of DIR if it is named",
+                   .placeholder = "[DIR]",
+                   .value_optional = true},
                   {"--export", &options->export_directory, "write the weights there in the hub's layout at the end",
                    "DIRECTORY"},
                   overwrite_option(options->overwrite)},

@@ -11,7 +11,8 @@ namespace sluice::cli {
 
 struct TrainOptions {
   std::string file;
-  std::optional<int> ranks;  // default: the fewest the configuration's degrees allow
+  std::optional<int> ranks;           // default: the fewest the configuration's degrees allow
+  std::optional<std::string> resume;  // the value of --resume, which may be empty
   std::optional<std::string> export_directory;
   bool overwrite = false;
   Shortcuts shortcuts;

@@ -1,15 +1,15 @@
 #include "cli/trained_export.h"
 
+#include <algorithm>
 #include <filesystem>
-#include <system_error>
 #include <vector>
 
 #include "base/error.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "checkpoint/hub_export.h"
-#include "model/cards.h"
+#include "checkpoint/export_trained.h"
 #include "model/family.h"
+#include "train/machine_info.h"
 
 namespace sluice::cli {
 namespace {
@@ -17,11 +17,6 @@ namespace {
 namespace fs = std::filesystem;
 
 fs::path checked_directory(const RunSpec& spec, const std::string& directory, Outputs& outputs) {
-  if (spec.mesh.world > 1) {
-    throw user_error("--export {} on {} ranks: one rank must hold all weights", directory, spec.mesh.world)
-        .at("command line")
-        .advise("leave --ranks out, and distributed.* at 1");
-  }
   if (spec.model.num_experts > 0 && spec.router == RouterKind::forced) {
     throw user_error("--export {}: a forced gate has no router to write", directory)
         .at("command line")
@@ -31,7 +26,10 @@ fs::path checked_directory(const RunSpec& spec, const std::string& directory, Ou
   // With the header of the files, and config.json beside them.
   constexpr uint64_t kOfATensor = 160, kBeside = 16 << 10;
   const uint64_t names = kOfATensor * family_of(spec.model).tensors(spec.model).size() + kBeside;
-  require_space(path, export_bytes(spec.model, spec.dtype) + names, "--export");
+  // The parameters themselves lie beside them until they are converted; bf16 ones may have masters of f32.
+  const size_t element = std::max(size_of(spec.dtype), sizeof(float));
+  const uint64_t values = static_cast<uint64_t>(param_count(spec.model).total) * element;
+  require_space(path, export_bytes(spec.model, spec.dtype) + values + 2 * names, "--export");
   return path;
 }
 
@@ -42,16 +40,25 @@ TrainedExport::TrainedExport(const Config& config, const RunSpec& spec, const st
 
 void TrainedExport::write(Trainer& trainer) {
   const RunSpec& spec = trainer.spec();
-  const std::vector<FlatGroup*> groups = trainer.stage().groups();
+  const bool first = trainer.mesh().world.world_rank() == 0;
+  if (first) staged_.restore();
+  trainer.mesh().world.barrier(trainer.context().compute(), "begin of the export");
+  // The first rank converts while the others wait.
+  Pool pool(trainer.context().backend().target().workers);
+  const ExportCount count = export_trained(trainer.context(), trainer.mesh().world, trainer.state(), spec.model,
+                                           staged_.path(), spec.dtype, {.pool = first ? &pool : nullptr});
+  if (first) complete(count, spec.dtype);
+}
+
+void TrainedExport::write(const Checkpoint& checkpoint, const RunSpec& spec) {
   staged_.restore();
-  const fs::path& to = staged_.path();
-  const ExportCount count = export_weights(trainer.context(), spec.model, groups, to, spec.dtype, {});
-  const std::string source = config_.model.config.pretrained_model_name_or_path.value_or("");
-  const std::vector<HfOverride> overrides = model_overrides(config_);
-  std::error_code ignored;
-  const bool directory = fs::is_directory(source, ignored);
-  if (directory) copy_hub_files(source, to, spec.dtype);
-  if (!directory || !overrides.empty()) write_hub_config(load_hf_config(source, overrides), to, spec.dtype);
+  Pool pool(usable_cores());
+  complete(export_checkpoint(checkpoint, spec.model, staged_.path(), spec.dtype, {.pool = &pool}), spec.dtype);
+}
+
+void TrainedExport::complete(const ExportCount& count, DType dtype) {
+  write_model_files(config_.model.config.pretrained_model_name_or_path.value_or(""), model_overrides(config_),
+                    staged_.path(), dtype);
   staged_.commit();
   log::info("wrote {} ({})", staged_.target().string(), format_bytes(count.bytes));
 }

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "base/staged_directory.h"
+#include "checkpoint/hub_export.h"
 #include "cli/outputs.h"
 #include "config/config.h"
 #include "train/trainer.h"
@@ -18,13 +19,17 @@ class TrainedExport {
 
   // Keeps other runs from writing there.
   void begin() { staged_.begin(); }
-  // On the only rank. The directory appears when it is complete.
+  // Collective over the ranks, each on its thread. The directory appears when it is complete.
   void write(Trainer& trainer);
+  // The same from a checkpoint of the run; on one thread.
+  void write(const Checkpoint& checkpoint, const RunSpec& spec);
   // From any thread: removes what is written.
   void abandon() noexcept { staged_.abandon(); }
   bool written() const { return staged_.committed(); }
 
  private:
+  void complete(const ExportCount& count, DType dtype);
+
   const Config& config_;
   StagedDirectory staged_;
 };

@@ -112,6 +112,10 @@ template <class T>
 struct Codec<std::vector<T>> {
   static std::string type(const Range& range) { return "list of " + Codec<T>::type(range); }
   static std::vector<T> read(const Node& node, const Range& range) {
+    // A choice of several may be one.
+    if constexpr (std::is_enum_v<T>) {
+      if (node.kind == Node::Kind::scalar) return {Codec<T>::read(node, range)};
+    }
     if (node.kind != Node::Kind::list) throw mismatch(type(range), node);
     std::vector<T> values;
     for (const Node& item : node.items) values.push_back(Codec<T>::read(item, range));

@@ -150,6 +150,23 @@ struct Runtime {
   }
 };
 
+// Steps that are no good.
+struct BadSteps {
+  NonFinite non_finite = NonFinite::stop;
+  Spike spike = Spike::off;
+  double spike_deviations = 6;
+  std::int64_t spike_window = 50;
+
+  template <class V>
+  void fields(V& v) {
+    v("non_finite", non_finite,
+      "[sluice] a loss or gradient norm that is not finite: end, leave the step out, go back");
+    v("spike", spike, "[sluice] a loss far above the last ones: leave the step out, or go back to a checkpoint");
+    v("spike_deviations", spike_deviations, "[sluice] standard deviations above their mean that are far", positive);
+    v("spike_window", spike_window, "[sluice] how many losses are looked at", Range{2, max_count});
+  }
+};
+
 struct Logging {
   std::optional<std::string> jsonl;
   std::int64_t every = 1;
@@ -206,6 +223,7 @@ struct Config {
   PackedSequence packed_sequence;
   Memory memory;
   Runtime runtime;
+  BadSteps bad_steps;
   Logging logging;
 
   // Not part of the schema: where each value that is not a preset came from, by key, and what had no effect.
@@ -238,11 +256,12 @@ struct Config {
     v.section("dataset", dataset, "training data");
     v.section("validation_dataset", validation_dataset, "validation data");
     v.section("benchmark", benchmark, "what a benchmark times and prints");
-    v.section("checkpoint", checkpoint, "checkpoints of a run: not available yet");
+    v.section("checkpoint", checkpoint, "what is saved of a run, where, and how long it is kept");
     v.section("clip_grad_norm", clip_grad_norm, "gradient clipping");
     v.section("packed_sequence", packed_sequence, "several documents in a sequence");
     v.section("memory", memory, "what is kept, and room for imbalance");
     v.section("runtime", runtime, "device, numbers and threads");
+    v.section("bad_steps", bad_steps, "what happens when a step goes wrong");
     v.section("logging", logging, "records of the run");
     v.ignore("dataloader", "batches are made in the process, in the order of global sample ids");
     v.ignore("validation_dataloader", "batches are made in the process, in the order of global sample ids");

@@ -122,6 +122,12 @@ class Defaults {
       const bool ten = endless || !steps.max_steps;
       assign("step_scheduler.num_epochs", ten ? "10" : "null", ten ? nemo : "NeMo's default: what max_steps take");
     }
+    set("checkpoint.checkpoint_dir", "checkpoints");
+    set("checkpoint.save_consolidated", "final");
+    set("checkpoint.is_async", "false");
+    set("checkpoint.max_recent_checkpoints", "null");
+    set("step_scheduler.validate_on_checkpoint", "true");
+    set("step_scheduler.save_checkpoint_every_epoch", "true");
     // The command line takes clipping away by the section (Loader::clear).
     if (word("clip_grad_norm") != "null") set("clip_grad_norm.max_norm", "1");
     if (has_section("lr_scheduler")) schedule();
@@ -165,6 +171,7 @@ class Defaults {
     }
     overrule("clip_grad_norm.max_norm", "null", "NeMo's benchmark does not clip");
     set("model.gate_bias_update_factor", "0", benchmark);
+    set("checkpoint.enabled", "false", benchmark);
   }
 
   void optimizer() {

@@ -123,6 +123,12 @@ std::string to_yaml(const Config& config, Show show, std::size_t width) {
   return text;
 }
 
+std::map<std::string, std::string> values(const Config& config) {
+  std::map<std::string, std::string> values;
+  for (const Line& line : lines_of(config)) values[line.key] = line.text;
+  return values;
+}
+
 std::vector<Change> differences(const Config& before, const Config& after) {
   const std::vector<Line> old_lines = lines_of(before);
   const std::vector<Line> new_lines = lines_of(after);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <filesystem>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -42,6 +43,9 @@ std::vector<IgnoredKey> overruled(const Config& config);
 
 // Why a class of NeMo's or torch's that a `_target_` names is not available; empty for what is no such class.
 std::string why_absent(std::string_view word);
+
+// Every value by its key, the model's own fields too, as they would be written.
+std::map<std::string, std::string> values(const Config& config);
 
 // The values that differ, as they would be written.
 struct Change {

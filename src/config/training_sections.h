@@ -25,7 +25,11 @@ struct StepScheduler {
   std::optional<std::int64_t> max_steps = 100;
   std::optional<std::int64_t> num_epochs = 1;
   std::optional<std::int64_t> ckpt_every_steps;
+  bool save_checkpoint_every_epoch = false;
   std::optional<std::int64_t> val_every_steps;
+  bool validate_on_checkpoint = false;
+  std::optional<double> max_minutes;
+  std::vector<Signal> preemption_signal = {Signal::term};
 
   template <class V>
   void fields(V& v) {
@@ -34,12 +38,14 @@ struct StepScheduler {
     v("max_steps", max_steps, "optimizer steps of the run, warm-up included; null: what num_epochs have", count);
     v("num_epochs", num_epochs, "passes over the data, unless max_steps end the run first; null: what max_steps take",
       count);
-    v("ckpt_every_steps", ckpt_every_steps, "checked, not used: checkpoints are not available yet", count);
+    v("ckpt_every_steps", ckpt_every_steps, "steps between checkpoints; null: a tenth of the run", count);
+    v("save_checkpoint_every_epoch", save_checkpoint_every_epoch, "a checkpoint at the end of each epoch too");
     v("val_every_steps", val_every_steps, "steps between validations; null: never", count);
+    v("validate_on_checkpoint", validate_on_checkpoint, "validate before each checkpoint too");
+    v("max_minutes", max_minutes, "[sluice] the run saves and ends after so long; --resume goes on; null: never",
+      positive);
+    v("preemption_signal", preemption_signal, "signals that save and end the run, beside TERM, INT, HUP and USR1");
     v.ignore("gc_every_steps", "steers Python's garbage collector");
-    v.ignore("preemption_signal", "steers NeMo's signal handler");
-    v.ignore("save_checkpoint_every_epoch", "checkpoints are not available yet");
-    v.ignore("validate_on_checkpoint", "checkpoints are not available yet");
     v.ignore("log_remote_every_steps", "no reports leave the machine; see logging.jsonl");
     v.ignore("loss_average_window_steps", "the end of a run says the mean of its last steps");
   }
@@ -123,8 +129,9 @@ struct LrScheduler {
     v("end_wd", end_wd, "weight decay after wd_incr_steps; null: optimizer.weight_decay", non_negative);
     v("wd_incr_steps", wd_incr_steps, "steps between the two; null: as many as the run has", count);
     v("wd_incr_style", wd_incr_style, "shape between the two");
-    v.ignore("use_checkpoint_opt_param_scheduler", "checkpoints are not available yet");
-    v.ignore("override_opt_param_scheduler", "checkpoints are not available yet");
+    v.ignore("use_checkpoint_opt_param_scheduler",
+             "a resumed run keeps its schedule, with the learning rate given now");
+    v.ignore("override_opt_param_scheduler", "a resumed run keeps its schedule, with the learning rate given now");
   }
 };
 
@@ -172,21 +179,48 @@ struct Dataset {
 };
 
 struct Checkpoint {
-  bool enabled = false;
-  std::string checkpoint_dir = "checkpoints";
-  std::optional<std::int64_t> max_recent_checkpoints;
+  bool enabled = true;
+  std::optional<std::string> checkpoint_dir;
+  std::optional<std::string> restore_from;
+  std::optional<std::int64_t> max_recent_checkpoints = 3;
+  std::optional<std::int64_t> keep_every_steps;
+  std::string best_metric_key = "default";
+  Consolidated save_consolidated = Consolidated::no;
+  std::string model_save_format = "safetensors";
+  bool is_async = true;
+  std::optional<double> staging_gib;
+  SaveFailure on_failure = SaveFailure::go_on;
 
   template <class V>
   void fields(V& v) {
-    v("enabled", enabled, "true is refused: checkpoints are not available yet");
-    v("checkpoint_dir", checkpoint_dir, "checked, not used: checkpoints are not available yet");
-    v("max_recent_checkpoints", max_recent_checkpoints, "checked, not used: checkpoints are not available yet", count);
+    v("enabled", enabled, "save the run, so that it can be resumed");
+    v("checkpoint_dir", checkpoint_dir, "the run's directory; null: runs/NAME, or NAME-2 and so on where one is");
+    v("restore_from", restore_from, "LATEST, LOWEST_VAL or a checkpoint's directory: where the run goes on from");
+    v("max_recent_checkpoints", max_recent_checkpoints, "how many to keep, beside the best; null: all", count);
+    v("keep_every_steps", keep_every_steps, "[sluice] those of multiples of it are kept as well", count);
+    v("best_metric_key", best_metric_key, "what LOWEST_VAL links the lowest of: the validation loss",
+      {"default", "val_loss"});
+    v("save_consolidated", save_consolidated, "a checkpoint's weights in the hub's layout too: the last one's, all");
+    v("model_save_format", model_save_format, "both are written as safetensors", {"safetensors", "torch_save"});
+    v("is_async", is_async, "training goes on while a checkpoint is written");
+    v("staging_gib", staging_gib,
+      "[sluice] host memory of a rank for that, in GiB; null: 1, or less where it saves less", non_negative);
+    v("on_failure", on_failure, "[sluice] after a save that failed: go on, or end the run");
     v.ignore("load_base_model", "model.load_weights says whether a model's weights are loaded");
-    v.ignore("model_save_format", "checkpoints are not available yet");
-    v.ignore("save_consolidated", "checkpoints are not available yet");
-    v.ignore("is_async", "steers torch's checkpoint writer");
-    v.ignore("wait_for_staging", "steers torch's checkpoint writer");
-    v.ignore("restore_from", "checkpoints are not available yet");
+    v.ignore("wait_for_staging", "the next optimizer step waits until it may change what is being saved");
+    v.ignore("cpu_offload", "each rank writes its own part");
+    v.ignore("staging_dir", "a checkpoint is written beside the others and renamed");
+    v.ignore("single_rank_consolidation", "one rank writes the hub's layout");
+    v.ignore("consolidation_timeout_minutes", "the first rank writes the hub's layout; others do not wait");
+    v.ignore("v4_compatible", "config.json is the model's own");
+    v.ignore("diffusers_compatible", "these are language models");
+    v.ignore("allow_legacy_pickle_restore", "pickles are not read");
+    v.ignore("dequantize_base_checkpoint", "quantised weights are always decoded");
+    v.ignore("skip_task_head_prefixes_for_base_model", "these models have no heads of other tasks");
+    v.ignore("original_model_root_dir", "model.config names the model's directory");
+    v.ignore("model_cache_dir", "model.config names the model's directory");
+    v.ignore("model_repo_id", "model.config names the model");
+    v.ignore("is_peft", "sluice trains every weight, not adapters");
   }
 };
 

@@ -156,6 +156,46 @@ constexpr auto spellings(SampleUnit) {
   return std::to_array<Spelling<SampleUnit>>({{"sequences", SampleUnit::sequences}, {"batches", SampleUnit::batches}});
 }
 
+// Which checkpoints have their weights in the hub's layout as well.
+enum class Consolidated { no, final, every };
+constexpr auto spellings(Consolidated) {
+  using C = Consolidated;
+  return std::to_array<Spelling<C>>(
+      {{"false", C::no}, {"final", C::final}, {"every", C::every}, {"true", C::every}, {"none", C::no}});
+}
+
+enum class SaveFailure { go_on, stop };
+constexpr auto spellings(SaveFailure) {
+  return std::to_array<Spelling<SaveFailure>>({{"go_on", SaveFailure::go_on}, {"stop", SaveFailure::stop}});
+}
+
+// What follows a step whose loss or gradient norm is not finite.
+enum class NonFinite { stop, skip, roll_back };
+constexpr auto spellings(NonFinite) {
+  using N = NonFinite;
+  return std::to_array<Spelling<N>>({{"stop", N::stop}, {"skip", N::skip}, {"roll_back", N::roll_back}});
+}
+
+// What follows a step whose loss is far above those before.
+enum class Spike { off, skip, roll_back };
+constexpr auto spellings(Spike) {
+  return std::to_array<Spelling<Spike>>({{"off", Spike::off}, {"skip", Spike::skip}, {"roll_back", Spike::roll_back}});
+}
+
+// Signals another program sends to have a run end.
+enum class Signal { term, interrupt, hang_up, usr1, usr2 };
+constexpr auto spellings(Signal) {
+  return std::to_array<Spelling<Signal>>({{"SIGTERM", Signal::term},
+                                          {"SIGINT", Signal::interrupt},
+                                          {"SIGHUP", Signal::hang_up},
+                                          {"SIGUSR1", Signal::usr1},
+                                          {"SIGUSR2", Signal::usr2},
+                                          {"TERM", Signal::term},
+                                          {"USR1", Signal::usr1},
+                                          {"15", Signal::term},
+                                          {"10", Signal::usr1}});
+}
+
 // Every one of NeMo's names for the same number; sluice's head is always fused and chunked.
 enum class Loss { cross_entropy };
 constexpr auto spellings(Loss) {

@@ -13,14 +13,8 @@ void add_idle(const Config& config, std::vector<Unavailable>& list) {
   const auto add = [&](const char* key, std::string value, const char* instead) {
     if (config.is_set(key)) list.push_back({key, std::move(value), config.origin(key).place(), instead});
   };
-  constexpr const char* none_saved = "no checkpoints are saved: they are not available yet";
-  // A benchmark saves none, in NeMo either.
-  if (config.recipe == Recipe::train) {
-    const auto& every = config.step_scheduler.ckpt_every_steps;
-    if (every) add("step_scheduler.ckpt_every_steps", std::to_string(*every), none_saved);
-    add("checkpoint.checkpoint_dir", config.checkpoint.checkpoint_dir, none_saved);
-    const auto& recent = config.checkpoint.max_recent_checkpoints;
-    if (recent) add("checkpoint.max_recent_checkpoints", std::to_string(*recent), none_saved);
+  if (config.checkpoint.model_save_format == "torch_save") {
+    add("checkpoint.model_save_format", "torch_save", "checkpoints are written as safetensors");
   }
   if (!config.runtime.deterministic && config.runtime.device != DeviceKind::cuda) {
     add("runtime.deterministic", "false", "the CPU gives the same bits always");

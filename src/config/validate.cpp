@@ -118,12 +118,6 @@ void check_model(const Config& config) {
       "fake_balanced_gate: true");
 }
 
-// Whatever the command: a file that asks for them is for a run that would be lost without them.
-void check_checkpoint(const Config& config) {
-  check(config, !config.checkpoint.enabled, "checkpoint.enabled",
-        "checkpoint.enabled: checkpoints are not available yet", "set checkpoint.enabled: false");
-}
-
 }  // namespace
 
 void check_schedule_steps(const Config& config, std::int64_t steps) {
@@ -146,7 +140,6 @@ void validate(const Config& config) {
   check(config, config.dataset.target != DatasetKind::none, "dataset._target_", "dataset._target_ names no data",
         "mock draws random tokens, bytes reads files");
   check_model(config);
-  check_checkpoint(config);
 }
 
 }  // namespace sluice::config

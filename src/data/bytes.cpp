@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/text.h"
 
 namespace sluice {
@@ -41,6 +42,10 @@ std::int64_t count_blocks(const ByteText& text, const ByteOptions& options) {
 
 ByteDataset::ByteDataset(std::shared_ptr<const ByteText> text, const ByteOptions& options)
     : text_(std::move(text)), options_(options), size_(count_blocks(*text_, options)), order_(options.seed, size_) {}
+
+std::string ByteDataset::identity() const {
+  return fmt::format("{} bytes of text with hash {:016x}", text_->bytes.size(), hash64(text_->bytes));
+}
 
 std::int64_t ByteDataset::block(std::int64_t id) const {
   require(id >= 0, "text sample {}", id);

@@ -69,6 +69,7 @@ class ByteDataset : public Dataset {
   void sample(std::int64_t id, std::span<std::int32_t> tokens) const override;
   std::int64_t size() const override { return size_; }
   std::int64_t vocab_size() const override { return 256; }
+  std::string identity() const override;
   // The block that sample `id` is cut from; it starts at byte block * seq_len.
   std::int64_t block(std::int64_t id) const;
 

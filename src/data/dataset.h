@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 
 namespace sluice {
 
@@ -21,6 +22,8 @@ class Dataset {
   virtual std::int64_t size() const = 0;
   // Every token is below it.
   virtual std::int64_t vocab_size() const = 0;
+  // A short text that is another one where the samples are other ones, as far as the configuration does not say so.
+  virtual std::string identity() const = 0;
 };
 
 }  // namespace sluice

@@ -19,8 +19,10 @@ class MockDataset : public Dataset {
   void sample(std::int64_t id, std::span<std::int32_t> tokens) const override;
   std::int64_t size() const override { return samples_; }
   std::int64_t vocab_size() const override { return vocab_size_; }
+  std::string identity() const override;
 
  private:
+  std::uint64_t seed_;
   Philox random_;
   std::int64_t vocab_size_;
   std::int64_t samples_;

@@ -50,6 +50,8 @@ class AdamWOptimizer {
   const AdamWOptions& options() const { return options_; }
   // Of group i, as its shard; undefined where there is none.
   const Tensor& master(size_t i) const { return states_[i].master; }
+  const Tensor& moment1(size_t i) const { return states_[i].m; }
+  const Tensor& moment2(size_t i) const { return states_[i].v; }
 
  private:
   // Elements of a shard that one operation updates.

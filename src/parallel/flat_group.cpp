@@ -93,6 +93,22 @@ std::vector<FlatGroup::Piece> FlatGroup::pieces() const {
   return pieces;
 }
 
+std::vector<FlatGroup::Piece> FlatGroup::kept_pieces() const {
+  if (copy_) return {};
+  std::vector<Piece> kept = pieces();
+  if (replicate_ == nullptr) return kept;
+  // Replicas hold the same: each keeps an equal share.
+  const int64_t rank = replicate_->rank(), ranks = replicate_->size();
+  for (Piece& piece : kept) {
+    const int64_t from = piece.value.numel() * rank / ranks, to = piece.value.numel() * (rank + 1) / ranks;
+    piece.first += from;
+    piece.offset += from;
+    piece.value = piece.value.rows(from, to - from);
+  }
+  std::erase_if(kept, [](const Piece& piece) { return piece.value.numel() == 0; });
+  return kept;
+}
+
 void FlatGroup::initialize(Context& ctx, uint64_t seed, const Tensor& master) {
   const Tensor& values = master ? master : shard_;
   ctx.run(Fill{.x = values, .value = 0});

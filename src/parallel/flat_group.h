@@ -85,6 +85,8 @@ class FlatGroup {
     Tensor value;
   };
   std::vector<Piece> pieces() const;
+  // The part of pieces() that this rank keeps in a checkpoint: over all ranks of the world each element is there once.
+  std::vector<Piece> kept_pieces() const;
 
  private:
   void lay_out(int64_t ranks);

@@ -23,6 +23,8 @@ std::string_view name_of(MemoryKind kind) {
       return "scratch";
     case MemoryKind::communication:
       return "communication";
+    case MemoryKind::checkpoint:
+      return "checkpoint";
   }
   return "?";
 }

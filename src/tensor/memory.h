@@ -8,8 +8,8 @@
 
 namespace sluice {
 
-enum class MemoryKind : uint8_t { weights, gradients, optimizer, activations, scratch, communication };
-inline constexpr size_t kMemoryKinds = 6;
+enum class MemoryKind : uint8_t { weights, gradients, optimizer, activations, scratch, communication, checkpoint };
+inline constexpr size_t kMemoryKinds = 7;
 std::string_view name_of(MemoryKind kind);
 
 // Bytes held now and at the worst moment, in all and by kind.

@@ -1,8 +1,10 @@
-// The weights a run begins with where they are a hub directory's.
+// The weights a run begins with: a hub directory's, or a checkpoint's in whatever layout it was written.
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
+#include <string>
 
 #include "config/config.h"
 #include "train/trainer.h"
@@ -12,22 +14,24 @@ namespace sluice {
 class Pretrained {
  public:
   // User error unless the directory holds exactly this model's weights.
-  Pretrained(const std::filesystem::path& directory, const ModelConfig& model)
-      : hub_(directory), match_(match_weights(hub_, model)) {
-    check_repeats(match_);
-  }
+  Pretrained(const std::filesystem::path& directory, const ModelConfig& model);
+  ~Pretrained();
+  Pretrained(const Pretrained&) = delete;
+  Pretrained& operator=(const Pretrained&) = delete;
+  Pretrained(Pretrained&&) = delete;
+  Pretrained& operator=(Pretrained&&) = delete;
 
-  // On every rank: its part of them. The first one says what was loaded, and how far it is where that takes long.
+  // On every rank: its part of them. The first one says what was loaded, and how far it is where that takes long. An
+  // optimizer's moments are those of a run that begins.
   void load(Trainer& trainer) const;
   // The same for a stage that is not trained.
   void load(Context& ctx, Communicator& world, Stage& stage, bool host_visible) const;
 
- private:
-  using Progress = std::function<void(int64_t done, int64_t all)>;
-  void load_by(Context& ctx, Communicator& world, const std::function<void(const Progress&)>& import) const;
+  // Where they are read from.
+  class Source;
 
-  HubWeights hub_;
-  HubMatch match_;
+ private:
+  std::unique_ptr<const Source> source_;
 };
 
 // Null where weights are drawn at random. model.load_weights decides; without it they are loaded if `by_default` and

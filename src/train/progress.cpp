@@ -5,10 +5,10 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <csignal>
 
 #include "base/log.h"
 #include "base/text.h"
+#include "base/thread_signals.h"
 
 namespace sluice {
 
@@ -105,10 +105,7 @@ void Progress::wait_for(const std::string& what) {
 }
 
 void Progress::tick(const std::stop_token& ended) {
-  // Signals are for threads that know what to do.
-  sigset_t all;
-  sigfillset(&all);
-  pthread_sigmask(SIG_BLOCK, &all, nullptr);
+  block_signals();
   // What takes a moment flashes no line.
   constexpr std::chrono::milliseconds moment{300};
   std::unique_lock lock(mutex_);

@@ -133,6 +133,14 @@ AdamWOptions optimizer_options(const Config& config, const RunSpec& spec) {
           .seed = static_cast<uint64_t>(config.seed)};
 }
 
+// Of a run that saves while it trains.
+uint64_t staging_bytes(const Config& config) {
+  constexpr double kGib = 1073741824.0, kUsual = 1;
+  const bool saves = config.recipe == config::Recipe::train && config.checkpoint.enabled && config.benchmark.optimizer;
+  if (!saves || !config.checkpoint.is_async) return 0;
+  return static_cast<uint64_t>(config.checkpoint.staging_gib.value_or(kUsual) * kGib);
+}
+
 // What the model's own router is; all its layers with experts have the same.
 RouterKind learned_router(const ModelConfig& model) {
   return family_of(model).block(model, model.num_layers - 1, 1).moe.router;
@@ -194,22 +202,24 @@ DType state_dtype_of(const Config& config, DType weights) {
   return DType::f32;
 }
 
-RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps) {
-  config::check_schedule_steps(config, steps);
+RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps, std::optional<int64_t> schedule_steps) {
+  const int64_t horizon = schedule_steps.value_or(steps);
+  config::check_schedule_steps(config, horizon);
   const config::LrScheduler& schedule = config.lr_scheduler;
   spec.steps = steps;
+  spec.schedule_steps = horizon;
   spec.lr = {.decay = schedule.lr_decay_style,
              .peak = schedule.max_lr.value_or(config.optimizer.lr),
              .minimum = schedule.min_lr,
-             .warmup_steps = config::warmup_steps(config, steps),
+             .warmup_steps = config::warmup_steps(config, horizon),
              .init = schedule.init_lr,
-             .decay_steps = schedule.lr_decay_steps.value_or(steps),
+             .decay_steps = schedule.lr_decay_steps.value_or(horizon),
              .wsd = schedule.lr_wsd_decay_style.value_or(WsdDecay::linear),
              .wsd_steps = schedule.wsd_decay_steps.value_or(0)};
   spec.weight_decay = {.ramp = schedule.wd_incr_style,
                        .start = schedule.start_wd.value_or(config.optimizer.weight_decay),
                        .end = schedule.end_wd.value_or(config.optimizer.weight_decay),
-                       .steps = schedule.wd_incr_steps.value_or(steps)};
+                       .steps = schedule.wd_incr_steps.value_or(horizon)};
   return spec;
 }
 
@@ -299,6 +309,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.gradient_norm = config.recipe == config::Recipe::train || config.clip_grad_norm.max_norm.has_value();
   spec.max_norm = config.clip_grad_norm.max_norm.value_or(0);
   spec.load_factor = config.memory.load_factor;
+  spec.staging_bytes = staging_bytes(config);
   spec.seed = static_cast<uint64_t>(config.seed);
   spec = with_steps(std::move(spec), config, config.step_scheduler.max_steps.value_or(kMostSteps));
   spec.shared_counts = spec.gate_counts();

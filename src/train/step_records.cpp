@@ -62,6 +62,7 @@ std::string record_json(const TrainRecord& record, std::chrono::system_clock::ti
   json["mfu"] = percent(record.mfu);
   json["num_tokens_per_step"] = record.tokens;
   json["num_label_tokens"] = result.label_tokens;
+  if (record.left_out) json["left_out"] = true;
   json["seconds"] = record.seconds;
   json["roofline_percent"] = percent(record.roofline);
   if (!result.expert_load.empty()) json["expert_load"] = loads_json(result.expert_load);

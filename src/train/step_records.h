@@ -22,6 +22,7 @@ struct TrainRecord {
   // Of a step.
   std::optional<StepResult> result = {};
   std::optional<double> gradient_norm = {};  // before clipping; none where the run does not compute it
+  bool left_out = false;                     // it changed no weights (see config::BadSteps)
   int64_t tokens = 0;                        // of the global batch
   double seconds = 0;
   double tokens_per_s = 0;  // of all ranks

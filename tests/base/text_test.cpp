@@ -131,5 +131,12 @@ TEST(Text, Nearest) {
   EXPECT_EQ(nearest("anything", {}), "");
 }
 
+TEST(Text, AWordForAShell) {
+  EXPECT_EQ(quoted_for_shell("runs/a-1.yaml"), "runs/a-1.yaml");
+  EXPECT_EQ(quoted_for_shell("my run"), "'my run'");
+  EXPECT_EQ(quoted_for_shell("it's"), "'it'\\''s'");
+  EXPECT_EQ(quoted_for_shell(""), "''");
+}
+
 }  // namespace
 }  // namespace sluice

@@ -5,7 +5,7 @@
 #include <memory>
 #include <mutex>
 
-#include "checkpoint/hub_export.h"
+#include "checkpoint/export_trained.h"
 #include "checkpoint/hub_import.h"
 #include "comm/inproc/inproc.h"
 #include "device/cpu/cpu_backend.h"
@@ -57,7 +57,8 @@ class ModelRig {
     }
   }
   void export_to(const fs::path& directory, const ModelConfig& model, DType dtype, uint64_t max_file_bytes) {
-    export_weights(context_, model, groups(), directory, dtype, {.max_file_bytes = max_file_bytes, .pool = &pool_});
+    export_trained(context_, mesh_.world, {groups()}, model, directory, dtype,
+                   {.max_file_bytes = max_file_bytes, .pool = &pool_});
   }
 
  private:

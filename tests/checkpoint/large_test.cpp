@@ -6,7 +6,7 @@
 #include <map>
 #include <optional>
 
-#include "checkpoint/hub_export.h"
+#include "checkpoint/export_trained.h"
 #include "checkpoint/hub_import.h"
 #include "comm/inproc/inproc.h"
 #include "device/ref/ref_backend.h"
@@ -127,7 +127,7 @@ TEST_F(LargeTest, ImportsAndExportsInPieces) {
       if (ranks > 1) return;
       const fs::path out = directory_ / "out";
       fs::create_directories(out);
-      export_weights(ctx, model, stage.groups(), out, DType::f32, {.pool = &pool});
+      export_trained(ctx, mesh.world, {stage.groups()}, model, out, DType::f32, {.pool = &pool});
       const HubWeights again(out);
       for (const auto& [name, weight] : hub.weights()) EXPECT_TRUE(stored(again, name) == stored(hub, name)) << name;
     });

@@ -62,9 +62,6 @@ TEST(Validate, EachRuleCanFail) {
   EXPECT_EQ(invalid({"--model.backend.fake_gate_noise", "0.5", "--benchmark.balance", "router"}),
             "command line: fake_gate_noise belongs to the published gate, and tokens are routed by router\n"
             "       fake_balanced_gate: true");
-  EXPECT_EQ(invalid({"--checkpoint.enabled", "true"}),
-            "command line: checkpoint.enabled: checkpoints are not available yet\n"
-            "       set checkpoint.enabled: false");
 }
 
 TEST(Validate, RulesOfAPipelineRestWithoutOne) {

@@ -81,10 +81,10 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
        "distributed)\n"},
       {{"train", unknown},
        "error: " + unknown +
-           ":20: distributed.ep_sise is not a key\n"
+           ":21: distributed.ep_sise is not a key\n"
            "       did you mean distributed.ep_size?   (keys of this section: sluice config --keys "
            "distributed)\n"},
-      {{"train", wrong_type}, "error: " + wrong_type + ":20: seed: expected integer >= 0, got \"many\"\n"},
+      {{"train", wrong_type}, "error: " + wrong_type + ":21: seed: expected integer >= 0, got \"many\"\n"},
       {{"train"}, "error: command line: FILE is required\n       sluice train --help lists the options\n"},
       {{"train", good, "--benchmark.local_shard", "2"},
        "error: command line: benchmark.local_shard: what is left then does not train\n"
@@ -102,11 +102,10 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
        "error: command line: sluice doctor does not take --ranks\n       sluice doctor --help lists the options\n"},
       {{"config"}, "error: command line: sluice config needs a file\n       or --keys, to list what a file may say\n"},
   };
-  for (const char* command : {"train", "bench", "eval", "plan", "config"}) {
-    mistakes.push_back({{command, good, "--checkpoint.enabled", "true"},
-                        "error: command line: checkpoint.enabled: checkpoints are not available yet\n"
-                        "       set checkpoint.enabled: false\n"});
-  }
+  mistakes.push_back({{"train", good, "--resume"},
+                      "error: " + good +
+                          ":19: --resume, and checkpoint.enabled is false\n"
+                          "       set checkpoint.enabled: true\n"});
   for (const Mistake& mistake : mistakes) {
     const Outcome outcome = sluice(mistake.arguments);
     EXPECT_EQ(outcome.err, mistake.message);

@@ -27,7 +27,8 @@ struct TinyRun {
   std::string text = folder.path("text");
   std::string yaml = folder.file("run.yaml", fmt::format("step_scheduler: {{global_batch_size: 2, max_steps: 2}}\n"
                                                          "model: {{config: {{pretrained_model_name_or_path: {}}}}}\n"
-                                                         "dataset: {{_target_: mock, seq_len: 16}}\n",
+                                                         "dataset: {{_target_: mock, seq_len: 16}}\n"
+                                                         "checkpoint: {{enabled: false}}\n",
                                                          weights));
   TinyRun() { fs::create_directory(text); }
 };
@@ -166,7 +167,7 @@ TEST(Files, WeightsThatAreNotKeptAreSaidToBeLost) {
   const TinyRun run;
   const Outcome without = sluice({"train", run.yaml});
   EXPECT_EQ(without.code, 0);
-  expect_in(without.out, {"the trained weights will not be kept; --export DIRECTORY keeps them\n",
+  expect_in(without.out, {"the trained weights will not be kept (checkpoint.enabled is false);\n",
                           "the trained weights were not kept\n"});
   const Outcome with = sluice({"train", run.yaml, "--export", run.folder.path("out")});
   EXPECT_EQ(with.code, 0);

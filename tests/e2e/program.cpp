@@ -160,6 +160,7 @@ model:
     rope_theta: 10000.0
     rms_norm_eps: 1.0e-6
 dataset: {_target_: mock, seq_len: 16}
+checkpoint: {enabled: false}
 benchmark: {warmup_steps: 1}
 )";
 }

@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
+#include <csignal>
 #include <regex>
 
 #include "base/file.h"
@@ -291,7 +292,7 @@ TEST(Train, AnInterruptEndsItAfterTheStep) {
   const Folder folder;
   const std::string good = folder.file("good.yaml", small_config());
   const Outcome outcome = on_terminal({"train", good, "--step_scheduler.max_steps", "1000000"}, "step 5/");
-  EXPECT_EQ(outcome.code, 0);
+  EXPECT_EQ(outcome.code, 128 + SIGINT);
   EXPECT_NE(outcome.out.find("\033[Kending after this step"), std::string::npos);
   EXPECT_NE(outcome.out.find("stopped: "), std::string::npos) << outcome.out.substr(outcome.out.size() - 400);
   // A live line, written over.

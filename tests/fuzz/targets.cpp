@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -11,7 +12,10 @@
 #include <vector>
 
 #include "base/error.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/rank_file.h"
 #include "checkpoint/safetensors_format.h"
+#include "checkpoint/slice_table.h"
 #include "config/load.h"
 #include "model/family.h"
 #include "train/step_records.h"
@@ -62,6 +66,30 @@ void read_file_of(Input file) {
   });
 }
 
+// A file of safetensors with this JSON and so many bytes of tensors.
+std::vector<std::byte> file_of(Input json, size_t data_bytes) {
+  std::vector<std::byte> file(8 + json.size() + data_bytes);
+  const uint64_t length = json.size();
+  for (size_t i = 0; i < 8; ++i) file[i] = static_cast<std::byte>(length >> (8 * i) & 0xff);
+  std::copy(json.begin(), json.end(), file.begin() + 8);
+  return file;
+}
+
+// What is there of a parameter's state, from the files that hold it.
+void check_runs(const SliceTable& table, StateKind kind, const std::string& name, int64_t first, int64_t count,
+                const std::vector<uint64_t>& files) {
+  const uint64_t element = safetensors::size_of(table.parameters().at(name).kinds.at(kind));
+  int64_t end = first;
+  for (const StoredRun& run : table.runs(kind, name, first, count)) {
+    hold(run.first == end && run.count > 0, "runs that do not follow each other");
+    hold(run.file < files.size() && run.begin % element == 0, "a run that is in no file, or between its elements");
+    hold(run.begin <= files[run.file] && static_cast<uint64_t>(run.count) <= (files[run.file] - run.begin) / element,
+         "a run beyond its file");
+    end += run.count;
+  }
+  hold(end == first + count, "runs that are not all that was wanted");
+}
+
 // What is computed of a model before anything is allocated.
 void check_model(const ModelConfig& model) {
   const double flops = model_flops_per_sequence(model, 1);
@@ -81,13 +109,7 @@ void safetensors(Input input) {
   read_file_of(std::vector<std::byte>(input.begin(), input.end()));
   accepted_or_refused([&] { sluice::safetensors::parse_index(text_of(input), "input"); });
   if (input.empty()) return;
-  const auto data_bytes = static_cast<size_t>(input.front());
-  const Input json = input.subspan(1);
-  std::vector<std::byte> file(8 + json.size() + data_bytes);
-  const uint64_t length = json.size();
-  for (size_t i = 0; i < 8; ++i) file[i] = static_cast<std::byte>(length >> (8 * i) & 0xff);
-  std::copy(json.begin(), json.end(), file.begin() + 8);
-  read_file_of(file);
+  read_file_of(file_of(input.subspan(1), static_cast<size_t>(input.front())));
 }
 
 void hf_config(Input input) {
@@ -124,6 +146,51 @@ void step_record(Input input) {
   if (!step) return;
   hold(*step >= 1, "a step that no run takes");
   hold(step_of_record(line + "{") == std::nullopt, "a line that is torn in the next");
+}
+
+void manifest(Input input) {
+  for (const std::string& text : {std::string(text_of(input)), seal_manifest(text_of(input))}) {
+    accepted_or_refused([&] {
+      const Manifest read = parse_manifest(text, "input");
+      hold(parse_manifest(manifest_text(read), "written") == read, "a manifest that reads back as another");
+    });
+  }
+  accepted_or_refused([&] {
+    const HashedFile read = parse_hashed_file(text_of(input), "input");
+    hold(parse_hashed_file(hashed_file_text(read), "written") == read, "a file that reads back as another");
+  });
+}
+
+void checkpoint(Input input) {
+  accepted_or_refused([&] {
+    const SlicePlace place = parse_slice_place(text_of(input), "input");
+    const SlicePlace again = parse_slice_place(slice_place_text(place), "written");
+    hold(again.shape == place.shape && again.first == place.first, "a place that reads back as another");
+  });
+  accepted_or_refused([&] {
+    SliceTable table;
+    std::vector<uint64_t> files;
+    while (input.size() >= 2) {
+      const auto end = std::find(input.begin() + 2, input.end(), std::byte{0xff});
+      const auto data_bytes = static_cast<size_t>(input[0]) | static_cast<size_t>(input[1]) << 8;
+      const std::vector<std::byte> file = file_of(Input(input.begin() + 2, end), data_bytes);
+      hold(sluice::safetensors::header_bytes(file) == file.size() - data_bytes, "a header of another length");
+      table.add_file(sluice::safetensors::parse_header(file, "input"), "input");
+      files.push_back(file.size());
+      input = end == input.end() ? Input() : Input(end + 1, input.end());
+    }
+    if (table.find_fault()) return;
+    for (const auto& [name, parameter] : table.parameters()) {
+      const int64_t all = parameter.numel(), third = all / 3;
+      for (const auto& [kind, type] : parameter.kinds) {
+        check_runs(table, kind, name, 0, all, files);
+        check_runs(table, kind, name, third, all - 2 * third, files);
+        check_runs(table, kind, name, all - 1, 1, files);
+        hold(table.runs(kind, name, all, 1).empty() && table.runs(kind, name, 0, all + 1).empty(),
+             "more than is there");
+      }
+    }
+  });
 }
 
 }  // namespace sluice::fuzz

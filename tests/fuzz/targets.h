@@ -19,12 +19,18 @@ void hf_config(Input input);
 void yaml(Input input);
 // As a line of a training run's records.
 void step_record(Input input);
+// As a checkpoint's manifest, as what follows a manifest's hash, as one file's part of it.
+void manifest(Input input);
+// As the headers of a checkpoint's files, with 0xff between them; the first two bytes of each say how many bytes of
+// slices follow it. As the place of a slice.
+void checkpoint(Input input);
 
 struct Target {
   std::string_view name;  // of its folder in tests/fuzz/corpus
   void (*run)(Input input);
 };
-inline constexpr std::array targets{Target{"safetensors", &safetensors}, Target{"hf_config", &hf_config},
-                                    Target{"yaml", &yaml}, Target{"step_record", &step_record}};
+inline constexpr std::array targets{
+    Target{"safetensors", &safetensors}, Target{"hf_config", &hf_config}, Target{"yaml", &yaml},
+    Target{"step_record", &step_record}, Target{"manifest", &manifest},   Target{"checkpoint", &checkpoint}};
 
 }  // namespace sluice::fuzz

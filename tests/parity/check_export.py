@@ -12,6 +12,10 @@ over or of another shape; logits of both in f32, `sluice generate --logits` and 
 sequences, and so are 16 greedily chosen tokens. Then the export goes through `sluice convert --dtype bf16` into several
 files, and the same is compared again, both sides computing in f32 from the rounded weights. tiny_text is written out in
 YAML: its config.json is sluice's own.
+
+Each golden is also trained on four ranks, pp 2 x ep 2 (a dense model: pp 2 x fsdp 2). The checkpoint that this leaves is
+converted (`sluice convert`), and one rank that goes on from it, with no step left, exports: every file of the two
+directories must be the same, byte for byte. The converted one is compared with transformers as above.
 """
 
 import argparse
@@ -47,13 +51,8 @@ def run(*words):
     return result.stdout
 
 
-def export(sluice, case, folder):
-    """Trains and exports; returns the directory and how far training moved the weights."""
-    target = folder / "exported"
-    if case in WRITTEN_OUT:
-        run(sluice, "train", WRITTEN_OUT[case], "--export", target, "--step_scheduler.max_steps", 3,
-            "--lr_scheduler.lr_warmup_steps", 0)
-        return target, None
+def configuration(case, folder):
+    """Of a golden, with its directory; both are made."""
     source = folder / case
     source.mkdir()
     shutil.copy(HERE / "goldens" / case / "config.json", source / "config.json")
@@ -65,7 +64,18 @@ model: {{config: {{pretrained_model_name_or_path: {source}}}, mtp_loss_weight: {
 optimizer: {{_target_: AdamW, lr: 1.0e-2}}
 dataset: {{_target_: mock, seq_len: 16}}
 """)
-    run(sluice, "train", config, "--export", target)
+    return config, source
+
+
+def export(sluice, case, folder):
+    """Trains and exports; returns the directory and how far training moved the weights."""
+    target = folder / "exported"
+    if case in WRITTEN_OUT:
+        run(sluice, "train", WRITTEN_OUT[case], "--export", target, "--step_scheduler.max_steps", 3,
+            "--lr_scheduler.lr_warmup_steps", 0, "--checkpoint.checkpoint_dir", folder / "run")
+        return target, None
+    config, source = configuration(case, folder)
+    run(sluice, "train", config, "--export", target, "--checkpoint.checkpoint_dir", folder / "run")
     before, after = (safetensors.torch.load_file(path / "model.safetensors") for path in (source, target))
     assert set(before) == set(after), "other tensors than were loaded"
     moved = min((after[name].double() - value.double()).abs().max().item() for name, value in before.items())
@@ -116,7 +126,7 @@ def of_sluice(sluice, directory, sequences, folder, *more):
         file = folder / "logits.safetensors"
         # A model of bytes takes ids as well, but writes bytes; the tokens that ran are beside the logits.
         run(sluice, "generate", directory, "--tokens", ",".join(map(str, tokens.tolist())), "--max-tokens",
-            NEW_TOKENS + 1, "--logits", file, *more)
+            NEW_TOKENS + 1, "--logits", file, "--overwrite", *more)
         stored = safetensors.torch.load_file(file)
         logits.append(stored["logits"][: len(tokens)])
         texts.append(stored["tokens"][len(tokens):].long())
@@ -144,6 +154,29 @@ def compare(sluice, directory, folder):
             "greedy_tokens": our_texts.numel(), "greedy_tokens_equal": same, "greedy_margin": float(f"{margin:.1e}")}
 
 
+def convert_layout(sluice, case, folder):
+    """Trains on four ranks and converts the checkpoint; returns that directory, how many bytes of it are those that one
+    rank exports, and the layout."""
+    config = folder / "run.yaml"
+    text = (folder / case / "config.json").read_text()
+    layout = {"pp": 2, "ep": 2} if "experts" in text else {"pp": 2, "fsdp": 2}
+    words = ["--ranks", 4, "--distributed.pp_size", 2]
+    if "ep" in layout:
+        words += ["--distributed.ep_size", 2]
+    several, one = folder / "of_four_ranks", folder / "of_one_rank"
+    run(sluice, "train", config, *words, "--checkpoint.checkpoint_dir", folder / "run4")
+    newest = (folder / "run4" / "LATEST").resolve()
+    assert len(list(newest.glob("rank-*.safetensors"))) == 4, "four ranks have other than four files"
+    run(sluice, "convert", folder / "run4", several)
+    run(sluice, "train", config, "--checkpoint.restore_from", newest, "--checkpoint.checkpoint_dir", folder / "run1",
+        "--export", one)
+    names = sorted(path.name for path in several.iterdir())
+    assert names == sorted(path.name for path in one.iterdir()), "other files"
+    for name in names:
+        assert (several / name).read_bytes() == (one / name).read_bytes(), f"{name}: other bytes"
+    return several, sum((several / name).stat().st_size for name in names), layout
+
+
 def check(sluice, case):
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(temporary)
@@ -154,7 +187,12 @@ def check(sluice, case):
         run(sluice, "convert", exported, converted, "--dtype", "bf16", "--max-shard-size", size // 6)
         result["converted"] = compare(sluice, converted, folder)
         assert result["converted"]["files"] > 1
-    for kind in ("exported", "converted"):
+        if case not in WRITTEN_OUT:
+            several, equal, layout = convert_layout(sluice, case, folder)
+            result["checkpoint"] = {"layout": layout, "bytes_as_of_one_rank": equal, **compare(sluice, several, folder)}
+    for kind in ("exported", "converted", "checkpoint"):
+        if kind not in result:
+            continue
         r = result[kind]
         print(f"{case}, {kind}: {r['class']}, {r['tensors']} tensors in {r['files']} files ({r['dtypes']}), "
               f"logits within {r['logits_differ_by']:.1e}, {r['greedy_tokens']} greedy tokens "

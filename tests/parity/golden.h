@@ -70,6 +70,7 @@ class GoldenTokens final : public Dataset {
   void sample(int64_t id, std::span<int32_t> tokens) const override;
   int64_t size() const override { return std::ssize(labels_) / seq_len_; }
   int64_t vocab_size() const override { return vocab_; }
+  std::string identity() const override { return "GoldenTokens"; }
 
  private:
   std::vector<int32_t> inputs_;

@@ -43,6 +43,7 @@ class TrajectoryTokens final : public Dataset {
   void sample(int64_t id, std::span<int32_t> tokens) const override;
   int64_t size() const override { return static_cast<int64_t>(tokens_.size() / length_); }
   int64_t vocab_size() const override;
+  std::string identity() const override { return "TrajectoryTokens"; }
 
  private:
   std::vector<int32_t> tokens_;

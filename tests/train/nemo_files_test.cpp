@@ -467,17 +467,15 @@ std::vector<File> files() {
   const Stop megatron_config{"nemo_automodel.components.datasets.llm.megatron_dataset.MegatronPretrainingConfig\n",
                              megatron, "mock\n"};
   constexpr const char* no_tp = "tensor and context parallelism are not available";
-  const Stop checkpoints{"  enabled: true\n", "checkpoints are not available yet", "  enabled: false\n"};
   return {
       {"deepseekv3_pretrain",
        deepseek_v3,
        {1111, 9500, 1, 4.2e-4, 0.1, 1e-5, StateDtype::weights, LrDecay::cosine, 500, 4.2e-5, 0, 1, 1024},
-       {megatron_data, checkpoints}},
+       {megatron_data}},
       {"megatron_pretrain_moonlight_16b_te_slurm",
        moonlight,
        {1111, 57205, 1, 3e-3, 0.033, 1e-8, StateDtype::weights, LrDecay::cosine, 5000, 3e-4, 0, 1, 2048},
        {megatron_data,
-        checkpoints,
         // A directory of that person's.
         {"models/Moonlight-16B-A3B", "models/Moonlight-16B-A3B", "deepseek-ai/DeepSeek-V3"}}},
       {"llama3_70b_pretrain",
@@ -494,11 +492,11 @@ std::vector<File> files() {
       {"qwen3_8b_fineweb_edu_pretrain",
        qwen3_8b_fineweb,
        {1234, 100000, std::nullopt, 3e-4, 0.1, 1e-8, StateDtype::fp32, LrDecay::cosine, 2000, 0, 3e-5, 1, 2048},
-       {megatron_config, checkpoints, {"tp_size: 2", no_tp, "tp_size: 1"}}},
+       {megatron_config, {"tp_size: 2", no_tp, "tp_size: 1"}}},
       {"qwen3_moe_30b_a3b_rp2_verification",
        qwen3_moe,
        {1234, 100, 1, 3e-4, 0.1, 1e-8, StateDtype::fp32, LrDecay::cosine, 40, 0, 3e-5, 1, 4096},
-       {megatron_data, checkpoints}},
+       {megatron_data}},
   };
 }
 

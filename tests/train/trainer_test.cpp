@@ -107,6 +107,7 @@ class SomeUnlearnt final : public Dataset {
   }
   int64_t size() const override { return mock_.size(); }
   int64_t vocab_size() const override { return mock_.vocab_size(); }
+  std::string identity() const override { return "SomeUnlearnt"; }
 
  private:
   MockDataset mock_;

@@ -1,0 +1,76 @@
+// Where a run keeps its checkpoints and logs, and what it goes on from.
+//   runs/NAME, or runs/NAME-2 and so on where one is: of a file NAME.yaml that names no other place
+//   checkpoint.checkpoint_dir: where it is given, or NeMo AutoModel's own
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "checkpoint/checkpoint.h"
+#include "checkpoint/checkpoint_folder.h"
+#include "config/config.h"
+
+namespace sluice::cli {
+
+class RunDirectory {
+ public:
+  // `resume`: the value of --resume, empty where it has none; nothing where it is not given. `run`: describe_run().
+  // Makes the directory and takes its lock. User error for a checkpoint that is not of this run, and for a named place
+  // without one; a run is never begun anew where it was to go on.
+  RunDirectory(const Config& config, const std::string& file, const std::optional<std::string>& resume,
+               const Manifest& run);
+  // Removes the directory where it was made for this run and nothing came to be in it.
+  ~RunDirectory();
+  RunDirectory(const RunDirectory&) = delete;
+  RunDirectory& operator=(const RunDirectory&) = delete;
+  RunDirectory(RunDirectory&&) = delete;
+  RunDirectory& operator=(RunDirectory&&) = delete;
+
+  const CheckpointFolder& folder() const { return *folder_; }
+  const std::filesystem::path& path() const { return folder_->path(); }
+  // Null where the run begins.
+  const Checkpoint* checkpoint() const { return checkpoint_.get(); }
+
+ private:
+  void choose_named(const std::filesystem::path& named);
+  void choose_restored(const std::string& from);
+  void choose_given(bool may_resume);
+  void choose_newest();
+  std::vector<std::filesystem::path> usual_runs() const;
+  void begin_anew();
+  bool of_this_run(const std::filesystem::path& checkpoint, std::string& why_not) const;
+  void go_on_from(const std::filesystem::path& checkpoint);
+  void check_later(const std::filesystem::path& folder) const;
+  std::filesystem::path numbered(int number) const;
+
+  const Config& config_;
+  const Manifest& run_;
+  std::filesystem::path usual_;  // runs/NAME
+  bool made_ = false;            // the directory, by this run
+  std::unique_ptr<CheckpointFolder> folder_;
+  std::unique_ptr<Checkpoint> checkpoint_;
+};
+
+// A log of a run: a file of lines that each have a step. One that is there is gone on with: what it has of steps behind
+// `step`, which are made again, is taken out first, and so is a last line that was cut short.
+class RunLog {
+ public:
+  RunLog(std::filesystem::path path, int64_t step);
+
+  // Where that fails the run goes on without the log, which is said once.
+  void write_line(const std::string& line);
+  // Takes out what it has of later steps.
+  void go_back(int64_t step);
+
+ private:
+  void open();
+
+  std::filesystem::path path_;
+  std::optional<Descriptor> file_;
+  bool lost_ = false;
+};
+
+}  // namespace sluice::cli

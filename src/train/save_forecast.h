@@ -1,0 +1,26 @@
+// How long a save will keep training waiting.
+#pragma once
+
+#include <cstdint>
+
+namespace sluice {
+
+// Bytes per second that all ranks of a machine reach together.
+struct SaveRates {
+  double write = 0;  // to files, before they are synchronised
+  double copy = 0;   // within host memory
+};
+
+struct SaveSize {
+  uint64_t bytes = 0;       // of all ranks of the machine
+  uint64_t staging = 0;     // that they can copy aside
+  double seconds_left = 0;  // from the begin of the save until weights change
+};
+
+// Seconds between the wish to change weights and the moment when they may be. By then write * seconds_left bytes are on
+// the disk. Of the rest, R, as much as there is room for is copied while writing goes on; copying is what is waited for
+// where there is room for all, writing where there is not:
+//   max(min(R, staging) / copy, (R - staging) / write)
+double blocked_seconds(const SaveSize& size, const SaveRates& rates);
+
+}  // namespace sluice

@@ -1,0 +1,310 @@
+// Runs that are killed, stopped, moved and damaged: what was saved stays whole, and the run goes on as if nothing had
+// been.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "base/file.h"
+#include "e2e/program.h"
+
+namespace sluice::test {
+namespace {
+
+namespace fs = std::filesystem;
+
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kKills = 4, kKilledSteps = 60, kLongestMs = 3000;
+#else
+constexpr int kKills = 20, kKilledSteps = 200, kLongestMs = 600;
+#endif
+
+std::string trained_config(int steps = 40) {
+  return fmt::format(
+      R"(step_scheduler: {{global_batch_size: 4, local_batch_size: 1, max_steps: {}, ckpt_every_steps: 2}}
+model:
+  config:
+    model_type: qwen3_moe
+    vocab_size: 256
+    hidden_size: 16
+    num_hidden_layers: 2
+    num_attention_heads: 2
+    num_key_value_heads: 1
+    head_dim: 8
+    num_experts: 4
+    num_experts_per_tok: 2
+    norm_topk_prob: true
+    moe_intermediate_size: 8
+    max_position_embeddings: 32
+    rope_theta: 10000.0
+    rms_norm_eps: 1.0e-6
+dataset: {{_target_: mock, seq_len: 16}}
+optimizer: {{lr: 0.003}}
+)",
+      steps);
+}
+
+// A run in a directory of its own.
+struct Place {
+  explicit Place(int steps = 40) : file(folder.file("run.yaml", trained_config(steps))) {}
+  std::vector<std::string> command(const std::string& name, const std::vector<std::string>& more = {}) const {
+    std::vector<std::string> words = {"train", file, "--checkpoint.checkpoint_dir", folder.path(name)};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  }
+  Outcome train(const std::string& name, const std::vector<std::string>& more = {}) const {
+    return sluice(command(name, more));
+  }
+  std::string state(const std::string& name, int step) const {
+    return read_file(folder.path(fmt::format("{}/step-{}/rank-00000.safetensors", name, step)), 1 << 24);
+  }
+  // Of the run's log, by line.
+  std::vector<std::pair<int, double>> losses(const std::string& name) const {
+    std::vector<std::pair<int, double>> list;
+    for (const std::string& line : lines_of(read_file(folder.path(name + "/training.jsonl"), 1 << 24))) {
+      const auto json = nlohmann::json::parse(line);
+      list.emplace_back(json.at("step"), json.at("loss"));
+    }
+    return list;
+  }
+
+  Folder folder;
+  std::string file;
+};
+
+void alter(const std::string& path, std::streamoff at) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekg(at);
+  const char byte = static_cast<char>(file.get() ^ 1);
+  file.seekp(at);
+  file.put(byte);
+}
+
+// Kills from before the first step to behind the last: while it starts, saves every second step, renames, loads. A run
+// that has come to its end is held to the uninterrupted one and begun anew, until there were as many kills.
+TEST(Overnight, KilledAtAnyMomentItGoesOnWithTheSameBits) {
+  const Place place(kKilledSteps);
+  ASSERT_EQ(place.train("whole").code, 0);
+  const std::string state = place.state("whole", kKilledSteps);
+  const auto losses = place.losses("whole");
+  std::mt19937 random(std::random_device{}());
+  std::uniform_int_distribution<int> milliseconds(20, kLongestMs);
+  std::string command;
+  for (const std::string& word : place.command("killed", {"--resume"})) command += " '" + word + "'";
+  for (int kills = 0, ends = 0; kills < kKills || ends == 0;) {
+    const int after = kills < kKills ? milliseconds(random) : 100'000;
+    SCOPED_TRACE(fmt::format("{} kills, {} ms", kills, after));
+    const Outcome outcome =
+        shell(fmt::format("timeout -s KILL {}.{:03} $SLUICE{}", after / 1000, after % 1000, command));
+    if (outcome.code == 137) {
+      ++kills;
+      continue;
+    }
+    ASSERT_EQ(outcome.code, 0) << outcome.err;
+    ++ends;
+    EXPECT_EQ(place.state("killed", kKilledSteps), state);
+    EXPECT_EQ(place.losses("killed"), losses);
+    fs::remove_all(place.folder.path("killed"));
+  }
+}
+
+TEST(Overnight, ASignalSavesAndSaysHowToGoOn) {
+  const Place place(1'000'000);
+  for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {
+    SCOPED_TRACE(signal);
+    const std::string name = std::to_string(signal);
+    const Outcome outcome =
+        signalled(place.command(name, {"--step_scheduler.ckpt_every_steps", "1000000"}), "step 2/", {signal});
+    EXPECT_EQ(outcome.code, 128 + signal) << outcome.out;
+    expect_in(outcome.out, {"ending after this step and a save", "stopped: ", " is saved; to go on:", "sluice train "});
+    const std::string latest = fs::read_symlink(place.folder.path(name + "/LATEST")).string();
+    const Outcome again =
+        signalled(place.command(name, {"--resume"}), "goes on from step " + latest.substr(5), {signal});
+    expect_in(again.out, {"goes on from step " + latest.substr(5)});
+  }
+}
+
+TEST(Overnight, ASecondSignalLeavesTheLastCheckpointWhole) {
+  const Place place(1'000'000);
+  const Outcome outcome =
+      signalled(place.command("run", {"--step_scheduler.global_batch_size", "2000"}), "saved ", {SIGINT, SIGTERM});
+  EXPECT_TRUE(outcome.code == 128 + SIGTERM || outcome.code == 128 + SIGINT) << outcome.out;
+  const Outcome again =
+      place.train("run", {"--resume", "--step_scheduler.max_steps", "2", "--step_scheduler.global_batch_size", "2000"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  expect_in(again.out, {"goes on from step "});
+}
+
+TEST(Overnight, OneCommandStartsAndGoesOn) {
+  const Place place(8);
+  // runs/NAME is in the directory where the command is given.
+  const std::string here = fmt::format("cd {} && ", place.folder.path(""));
+  const Outcome first = shell(here + "$SLUICE train run.yaml --resume");
+  ASSERT_EQ(first.code, 0) << first.err;
+  expect_in(first.err, {"there is no checkpoint of this configuration in runs/run*: the run begins in runs/run"});
+  const Outcome second = shell(here + "$SLUICE train run.yaml --resume --step_scheduler.max_steps 10");
+  ASSERT_EQ(second.code, 0) << second.err;
+  expect_in(second.out, {"runs/run: goes on from step 8 of 10", "done: 10 steps, 2 of them now"});
+  const Outcome other = shell(here + "$SLUICE train run.yaml --resume --optimizer.eps 1e-5");
+  ASSERT_EQ(other.code, 0) << other.err;
+  expect_in(other.err, {"optimizer.eps is 1e-08 in the checkpoint and 1e-05 here", "the run begins in runs/run-2"});
+  const Outcome fresh = shell(here + "$SLUICE train run.yaml");
+  ASSERT_EQ(fresh.code, 0) << fresh.err;
+  expect_in(fresh.out, {"checkpoints in runs/run-3: every 2 steps, at the end"});
+  const Outcome done = shell(here + "$SLUICE train run.yaml --resume runs/run");
+  EXPECT_EQ(done.code, 0) << done.err;
+  expect_in(done.out, {"all steps are made"});
+}
+
+TEST(Overnight, ANamedPlaceMustHaveACheckpoint) {
+  const Place place(4);
+  const Outcome none = place.train("run", {"--resume", place.folder.path("nothing")});
+  EXPECT_EQ(none.code, 2);
+  expect_in(none.err, {"there is no checkpoint in "});
+  ASSERT_EQ(place.train("run").code, 0);
+  const Outcome taken = place.train("run");
+  EXPECT_EQ(taken.code, 2);
+  expect_in(taken.err, {"has checkpoints of a run already, up to step 4", "add --resume"});
+  const Outcome conflict = place.train("run", {"--resume", "--seed", "5"});
+  EXPECT_EQ(conflict.code, 2);
+  expect_in(conflict.err, {"is of another run: seed is 1234 in the checkpoint and 5 here"});
+  const Outcome earlier = place.train("run", {"--resume", place.folder.path("run/step-2")});
+  EXPECT_EQ(earlier.code, 2);
+  expect_in(earlier.err, {"step-4 is there too, which is never written over", "mv "});
+}
+
+TEST(Overnight, DamageIsNamedAndTheOneBeforeIsWhole) {
+  struct Damage {
+    const char* what;
+    std::function<void(const std::string& checkpoint)> make;
+    const char* said;
+  };
+  const std::string shard = "/rank-00000.safetensors", manifest = "/manifest.json";
+  const std::vector<Damage> damages = {
+      {"truncated", [&](const std::string& c) { fs::resize_file(c + shard, fs::file_size(c + shard) - 8); },
+       "bytes, and the manifest says"},
+      {"altered",
+       [&](const std::string& c) { alter(c + shard, -9 + static_cast<std::streamoff>(fs::file_size(c + shard))); },
+       "are not those that were written"},
+      {"altered header", [&](const std::string& c) { alter(c + shard, 40); }, "are not those that were written"},
+      {"missing", [&](const std::string& c) { fs::remove(c + shard); }, "is missing"},
+      {"no manifest", [&](const std::string& c) { fs::remove(c + manifest); }, "it has no manifest.json"},
+      {"altered manifest", [&](const std::string& c) { alter(c + manifest, 60); }, "altered or cut short"},
+      {"cut manifest", [&](const std::string& c) { fs::resize_file(c + manifest, fs::file_size(c + manifest) / 2); },
+       "altered or cut short"},
+  };
+  const Place place(8);
+  ASSERT_EQ(place.train("whole").code, 0);
+  const std::vector<std::string> horizon = {"--lr_scheduler.lr_decay_steps", "8"};
+  const std::vector<std::string> six = {"--step_scheduler.max_steps", "6", horizon[0], horizon[1]};
+  ASSERT_EQ(place.train("good", six).code, 0);
+  const std::string newest = place.folder.path("run/step-6");
+  const std::vector<std::string> go_on = {"--resume", horizon[0], horizon[1]};
+  for (const Damage& damage : damages) {
+    SCOPED_TRACE(damage.what);
+    fs::remove_all(place.folder.path("run"));
+    fs::copy(place.folder.path("good"), place.folder.path("run"),
+             fs::copy_options::recursive | fs::copy_options::copy_symlinks);
+    damage.make(newest);
+    const Outcome outcome = place.train("run", go_on);
+    EXPECT_EQ(outcome.code, 2) << outcome.err;
+    expect_in(outcome.err, {"is damaged: ", damage.said, fmt::format("mv {} {}.damaged", newest, newest)});
+  }
+  // As advised.
+  fs::rename(newest, newest + ".damaged");
+  EXPECT_EQ(place.train("run", go_on).code, 0);
+  EXPECT_EQ(place.state("run", 8), place.state("whole", 8));
+}
+
+TEST(Overnight, TwoRunsAreNotInOneDirectory) {
+  const Place place(1'000'000);
+  std::string command;
+  for (const std::string& word : place.command("run", {"--resume"})) command += " '" + word + "'";
+  const Outcome outcome = shell(fmt::format(
+      "$SLUICE{} > /dev/null 2> {}.log & first=$!; until [ -e {}/LATEST ]; do sleep 0.05; done; $SLUICE{}; code=$?; "
+      "kill $first; wait $first; exit $code",
+      command, place.file, place.folder.path("run"), command));
+  EXPECT_EQ(outcome.code, 2) << outcome.err;
+  expect_in(outcome.err, {"another run is training in "});
+}
+
+TEST(Overnight, ASaveThatFailsIsSaidAndTheRunGoesOnOrEnds) {
+  const Place place(8);
+  ASSERT_EQ(place.train("whole").code, 0);
+  const size_t bytes = place.state("whole", 8).size();
+  std::string command;
+  for (const std::string& word : place.command("run")) command += " '" + word + "'";
+  // No file may be as large as a rank's.
+  const std::string limited = fmt::format("trap '' XFSZ; ulimit -f {}; $SLUICE{}", bytes / 1024 / 2, command);
+  const Outcome last = shell(limited);
+  EXPECT_EQ(last.code, 1) << last.err;
+  expect_in(last.err, {"warning: step 2 is not saved: cannot write ",
+                       "the run goes on, no checkpoint of this run is complete yet", "error: step 8 is not saved: "});
+  EXPECT_TRUE(fs::is_empty(place.folder.path("run")) ||
+              !fs::exists(place.folder.path("run/.step-2.sluice-unfinished")));
+  fs::remove_all(place.folder.path("run"));
+  const Outcome ended = shell(limited + " --checkpoint.on_failure stop");
+  EXPECT_EQ(ended.code, 1);
+  expect_in(ended.err, {"error: step 2 is not saved: "});
+}
+
+TEST(Overnight, ChangedDataIsAnotherRun) {
+  const Place place(4);
+  const std::string text = place.folder.file("text.txt", std::string(4000, 'a') + "bcd");
+  const std::vector<std::string> bytes = {"--dataset._target_",          "bytes", "--dataset.path", text,
+                                          "--step_scheduler.num_epochs", "null"};
+  ASSERT_EQ(place.train("run", bytes).code, 0);
+  std::vector<std::string> again = bytes;
+  again.insert(again.end(), {"--resume", "--step_scheduler.max_steps", "6"});
+  place.folder.file("text.txt", std::string(4000, 'a') + "bce");
+  const Outcome changed = place.train("run", again);
+  EXPECT_EQ(changed.code, 2);
+  expect_in(changed.err, {"dataset is 4003 bytes of text with hash "});
+  place.folder.file("text.txt", std::string(4000, 'a') + "bcd");
+  EXPECT_EQ(place.train("run", again).code, 0);
+}
+
+TEST(Overnight, ATimeLimitSavesAndEnds) {
+  const Place place(1'000'000);
+  const Outcome outcome = place.train("run", {"--step_scheduler.max_minutes", "0.003"});
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  expect_in(outcome.out, {"step_scheduler.max_minutes are over: step ", " is saved"});
+}
+
+TEST(Overnight, KeepsAsManyAsItIsToldTo) {
+  const Place place(20);
+  ASSERT_EQ(place.train("run", {"--checkpoint.max_recent_checkpoints", "2", "--checkpoint.keep_every_steps", "8"}).code,
+            0);
+  std::vector<std::string> names;
+  for (const auto& entry : fs::directory_iterator(place.folder.path("run"))) {
+    if (entry.is_directory() && !entry.is_symlink()) names.push_back(entry.path().filename().string());
+  }
+  std::ranges::sort(names);
+  EXPECT_EQ(names, (std::vector<std::string>{"step-16", "step-18", "step-20", "step-8"}));
+  EXPECT_EQ(fs::read_symlink(place.folder.path("run/LATEST")), "step-20");
+}
+
+TEST(Overnight, AFileOfNemosGoesOnByItself) {
+  const Place place(6);
+  std::string text = read_file(place.file, 1 << 16);
+  text += fmt::format(
+      "recipe: TrainFinetuneRecipeForNextTokenPrediction\ncheckpoint: {{enabled: true, checkpoint_dir: {}}}\n",
+      place.folder.path("nemo"));
+  const std::string file = place.folder.file("nemo.yaml", text);
+  ASSERT_EQ(sluice({"train", file}).code, 0);
+  const Outcome again = sluice({"train", file, "--step_scheduler.max_steps", "8"});
+  EXPECT_EQ(again.code, 0) << again.err;
+  expect_in(again.out, {"goes on from step 6 of 8", "done: 8 steps, 2 of them now"});
+  const Outcome other = sluice({"train", file, "--optimizer.eps", "0.1"});
+  EXPECT_EQ(other.code, 2) << "never begun anew in silence";
+  const Outcome restored = sluice({"train", file, "--checkpoint.restore_from", "step-9"});
+  EXPECT_EQ(restored.code, 2);
+  expect_in(restored.err, {"checkpoint.restore_from step-9: there is no such checkpoint"});
+}
+
+}  // namespace
+}  // namespace sluice::test

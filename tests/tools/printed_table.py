@@ -1,4 +1,5 @@
 """How each printed command is checked: what stands in for its placeholders, what makes it small, why some are not run."""
+import pathlib
 import re
 
 # A new command that runs at the size it is printed at needs nothing here. Otherwise, by what the failure says:
@@ -20,7 +21,7 @@ OUTPUT = re.compile(r"sluice \d")
 
 # Words that follow a command, an option or the program's name in a sentence.
 PROSE = {
-    "and", "continue", "does", "draws", "has", "is", "lists", "need", "needs", "out", "pre-trains", "runs", "says",
+    "and", "continue", "does", "draws", "has", "is", "lists", "need", "needs", "pre-trains", "runs", "says",
     "shows", "times", "trains", "was", "will",
 }
 
@@ -41,6 +42,7 @@ BASES = {
     "src/cli/config_command.cpp": "sluice config",
     "src/cli/generate.cpp": "sluice generate DIRECTORY",
     "src/cli/outputs.cpp": "sluice train FILE",
+    "src/cli/run_directory.cpp": "sluice train FILE",
     "src/cli/trained_export.cpp": "sluice train FILE",
     "src/config/load.cpp": "sluice config FILE",
     "src/device/pool.cpp": "sluice bench FILE",
@@ -121,6 +123,7 @@ MADE_LATER = {"benchmarks/results/gpu/"}
 # Files that the reader has, by name.
 FILES = {
     "my.yaml": OWN,
+    "night.yaml": (pathlib.Path(__file__).resolve().parents[2] / "examples/pretrain/tiny_text.yaml").read_text(),
     "qwen3_moe_30b_te_deepep.yaml": NEMO.format(gbs=512, lbs=4, pp=1, ep=8, model="Qwen/Qwen3-30B-A3B"),
     "deepseek_v3_te_deepep_1024.yaml": NEMO.format(gbs=8192, lbs=8, pp=4, ep=64, model="deepseek-ai/DeepSeek-V3"),
     "gptoss_120b_te_mxfp8_gb200.yaml": NEMO.format(gbs=512, lbs=2, pp=1, ep=64, model="openai/gpt-oss-120b"),
@@ -134,7 +137,8 @@ SMALLER = {
                "--layout row": "R4 --layout row", "R4 --layout row": "R4 --layout row",
                "R3 --layout row": "R4 --layout row", "R1 R2 R3 --layout row": "R4 --layout row"},
               ["--scale tiny", "--steps 1"]),
-    "train": ({"--device cuda": "--device cpu"},
+    "train": ({"--device cuda": "--device cpu", "--step_scheduler.max_steps 330": "--step_scheduler.max_steps 4",
+               "--step_scheduler.max_steps 360": "--step_scheduler.max_steps 6"},
               ["--step_scheduler.max_steps 2", "--step_scheduler.global_batch_size 2",
                "--step_scheduler.local_batch_size 2", "--lr_scheduler.lr_warmup_steps 0",
                "--validation_dataset.num_samples 4"]),
@@ -200,4 +204,5 @@ SCRIPTS = {
     "bench_ops --device cuda": ("run", ""),
     "bench_gemm": ("long", None),
     "bench_import": ("long", None),
+    "bench_checkpoint": ("long", None),
 }

@@ -247,10 +247,12 @@ TEST(RouterModule, GradientsWithALossOverTheGlobalBatch) {
     program.variables.push_back({"x", x, dx});
     RouterSaved saved;
     RoutingRecord record;
+    std::vector<double> probs;  // the memory of saved.probs is another's when a program has ended
     program.forward = [&](Context& ctx) {
       saved = {};
       record = {};
       router.forward(ctx, x, Tensor(), record, saved);
+      probs = values_of(saved.probs);
       const Tensor balance = ctx.activations().empty({1}, DType::f64);
       assign(balance, {config.aux_loss_coef * balance_loss_of_shares(values_of(saved.probs), shares)});
       return std::vector{record.weights, balance};
@@ -277,7 +279,6 @@ TEST(RouterModule, GradientsWithALossOverTheGlobalBatch) {
     for (const double n : counted) all += n - 100;
     EXPECT_EQ(all, kTokens * kTopK);
     // The most probable experts' slots, without the bias that steers the choice.
-    const std::vector<double> probs = values_of(saved.probs);
     for (size_t t = 0; t < kTokens; ++t) {
       const auto begin = probs.begin() + static_cast<int64_t>(t * kExperts);
       const std::vector<double> p(begin, begin + kExperts);

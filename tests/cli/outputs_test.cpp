@@ -202,18 +202,19 @@ TEST_F(OutputRule, ADiskThatIsMountedThereCannotBeRenamed) {
 
 // Whatever writes a file goes through the rule: these are the places that do, and none of them is a command.
 TEST(OutputPlaces, NothingElseOpensFilesForWriting) {
-  const std::map<std::string, std::string> known = {{"base/file.cpp", "AtomicFile"},
-                                                    {"base/output.cpp", "OutputStream"},
-                                                    {"cli/outputs.cpp", "the rule"},
-                                                    {"checkpoint/safetensors.cpp", "into a directory that is staged"},
-                                                    {"checkpoint/hub_files.cpp", "into a directory that is staged"},
-                                                    {"checkpoint/rank_writer.cpp", "into a directory that is staged"},
-                                                    {"checkpoint/rank_parts.cpp", "into a directory that is staged"},
-                                                    {"checkpoint/export_trained.cpp", "into a directory that is staged"},
-                                                    {"checkpoint/checkpoint_folder.cpp", "the lock of a run's directory"},
-                                                    {"train/saver.cpp", "into a directory that is staged"},
-                                                    {"cli/train.cpp", "into a directory that is staged"},
-                                                    {"cli/run_directory.cpp", "a run's own logs"}};
+  const std::map<std::string, std::string> known = {
+      {"base/file.cpp", "AtomicFile"},
+      {"base/output.cpp", "OutputStream"},
+      {"cli/outputs.cpp", "the rule"},
+      {"checkpoint/safetensors.cpp", "into a directory that is staged"},
+      {"checkpoint/hub_files.cpp", "into a directory that is staged"},
+      {"checkpoint/rank_writer.cpp", "into a directory that is staged"},
+      {"checkpoint/rank_parts.cpp", "into a directory that is staged"},
+      {"checkpoint/export_trained.cpp", "into a directory that is staged"},
+      {"checkpoint/checkpoint_folder.cpp", "the lock of a run's directory"},
+      {"train/saver.cpp", "into a directory that is staged"},
+      {"cli/train.cpp", "into a directory that is staged"},
+      {"cli/run_directory.cpp", "a run's own logs"}};
   std::set<std::string> writers;
   const fs::path source = SLUICE_SOURCE_DIR "/src";
   for (const auto& entry : fs::recursive_directory_iterator(source)) {

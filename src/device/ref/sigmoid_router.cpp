@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 #include <vector>
 
 #include "device/ref/loops.h"
@@ -14,12 +13,16 @@ namespace {
 
 // Indices of the `count` largest values, descending, lower index first among equals.
 std::vector<int64_t> largest(const std::vector<double>& values, int64_t count) {
-  std::vector<int64_t> order(values.size());
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) {
-    return values[static_cast<size_t>(a)] > values[static_cast<size_t>(b)];
-  });
-  order.resize(static_cast<size_t>(count));
+  std::vector<int64_t> order;
+  std::vector<bool> taken(values.size());
+  for (int64_t k = 0; k < count; ++k) {
+    size_t best = values.size();
+    for (size_t i = 0; i < values.size(); ++i) {
+      if (!taken[i] && (best == values.size() || values[i] > values[best])) best = i;
+    }
+    taken[best] = true;
+    order.push_back(static_cast<int64_t>(best));
+  }
   return order;
 }
 

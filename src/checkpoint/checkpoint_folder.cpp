@@ -86,6 +86,11 @@ std::vector<FoundCheckpoint> find_checkpoints(const fs::path& folder) {
   return found;
 }
 
+bool is_checkpoint_folder(const fs::path& folder) {
+  std::error_code failed;
+  return fs::exists(folder / kLockFile, failed);
+}
+
 CheckpointFolder::CheckpointFolder(fs::path path) : path_(std::move(path)), lock_(locked(path_)) {
   sweep();
 }

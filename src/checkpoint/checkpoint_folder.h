@@ -29,6 +29,9 @@ struct FoundCheckpoint {
 // Those in a folder, by rising step; none where there is no folder.
 std::vector<FoundCheckpoint> find_checkpoints(const std::filesystem::path& folder);
 
+// Whether a run saves there, or did.
+bool is_checkpoint_folder(const std::filesystem::path& folder);
+
 // Which of them stay.
 struct Retention {
   std::optional<int64_t> recent;  // the newest so many; none: all

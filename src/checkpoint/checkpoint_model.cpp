@@ -39,7 +39,11 @@ std::optional<fs::path> find_checkpoint(const fs::path& directory) {
     throw user_error("{} leads to {}, where no checkpoint is", link.string(), target.string())
         .advise("name one of the checkpoints beside it");
   }
-  if (!is_checkpoint(directory)) return {};
+  if (!is_checkpoint(directory)) {
+    if (!is_checkpoint_folder(directory)) return {};
+    throw user_error("the run in {} has no complete checkpoint yet", directory.string())
+        .advise("name one of its checkpoints, step-N, or wait for the first");
+  }
   // Programs for the hub may put a manifest of their own beside a model's weights.
   const bool ranks = fs::exists(directory / rank_file_name(0), failed);
   if (!ranks && find_weight_files(directory).readable) return {};

@@ -19,6 +19,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr int kMostRuns = 100'000;
+constexpr std::string_view kRunFile = "run.json";  // the manifest that checkpoints will have, without a state
 
 std::optional<FoundCheckpoint> newest_in(const fs::path& folder) {
   const std::vector<FoundCheckpoint> found = find_checkpoints(folder);
@@ -37,13 +38,27 @@ fs::path real_path(const fs::path& path) {
 RunDirectory::RunDirectory(const Config& config, const std::string& file, const std::optional<std::string>& resume,
                            const Manifest& run)
     : config_(config), run_(run), usual_(fs::path("runs") / fs::path(file).stem()) {
-  const auto& restore_from = config.checkpoint.restore_from;
+  try {
+    choose(resume);
+  } catch (const Error& error) {
+    if (!error.hint().empty()) throw;
+    throw Error(error.kind(), error.what())
+        .at(error.where())
+        .advise(
+            "checkpoint.checkpoint_dir names another place to save to; with checkpoint.enabled: false nothing is "
+            "saved");
+  }
+  if (!checkpoint_) write_file_atomic(path() / kRunFile, manifest_text(run_));
+}
+
+void RunDirectory::choose(const std::optional<std::string>& resume) {
+  const auto& restore_from = config_.checkpoint.restore_from;
   if (resume && !resume->empty()) {
     choose_named(*resume);
   } else if (restore_from && *restore_from != kLatest) {
     choose_restored(*restore_from);
-  } else if (config.checkpoint.checkpoint_dir) {
-    choose_given(resume || restore_from || config.program == config::Program::nemo);
+  } else if (config_.checkpoint.checkpoint_dir) {
+    choose_given(resume || restore_from);
   } else if (resume || restore_from) {
     choose_newest();
   } else {
@@ -57,8 +72,9 @@ RunDirectory::~RunDirectory() {
   std::error_code failed;
   int entries = 0;
   for (fs::directory_iterator entry(made, failed), end; !failed && entry != end; entry.increment(failed)) ++entries;
-  // The lock's file alone.
-  if (failed || entries > 1) return;
+  // The lock's file, and whose it was to be.
+  constexpr int kOfNoUse = 2;
+  if (failed || entries > kOfNoUse) return;
   fs::remove_all(made, failed);
   fs::remove(made.parent_path(), failed);  // where it is empty
 }
@@ -122,12 +138,21 @@ void RunDirectory::choose_restored(const std::string& from) {
   const fs::path own = config_.checkpoint.checkpoint_dir.value_or(usual_.string());
   std::error_code failed;
   const fs::path path = fs::exists(from, failed) ? fs::path(from) : own / from;
-  if (!is_checkpoint(path)) {
+  const fs::path checkpoint = is_checkpoint(path) ? path : newest_in(path).value_or(FoundCheckpoint{}).path;
+  if (checkpoint.empty()) {
     throw user_error("checkpoint.restore_from {}: there is no such checkpoint", from)
         .at(config_.origin("checkpoint.restore_from").place())
-        .advise("name a checkpoint's directory, or LATEST");
+        .advise("name a checkpoint's directory, or LATEST or LOWEST_VAL of the run's own");
   }
-  go_on_from(real_path(path));
+  go_on_from(real_path(checkpoint));
+  const auto newest = newest_in(own);
+  const bool elsewhere = real_path(checkpoint).parent_path() != real_path(own);
+  // A run that was restored once and has come further since.
+  if (config_.checkpoint.checkpoint_dir && newest && elsewhere && newest->step > checkpoint_->manifest().run.step) {
+    log::info("{} has come further than checkpoint.restore_from {}", own.string(), from);
+    folder_ = std::make_unique<CheckpointFolder>(own);
+    return go_on_from(newest->path);
+  }
   check_later(own);
   if (config_.checkpoint.checkpoint_dir) {
     folder_ = std::make_unique<CheckpointFolder>(own);
@@ -146,12 +171,10 @@ void RunDirectory::choose_given(bool may_resume) {
   folder_ = std::make_unique<CheckpointFolder>(given);
   const auto newest = newest_in(given);
   if (!newest) {
-    if (may_resume && config_.program != config::Program::nemo) {
-      log::info("there is no checkpoint in {} yet: the run begins", given.string());
-    }
+    if (may_resume) log::info("there is no checkpoint in {} yet: the run begins", given.string());
     return;
   }
-  if (!may_resume) {
+  if (!may_resume && config_.program != config::Program::nemo) {
     throw user_error("{} has checkpoints of a run already, up to step {}", given.string(), newest->step)
         .at(config_.origin("checkpoint.checkpoint_dir").place())
         .advise("to go on with it add --resume; to begin another one name another directory");
@@ -179,15 +202,26 @@ std::vector<fs::path> RunDirectory::usual_runs() const {
   return runs;
 }
 
-// Of all runs of this file the newest one of this configuration.
+bool RunDirectory::begun_by_this_run(const fs::path& folder) const {
+  const fs::path file = folder / kRunFile;
+  std::error_code failed;
+  if (!fs::exists(file, failed)) return false;
+  return resume_conflicts(parse_manifest(read_file(file, kMaxManifestBytes), file.string()), run_).empty();
+}
+
+// Of all runs of this file the newest one of this configuration; else one of it that was ended before its first
+// checkpoint.
 void RunDirectory::choose_newest() {
   std::string others;
-  std::optional<fs::path> found;
+  std::optional<fs::path> found, without;
   fs::file_time_type newest_time = fs::file_time_type::min();
   std::error_code failed;
   for (const fs::path& folder : usual_runs()) {
     const auto newest = newest_in(folder);
-    if (!newest) continue;
+    if (!newest) {
+      if (begun_by_this_run(folder)) without = folder;
+      continue;
+    }
     std::string why_not;
     if (!of_this_run(newest->path, why_not)) {
       others = fmt::format(" ({}: {})", folder.string(), why_not);
@@ -202,7 +236,11 @@ void RunDirectory::choose_newest() {
     folder_ = std::make_unique<CheckpointFolder>(*found);
     return go_on_from(newest_in(*found)->path);
   }
-  begin_anew();
+  if (without) {
+    folder_ = std::make_unique<CheckpointFolder>(*without);
+  } else {
+    begin_anew();
+  }
   log::info("there is no checkpoint of this configuration in {}*{}: the run begins in {}", usual_.string(), others,
             path().string());
 }
@@ -253,7 +291,7 @@ void RunLog::go_back(int64_t step) {
     }
     if (removed > 0) {
       write_file_atomic(path_, kept);
-      log::info("{}: took out {} line{} of steps behind {}, which are made again", path_.string(), removed,
+      log::info("{}: took out {} line{} of steps after {}, which are made again", path_.string(), removed,
                 removed == 1 ? "" : "s", step);
     }
   }

@@ -35,6 +35,8 @@ class RunDirectory {
   const Checkpoint* checkpoint() const { return checkpoint_.get(); }
 
  private:
+  void choose(const std::optional<std::string>& resume);
+  bool begun_by_this_run(const std::filesystem::path& folder) const;
   void choose_named(const std::filesystem::path& named);
   void choose_restored(const std::string& from);
   void choose_given(bool may_resume);

@@ -368,12 +368,14 @@ int run_train(const TrainOptions& options) {
   if (options.export_directory) exported.emplace(config, spec, *options.export_directory, outputs);
   if (job.resumed != nullptr) {
     stage.steps = at.step;
-    print(wrap(fmt::format("{}: goes on from step {} of {}", directory->path().string(), format_count(at.step),
-                           format_count(job.steps)),
+    const bool made = at.step >= job.steps;
+    const std::string place = directory->path().string(), step = format_count(at.step);
+    print(wrap(made ? fmt::format("{}: all of its {} steps are made", place, step)
+                    : fmt::format("{}: goes on from step {} of {}", place, step, format_count(job.steps)),
                page_width(), 2) +
           "\n");
-    if (at.step >= job.steps && !exported) {
-      print("all steps are made; a larger step_scheduler.max_steps goes on\n");
+    if (made && !exported) {
+      print("a larger step_scheduler.max_steps goes on\n");
       return 0;
     }
   }
@@ -448,7 +450,8 @@ int run_train(const TrainOptions& options) {
     const bool first = trainer.mesh().world.world_rank() == 0;
     if (first) progress.finish();
     if (!exported) return;
-    if (!saving) {
+    // Without a checkpoint the weights come from the ranks themselves.
+    if (!saving || !trained.saved) {
       stage.what = "ending when the weights are written";
       return exported->write(trainer);
     }
@@ -467,10 +470,13 @@ int run_train(const TrainOptions& options) {
   } catch (const std::exception& failure) {
     const bool lost = exported && !exported->written() && stage.steps > 0;
     if (exported) exported->abandon();
+    const bool written = exported && exported->written();
+    const std::string where = written ? fmt::format("the trained weights are in {}", *options.export_directory) : "";
     if (stage.saved >= 0) {
-      fail(failure, fmt::format("the last checkpoint is {}; to go on from it: {}",
+      fail(failure, fmt::format("{}the last checkpoint is {}; to go on from it: {}", written ? where + "; " : "",
                                 directory->folder().of_step(stage.saved).string(), resume_command(config, options)));
     }
+    if (written) fail(failure, where);
     if (!lost) throw;
     fail(failure, fmt::format("{}; {} is as it was before", stage.loss(), *options.export_directory));
   }

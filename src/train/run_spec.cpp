@@ -137,8 +137,11 @@ AdamWOptions optimizer_options(const Config& config, const RunSpec& spec) {
 uint64_t staging_bytes(const Config& config) {
   constexpr double kGib = 1073741824.0, kUsual = 1;
   const bool saves = config.recipe == config::Recipe::train && config.checkpoint.enabled && config.benchmark.optimizer;
-  if (!saves || !config.checkpoint.is_async) return 0;
-  return static_cast<uint64_t>(config.checkpoint.staging_gib.value_or(kUsual) * kGib);
+  if (!saves) return 0;
+  const double gib = config.checkpoint.is_async ? config.checkpoint.staging_gib.value_or(kUsual) : 0;
+  // A GPU's weights are written by way of the host.
+  constexpr double kLeastOfGpu = 0.0625;
+  return static_cast<uint64_t>((config.runtime.device == DeviceKind::cuda ? std::max(gib, kLeastOfGpu) : gib) * kGib);
 }
 
 // What the model's own router is; all its layers with experts have the same.

@@ -115,7 +115,8 @@ void Saver::begin(const RunState& state, double seconds_left, bool final) {
         kept_slices(trainer_.state()), save_->place / rank_file_name(trainer_.mesh().world.world_rank()),
         RankWriter::Options{.staging = trainer_.staging(), .copy = copier(trainer_)});
   });
-  if (rates_) {
+  // A last save is waited for, whatever it takes.
+  if (rates_ && options_.in_background && !final) {
     const auto staging =
         static_cast<uint64_t>(trainer_.staging().size()) * static_cast<uint64_t>(trainer_.mesh().world.size());
     save_->forecast = blocked_seconds({.bytes = bytes, .staging = staging, .seconds_left = seconds_left}, *rates_);
@@ -233,17 +234,24 @@ void Saver::give_up(std::string reason) {
   // Nobody writes any more when the directory goes.
   trainer_.mesh().world.barrier(trainer_.context().compute(), "the end of a save that failed");
   save_.reset();
-  if (reason.empty()) {
-    // Another rank says why. Where the run ends with it, this one waits to be ended.
-    if (!final && options_.go_on) return;
-    trainer_.mesh().world.barrier(trainer_.context().compute(), "a save that failed");
-    throw runtime_failure("step {} is not saved: it failed on another rank", step);
+  if (final || !options_.go_on) {
+    unsaved_ = reason.empty() ? reason : fmt::format("step {} is not saved: {}", step, reason);
+    if (!final) require_saved();
+    return;
   }
+  if (reason.empty()) return;  // another rank says why
   const std::optional<int64_t> last = last_step_ ? last_step_ : options_.resumed;
-  if (final || !options_.go_on) throw runtime_failure("step {} is not saved: {}", step, reason);
   log::warn("step {} is not saved: {}; the run goes on, {}", step, reason,
             last ? fmt::format("the last good checkpoint is {}", options_.folder->of_step(*last).string())
                  : "no checkpoint of this run is complete yet");
+}
+
+void Saver::require_saved() {
+  if (!unsaved_) return;
+  if (!unsaved_->empty()) throw runtime_failure("{}", *unsaved_);
+  // The rank that knows why ends this one, which waits for that.
+  trainer_.mesh().world.barrier(trainer_.context().compute(), "a save that failed");
+  throw runtime_failure("a save has failed on another rank");
 }
 
 }  // namespace sluice

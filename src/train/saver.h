@@ -53,7 +53,7 @@ class Saver {
   Saver& operator=(Saver&&) = delete;
 
   // Begins a save, after the end of the one before. `seconds_left`: until weights will change, as far as is known.
-  // `final`: the run ends with it, so that a failure is thrown.
+  // `final`: the run ends with it; require_saved() says whether it was.
   void begin(const RunState& state, double seconds_left, bool final);
   // Before weights change. Not collective.
   void release();
@@ -69,6 +69,10 @@ class Saver {
   void settle(const Votes& sums);
   // Waits for the end of the save that is under way.
   void finish();
+  // Whether no final save has failed, the same on all ranks. Not collective.
+  bool saved() const { return !unsaved_; }
+  // Ends the run where a final save has failed.
+  void require_saved();
   // The step of the newest complete save of this object, the same on all ranks.
   std::optional<int64_t> last_step() const { return last_step_; }
 
@@ -86,6 +90,7 @@ class Saver {
   std::optional<uint64_t> all_bytes_;
   std::optional<SaveRates> rates_;
   std::optional<int64_t> last_step_;
+  std::optional<std::string> unsaved_;  // why a final save failed; empty where another rank knows
   std::unique_ptr<Save> save_;
 };
 

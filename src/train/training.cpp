@@ -38,8 +38,10 @@ class RankTraining {
     }
     if (!result_.stopped) validate();
     if (saver_) save(/*final=*/true);
+    result_.saved = !saver_ || saver_->saved();
     const TrainingResult result = summary();
     if (events_.trained) events_.trained(trainer_, result);
+    if (saver_) saver_->require_saved();
     return result;
   }
 

@@ -47,6 +47,7 @@ struct TrainingResult {
   double recent_loss = 0;                 // their mean
   std::optional<double> validation_loss;  // of the last one, if it came to its end
   bool stopped = false;                   // before the last step
+  bool saved = true;                      // false: the last save has failed
   bool out_of_time = false;               // because of TrainingJob::most_seconds
 };
 

@@ -66,7 +66,7 @@ std::map<std::string, std::vector<double>> contents(const fs::path& path) {
 }
 
 // Trains until `steps`, from the newest checkpoint in the folder if there is one; saves at kSavedAt and at the end.
-Trained run(const Layout& layout, const fs::path& folder_path, int64_t steps) {
+Trained run(const Layout& layout, const fs::path& folder_path, int64_t steps, const Hardware& hardware = {}) {
   const Config config = tiny_config(layout.overrides, layout.family);
   RunSpec spec = resolve(config, layout.ranks);
   const WatchedDataset dataset(spec.model.vocab_size);
@@ -85,6 +85,7 @@ Trained run(const Layout& layout, const fs::path& folder_path, int64_t steps) {
   events.recorded = [&](const TrainRecord& record) { run.losses[record.step] = record.result->loss; };
   SessionOptions session{.device = DeviceKind::ref};
   session.comm.timeout_s = 120;
+  session.hardware = hardware;
   run.result = run_training(job, spec, session, events);
   run.samples = dataset.seen();
   run.values = contents(folder.of_step(steps));
@@ -189,6 +190,16 @@ TEST(Resume, TheSameLayoutHasTheSameBits) {
   const Trained second = run(layout, interrupted.path(), kSteps), first = run(layout, whole.path(), kSteps);
   EXPECT_EQ(second.values, first.values);
   for (const auto& [step, loss] : second.losses) EXPECT_EQ(loss, first.losses.at(step));
+}
+
+// By way of the host, whose threads cannot read the device.
+TEST(GpuStorage, ARunIsSavedAndGoesOn) {
+  const Layout layout{"fsdp2", 2, {"--runtime.dtype=f32", "--runtime.device=cuda"}};
+  const Hardware gpu = emulated_gpu().hardware;
+  const Folder interrupted, whole;
+  run(layout, interrupted.path(), kSavedAt, gpu);
+  const Trained second = run(layout, interrupted.path(), kSteps, gpu), first = run(layout, whole.path(), kSteps, gpu);
+  EXPECT_EQ(second.values, first.values);
 }
 
 }  // namespace

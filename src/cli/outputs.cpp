@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "checkpoint/hub_export.h"
+#include "cli/run_directory.h"
 
 namespace sluice::cli {
 namespace {
@@ -100,8 +101,12 @@ void Outputs::refuse_inputs(const fs::path& path, const fs::path& named, const s
       .advise(fmt::format("give {} another place: what is read is never replaced", name));
 }
 
-void Outputs::run_directory(const fs::path& path, const std::string& name) const {
-  refuse_inputs(path / "training.jsonl", path, name);
+void Outputs::refuse_run_directory(const fs::path& path) const {
+  refuse_inputs(path / kTrainingLog, path, "checkpoint.checkpoint_dir");
+}
+
+void Outputs::run_directory(const fs::path& path) {
+  for (const std::string_view log : {kTrainingLog, kValidationLog}) claim(path / log, "the run's own log");
 }
 
 OutputPlace Outputs::file(const fs::path& path, const std::string& name, const std::string& place, bool gone_on_with) {

@@ -61,8 +61,10 @@ class Outputs {
   // Checks, and makes nothing yet. With `gone_on_with` a file that is there is not replaced, and no fault.
   OutputPlace file(const std::filesystem::path& path, const std::string& name, const std::string& place,
                    bool gone_on_with = false);
-  // A directory of a run, which many files come to be in: nothing of what is read may be.
-  void run_directory(const std::filesystem::path& path, const std::string& name) const;
+  // A directory of a run, before anything is made in it: none that is read may be given new files.
+  void refuse_run_directory(const std::filesystem::path& path) const;
+  // Its logs, which nothing else may be.
+  void run_directory(const std::filesystem::path& path);
   // The path of a directory for a model. One that is there must be empty, or with --overwrite hold a model's files
   // alone.
   std::filesystem::path model_directory(const std::filesystem::path& path, const std::string& name);

@@ -35,6 +35,13 @@ fs::path real_path(const fs::path& path) {
 
 }  // namespace
 
+fs::path RunDirectory::expected(const Config& config, const std::string& file,
+                                const std::optional<std::string>& resume) {
+  if (resume && !resume->empty()) return *resume;
+  const fs::path usual = fs::path("runs") / fs::path(file).stem();
+  return config.checkpoint.checkpoint_dir ? fs::path(*config.checkpoint.checkpoint_dir) : usual;
+}
+
 RunDirectory::RunDirectory(const Config& config, const std::string& file, const std::optional<std::string>& resume,
                            const Manifest& run)
     : config_(config), run_(run), usual_(fs::path("runs") / fs::path(file).stem()) {

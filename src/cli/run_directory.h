@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "checkpoint/checkpoint.h"
@@ -15,8 +16,13 @@
 
 namespace sluice::cli {
 
+inline constexpr std::string_view kTrainingLog = "training.jsonl", kValidationLog = "validation.jsonl";
+
 class RunDirectory {
  public:
+  // Where it will be, as far as is known before it is looked for; a run with a number behind its name lies beside it.
+  static std::filesystem::path expected(const Config& config, const std::string& file,
+                                        const std::optional<std::string>& resume);
   // `resume`: the value of --resume, empty where it has none; nothing where it is not given. `run`: describe_run().
   // Makes the directory and takes its lock. User error for a checkpoint that is not of this run, and for a named place
   // without one; a run is never begun anew where it was to go on.

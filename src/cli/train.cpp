@@ -161,7 +161,7 @@ struct Stage {
     if (saved >= 0) {
       const int64_t lost = steps - saved;
       if (lost <= 0) return "nothing is lost";
-      return fmt::format("{} step{} behind step {} are lost", format_count(lost), lost == 1 ? "" : "s",
+      return fmt::format("{} step{} after step {} are lost", format_count(lost), lost == 1 ? "" : "s",
                          format_count(saved));
     }
     if (steps == 0) return "nothing is trained yet";
@@ -345,8 +345,10 @@ int run_train(const TrainOptions& options) {
   std::optional<RunDirectory> directory;
   std::optional<Saving> saving;
   if (config.checkpoint.enabled) {
-    directory.emplace(config, file_of_row(options.file), options.resume, run);
-    outputs.run_directory(directory->path(), "checkpoint.checkpoint_dir");
+    const std::string file = file_of_row(options.file);
+    outputs.refuse_run_directory(RunDirectory::expected(config, file, options.resume));
+    directory.emplace(config, file, options.resume, run);
+    outputs.run_directory(directory->path());
     saving.emplace(config, spec, *directory, run, stage, progress);
     job.saving = &saving->options();
     job.resumed = directory->checkpoint();
@@ -411,8 +413,8 @@ int run_train(const TrainOptions& options) {
   std::optional<RunLog> training_log, validation_log, own_log;
   std::optional<OutputLog> stream_log;
   if (directory) {
-    training_log.emplace(directory->path() / "training.jsonl", at.step);
-    validation_log.emplace(directory->path() / "validation.jsonl", at.step);
+    training_log.emplace(directory->path() / kTrainingLog, at.step);
+    validation_log.emplace(directory->path() / kValidationLog, at.step);
     logs.training = [&](const std::string& line) { training_log->write_line(line); };
     logs.validation = [&](const std::string& line) { validation_log->write_line(line); };
   }

@@ -244,8 +244,7 @@ TEST(Overnight, ASaveThatFailsIsSaidAndTheRunGoesOnOrEnds) {
   EXPECT_EQ(last.code, 1) << last.err;
   expect_in(last.err, {"warning: step 2 is not saved: cannot write ",
                        "the run goes on, no checkpoint of this run is complete yet", "error: step 8 is not saved: "});
-  EXPECT_TRUE(fs::is_empty(place.folder.path("run")) ||
-              !fs::exists(place.folder.path("run/.step-2.sluice-unfinished")));
+  EXPECT_FALSE(fs::exists(place.folder.path("run/.step-2.sluice-unfinished")));
   fs::remove_all(place.folder.path("run"));
   const Outcome ended = shell(limited + " --checkpoint.on_failure stop");
   EXPECT_EQ(ended.code, 1);
@@ -348,6 +347,22 @@ TEST(Overnight, ARestoredRunIsRequeuedByTheSameCommand) {
   const Outcome again = place.train("second", eight);
   ASSERT_EQ(again.code, 0) << again.err;
   expect_in(again.out, {"goes on from step 6 of 8"});
+}
+
+TEST(Overnight, WhatIsReadGetsNoNewFiles) {
+  const Place place(4);
+  const std::string text = place.folder.path("text");
+  fs::create_directories(text);
+  write_file_atomic(text + "/page.txt", std::string(4000, 'a'));
+  const Outcome outcome = sluice({"train", place.file, "--dataset._target_", "bytes", "--dataset.path", text,
+                                  "--step_scheduler.num_epochs", "null", "--checkpoint.checkpoint_dir", text + "/run"});
+  EXPECT_EQ(outcome.code, 2);
+  expect_in(outcome.err, {"it is read by this run (dataset.path)"});
+  EXPECT_FALSE(fs::exists(text + "/run"));
+  const std::string log = place.folder.path("run/training.jsonl");
+  const Outcome twice = place.train("run", {"--logging.jsonl", log});
+  EXPECT_EQ(twice.code, 2);
+  expect_in(twice.err, {"the run's own log and logging.jsonl are in each other's way"});
 }
 
 }  // namespace

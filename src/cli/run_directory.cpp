@@ -83,7 +83,7 @@ RunDirectory::~RunDirectory() {
   constexpr int kOfNoUse = 2;
   if (failed || entries > kOfNoUse) return;
   fs::remove_all(made, failed);
-  fs::remove(made.parent_path(), failed);  // where it is empty
+  if (made.parent_path() == usual_.parent_path()) fs::remove(made.parent_path(), failed);  // where it is empty
 }
 
 bool RunDirectory::of_this_run(const fs::path& checkpoint, std::string& why_not) const {
@@ -175,6 +175,8 @@ void RunDirectory::choose_given(bool may_resume) {
         .at(config_.origin("checkpoint.checkpoint_dir").place())
         .advise("name a directory, or leave it out");
   }
+  std::error_code failed;
+  made_ = !fs::exists(given, failed);
   folder_ = std::make_unique<CheckpointFolder>(given);
   const auto newest = newest_in(given);
   if (!newest) {

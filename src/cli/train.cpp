@@ -256,9 +256,9 @@ std::vector<int> listened_to(const Config& config) {
 // How a run is saved; all outlive it.
 class Saving {
  public:
-  Saving(const Config& config, const RunSpec& spec, const RunDirectory& directory, const Manifest& run, Stage& stage,
-         Progress& progress)
-      : config_(config), spec_(spec), stage_(stage), progress_(progress) {
+  Saving(const Config& config, const RunSpec& spec, int64_t steps, const RunDirectory& directory, const Manifest& run,
+         Stage& stage, Progress& progress)
+      : config_(config), spec_(spec), steps_(steps), stage_(stage), progress_(progress) {
     const config::Checkpoint& keys = config.checkpoint;
     options_ = {.folder = &directory.folder(),
                 .in_background = keys.is_async,
@@ -269,7 +269,7 @@ class Saving {
                 .retention = {.recent = keys.max_recent_checkpoints, .every = keys.keep_every_steps},
                 .manifest = run,
                 .beside = [this](const std::filesystem::path& staged) { write_beside(staged); },
-                .complete = [this](const std::filesystem::path& staged, bool final) { consolidate(staged, final); },
+                .complete = [this](const std::filesystem::path& staged, int64_t step) { consolidate(staged, step); },
                 .saved = [this](const SaveReport& report) { saved(report); }};
   }
   Saving(const Saving&) = delete;
@@ -290,7 +290,9 @@ class Saving {
     write_model_files(config_.model.config.pretrained_model_name_or_path.value_or(""), model_overrides(config_),
                       directory, spec_.dtype);
   }
-  void consolidate(const std::filesystem::path& staged, bool final) const {
+  // A run that is ended before its last step has no final one: who ended it does not wait for that.
+  void consolidate(const std::filesystem::path& staged, int64_t step) const {
+    const bool final = step == steps_;
     const config::Consolidated wanted = config_.checkpoint.save_consolidated;
     const bool forced = spec_.model.num_experts > 0 && spec_.router == RouterKind::forced;
     if (wanted == config::Consolidated::no || (wanted == config::Consolidated::final && !final) || forced) return;
@@ -311,6 +313,7 @@ class Saving {
 
   const Config& config_;
   const RunSpec& spec_;
+  int64_t steps_;  // of the whole run
   Stage& stage_;
   Progress& progress_;
   SaveOptions options_;
@@ -349,7 +352,7 @@ int run_train(const TrainOptions& options) {
     outputs.refuse_run_directory(RunDirectory::expected(config, file, options.resume));
     directory.emplace(config, file, options.resume, run);
     outputs.run_directory(directory->path());
-    saving.emplace(config, spec, *directory, run, stage, progress);
+    saving.emplace(config, spec, job.steps, *directory, run, stage, progress);
     job.saving = &saving->options();
     job.resumed = directory->checkpoint();
   } else if (options.resume) {

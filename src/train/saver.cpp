@@ -202,7 +202,7 @@ void Saver::put_together() {
   manifest.files = collect_parts(directory, trainer_.mesh().world.size());
   if (options_.beside) options_.beside(directory);
   write_file_atomic(directory / kManifestFile, manifest_text(manifest));
-  if (options_.complete) options_.complete(directory, save_->final);
+  if (options_.complete) options_.complete(directory, save_->state.step);
   save_->staged->commit();
   const RunState& state = save_->state;
   options_.folder->link(state.step, state.best && state.best->step == state.step);

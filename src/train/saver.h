@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -23,7 +22,7 @@ struct SaveReport {
   int64_t step = 0;
   std::filesystem::path path;
   uint64_t bytes = 0;
-  double seconds = 0;                           // of writing
+  double seconds = 0;                           // from its begin until it had its name
   double blocked = 0;                           // that the first rank's training waited for it
   std::optional<double> forecast_blocked = {};  // what was expected, once a save has shown how fast the disk is
 };
@@ -35,10 +34,10 @@ struct SaveOptions {
   std::optional<int64_t> resumed = {};  // the step of the checkpoint that the run goes on from
   Retention retention;
   Manifest manifest;  // of the run: all but its state and the files
-  // On the first rank: writes what else belongs in the checkpoint; before its manifest, and with that before it gets
-  // its name.
+  // On the first rank: what else belongs in the checkpoint, written before its manifest, and what is made of the
+  // checkpoint itself, before it gets its name.
   std::function<void(const std::filesystem::path& staged)> beside = {};
-  std::function<void(const std::filesystem::path& staged, bool final)> complete = {};
+  std::function<void(const std::filesystem::path& staged, int64_t step)> complete = {};
   std::function<void(const SaveReport&)> saved = {};
 };
 
@@ -57,7 +56,6 @@ class Saver {
   void begin(const RunState& state, double seconds_left, bool final);
   // Before weights change. Not collective.
   void release();
-  bool under_way() const { return save_ != nullptr; }
   // Where this rank is with it, 0 or 1 each, to be summed over the ranks. Not collective.
   struct Votes {
     int64_t ended = 0;

@@ -365,5 +365,25 @@ TEST(Overnight, WhatIsReadGetsNoNewFiles) {
   expect_in(twice.err, {"the run's own log and logging.jsonl are in each other's way"});
 }
 
+TEST(Overnight, TheHubsLayoutIsInTheLastCheckpointOrInAll) {
+  const Place place(4);
+  const auto consolidated = [&](const std::string& name, int step) {
+    return fs::exists(place.folder.path(fmt::format("{}/step-{}/consolidated/model.safetensors", name, step)));
+  };
+  ASSERT_EQ(place.train("final", {"--checkpoint.save_consolidated", "final"}).code, 0);
+  EXPECT_FALSE(consolidated("final", 2));
+  EXPECT_TRUE(consolidated("final", 4));
+  ASSERT_EQ(place.train("every", {"--checkpoint.save_consolidated", "every"}).code, 0);
+  EXPECT_TRUE(consolidated("every", 2));
+  // Ended in between: it is not the last one.
+  ASSERT_EQ(place
+                .train("stopped", {"--checkpoint.save_consolidated", "final", "--step_scheduler.max_steps", "1000000",
+                                   "--step_scheduler.max_minutes", "0.002"})
+                .code,
+            0);
+  const std::string latest = fs::read_symlink(place.folder.path("stopped/LATEST")).string();
+  EXPECT_FALSE(fs::exists(place.folder.path("stopped/" + latest + "/consolidated")));
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -1,6 +1,6 @@
 // Ctrl-C, a closed terminal or another program's SIGTERM or SIGUSR1 as a wish: the first asks the run to end when that
-// loses nothing, the second ends the process at once. Where a signal was ignored when the program began (nohup, jobs in
-// the background) it stays ignored.
+// loses nothing, the second ends the process at once (the same one again within half a second is the first). Where a
+// signal was ignored when the program began (nohup, jobs in the background) it stays ignored.
 #pragma once
 
 #include <atomic>

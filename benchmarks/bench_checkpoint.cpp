@@ -16,6 +16,7 @@
 #include "base/error.h"
 #include "config/load.h"
 #include "data/mock.h"
+#include "temporary_folder.h"
 #include "train/saver.h"
 #include "train/session.h"
 
@@ -45,25 +46,6 @@ double median(std::vector<double> values) {
   std::ranges::sort(values);
   return values[values.size() / 2];
 }
-
-// Removed at the end.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(const fs::path& parent)
-      : path_(parent / fmt::format("sluice-bench-checkpoint-{}", ::getpid())) {
-    fs::create_directories(path_);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 double plain_write(const fs::path& file, const std::vector<std::byte>& bytes) {
   fs::remove(file);
@@ -158,7 +140,7 @@ Figures measure(const fs::path& folder_path, double staging_gib, int threads, bo
 }
 
 void run(const fs::path& parent, int threads) {
-  const TemporaryFolder folder(parent);
+  const TemporaryFolder folder(parent, "checkpoint");
   constexpr double kAll = 64;
   const Figures all = measure(folder.path() / "all", kAll, threads, true, false);
   const double gb = static_cast<double>(all.bytes) * 1e-9;

@@ -3,7 +3,6 @@
 // memory again; beside that a plain copy of the same files by as many threads, each to its own half.
 //   bench_import [FOLDER [THREADS]]        FOLDER: where the temporary one is made
 #include <fmt/core.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -18,6 +17,7 @@
 #include "comm/inproc/inproc.h"
 #include "device/cpu/cpu_backend.h"
 #include "parallel/stage.h"
+#include "temporary_folder.h"
 
 namespace {
 
@@ -42,24 +42,6 @@ ModelConfig model_config() {
   model.qk_norm = true;
   return model;
 }
-
-// Removed at the end.
-class TemporaryFolder {
- public:
-  explicit TemporaryFolder(const fs::path& parent) : path_(parent / fmt::format("sluice-bench-import-{}", ::getpid())) {
-    fs::create_directories(path_);
-  }
-  ~TemporaryFolder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  TemporaryFolder(const TemporaryFolder&) = delete;
-  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-  const fs::path& path() const { return path_; }
-
- private:
-  fs::path path_;
-};
 
 void write_checkpoint(const fs::path& folder, const ModelConfig& model) {
   std::vector<safetensors::TensorSpec> specs;
@@ -173,7 +155,7 @@ double best(const std::vector<double>& seconds) {
 
 void run(const fs::path& parent, int threads) {
   const ModelConfig model = model_config();
-  const TemporaryFolder folder(parent);
+  const TemporaryFolder folder(parent, "import");
   write_checkpoint(folder.path(), model);
   Pool pool(threads);
   InprocWorld ranks(1);

@@ -5,7 +5,6 @@
 #include <map>
 
 #include "checkpoint/export_trained.h"
-#include "comm/inproc/inproc.h"
 #include "device/cpu/cpu_backend.h"
 #include "model/cards.h"
 #include "saved.h"
@@ -41,18 +40,10 @@ struct ExportTest : test::InDirectory {
     const fs::path to = directory_ / "exported";
     fs::remove_all(to);
     fs::create_directory(to);
-    InprocWorld world(mesh.world);
-    world.run([&](int rank) {
-      const std::unique_ptr<Communicator> ranks = world.communicator(rank);
-      HostMemory memory;
-      Pool pool(1);
-      CpuBackend backend(pool);
-      Context ctx(backend, DType::f32);
-      Mesh meshed(mesh, *ranks);
-      Stage stage(test::stage_config(model, DType::f32), meshed, memory);
+    test::on_stages(mesh, model, DType::f32, [&](Context& ctx, Mesh& meshed, Stage& stage, Memory&) {
       for (FlatGroup* group : stage.groups()) group->initialize(ctx, 3);
       const ExportCount count = export_trained(ctx, meshed.world, {stage.groups()}, model, to, dtype, options);
-      EXPECT_EQ(count.bytes, rank == 0 ? export_bytes(model, dtype) : 0);
+      EXPECT_EQ(count.bytes, meshed.world.rank() == 0 ? export_bytes(model, dtype) : 0);
     });
     return files_of(to);
   }

@@ -5,8 +5,6 @@
 #include <mutex>
 
 #include "checkpoint/rank_parts.h"
-#include "comm/inproc/inproc.h"
-#include "device/cpu/cpu_backend.h"
 #include "model/cards.h"
 #include "saved.h"
 #include "support.h"
@@ -28,18 +26,10 @@ struct TrainedStateTest : test::InDirectory {
   // Each rank's groups and optimizer; weights are bf16 with f32 masters.
   template <class F>
   void on_ranks(const MeshSpec& mesh, F&& f) const {
-    InprocWorld world(mesh.world);
-    world.run([&](int rank) {
-      const std::unique_ptr<Communicator> ranks = world.communicator(rank);
-      HostMemory memory;
-      Pool pool(1);
-      CpuBackend backend(pool);
-      Context ctx(backend, DType::bf16);
-      Mesh meshed(mesh, *ranks);
-      Stage stage(test::stage_config(model, DType::bf16), meshed, memory);
+    test::on_stages(mesh, model, DType::bf16, [&](Context& ctx, Mesh& meshed, Stage& stage, Memory& memory) {
       AdamWOptimizer optimizer(ctx, stage.groups(), {}, memory);
       for (size_t i = 0; i < stage.groups().size(); ++i) stage.groups()[i]->initialize(ctx, 1, optimizer.master(i));
-      f(ctx, *ranks, TrainedState{stage.groups(), &optimizer});
+      f(ctx, meshed.world, TrainedState{stage.groups(), &optimizer});
     });
   }
 

@@ -1,13 +1,10 @@
 #include "e2e/checkpoints.h"
 
 #include <filesystem>
-#include <memory>
 
 #include "base/file.h"
 #include "checkpoint/export_trained.h"
 #include "checkpoint/hub_import.h"
-#include "comm/inproc/inproc.h"
-#include "device/cpu/cpu_backend.h"
 #include "model/cards.h"
 #include "support/stage_config.h"
 
@@ -24,15 +21,7 @@ std::string checkpoint_of(const Folder& folder, const std::string& name, const s
   model.mtp = golden.ends_with("_mtp");
   const HubWeights hub(source);
   const HubMatch match = match_weights(hub, model);
-  InprocWorld world(mesh.world);
-  world.run([&](int rank) {
-    const std::unique_ptr<Communicator> ranks = world.communicator(rank);
-    HostMemory memory;
-    Pool pool(1);
-    CpuBackend backend(pool);
-    Context ctx(backend, DType::f32);
-    Mesh meshed(mesh, *ranks);
-    Stage stage(stage_config(model, DType::f32), meshed, memory);
+  on_stages(mesh, model, DType::f32, [&](Context& ctx, Mesh& meshed, Stage& stage, Memory&) {
     std::vector<GroupShard> shards;
     for (FlatGroup* group : stage.groups()) {
       group->initialize(ctx, 1);

@@ -23,29 +23,11 @@ constexpr int kKills = 4, kKilledSteps = 60, kLongestMs = 3000;
 constexpr int kKills = 20, kKilledSteps = 200, kLongestMs = 600;
 #endif
 
-std::string trained_config(int steps = 40) {
+std::string trained_config(int steps) {
   return fmt::format(
-      R"(step_scheduler: {{global_batch_size: 4, local_batch_size: 1, max_steps: {}, ckpt_every_steps: 2}}
-model:
-  config:
-    model_type: qwen3_moe
-    vocab_size: 256
-    hidden_size: 16
-    num_hidden_layers: 2
-    num_attention_heads: 2
-    num_key_value_heads: 1
-    head_dim: 8
-    num_experts: 4
-    num_experts_per_tok: 2
-    norm_topk_prob: true
-    moe_intermediate_size: 8
-    max_position_embeddings: 32
-    rope_theta: 10000.0
-    rms_norm_eps: 1.0e-6
-dataset: {{_target_: mock, seq_len: 16}}
-optimizer: {{lr: 0.003}}
-)",
-      steps);
+             "step_scheduler: {{global_batch_size: 4, local_batch_size: 1, max_steps: {}, ckpt_every_steps: 2}}\n",
+             steps) +
+         small_model() + "optimizer: {lr: 0.003}\n";
 }
 
 // A run in a directory of its own.

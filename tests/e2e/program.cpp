@@ -141,9 +141,8 @@ void expect_in(const std::string& text, const std::vector<std::string>& parts) {
   for (const std::string& part : parts) EXPECT_NE(text.find(part), std::string::npos) << part << " not in: " << text;
 }
 
-std::string small_config() {
-  return R"(step_scheduler: {global_batch_size: 4, local_batch_size: 1, max_steps: 4}
-model:
+std::string small_model() {
+  return R"(model:
   config:
     model_type: qwen3_moe
     vocab_size: 256
@@ -160,9 +159,12 @@ model:
     rope_theta: 10000.0
     rms_norm_eps: 1.0e-6
 dataset: {_target_: mock, seq_len: 16}
-checkpoint: {enabled: false}
-benchmark: {warmup_steps: 1}
 )";
+}
+
+std::string small_config() {
+  return "step_scheduler: {global_batch_size: 4, local_batch_size: 1, max_steps: 4}\n" + small_model() +
+         "checkpoint: {enabled: false}\nbenchmark: {warmup_steps: 1}\n";
 }
 
 std::vector<std::string> lines_of(const std::string& text) {

@@ -50,7 +50,9 @@ std::string hub_directory(const Folder& folder, const std::string& golden);
 // Fails for each part that is not in the text.
 void expect_in(const std::string& text, const std::vector<std::string>& parts);
 
-// A configuration of a model that trains in milliseconds.
+// Of a configuration: a model that trains in milliseconds, and its data.
+std::string small_model();
+// A configuration of it that saves nothing.
 std::string small_config();
 
 std::vector<std::string> lines_of(const std::string& text);

@@ -194,7 +194,7 @@ TEST(Resume, TheSameLayoutHasTheSameBits) {
 
 // By way of the host, whose threads cannot read the device.
 TEST(GpuStorage, ARunIsSavedAndGoesOn) {
-  const Layout layout{"fsdp2", 2, {"--runtime.dtype=f32", "--runtime.device=cuda"}};
+  const Layout layout{"one", 1, {"--runtime.dtype=f32", "--runtime.device=cuda"}};
   const Hardware gpu = emulated_gpu().hardware;
   const Folder interrupted, whole;
   run(layout, interrupted.path(), kSavedAt, gpu);

@@ -1,6 +1,10 @@
 // What a model's parameters are made from, where a test needs no run.
 #pragma once
 
+#include <memory>
+
+#include "comm/inproc/inproc.h"
+#include "device/cpu/cpu_backend.h"
 #include "model/family.h"
 #include "parallel/stage.h"
 
@@ -21,6 +25,22 @@ inline StageConfig stage_config(const ModelConfig& model, DType dtype, int64_t s
   stage.yarn = model.yarn;
   stage.dense_groups.dtype = stage.expert_groups.dtype = dtype;
   return stage;
+}
+
+// Calls f(context, mesh, stage, memory) on each rank of a mesh, with the parameters of its stage not yet set.
+template <class F>
+void on_stages(const MeshSpec& mesh, const ModelConfig& model, DType dtype, F&& f) {
+  InprocWorld world(mesh.world);
+  world.run([&](int rank) {
+    const std::unique_ptr<Communicator> ranks = world.communicator(rank);
+    HostMemory memory;
+    Pool pool(1);
+    CpuBackend backend(pool);
+    Context ctx(backend, dtype);
+    Mesh meshed(mesh, *ranks);
+    Stage stage(stage_config(model, dtype), meshed, memory);
+    f(ctx, meshed, stage, memory);
+  });
 }
 
 }  // namespace sluice::test

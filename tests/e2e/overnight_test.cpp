@@ -110,6 +110,14 @@ TEST(Overnight, ASignalSavesAndSaysHowToGoOn) {
   }
 }
 
+// As timeout sends it: to the program, and to its group.
+TEST(Overnight, OneSignalThatComesTwiceCountsOnce) {
+  const Place place(1'000'000);
+  const Outcome outcome = signalled(place.command("run"), "step 2/", {SIGTERM, SIGTERM});
+  EXPECT_EQ(outcome.code, 128 + SIGTERM);
+  expect_in(outcome.out, {" is saved; to go on:"});
+}
+
 TEST(Overnight, ASecondSignalLeavesTheLastCheckpointWhole) {
   const Place place(1'000'000);
   const Outcome outcome =

@@ -1,15 +1,23 @@
 // How long a save will keep training waiting.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <span>
 
 namespace sluice {
 
 // Bytes per second that all ranks of a machine reach together.
 struct SaveRates {
   double write = 0;  // to files, before they are synchronised
-  double copy = 0;   // within host memory
+  double copy = 0;   // within host memory, while files are written
 };
+
+// By trying: a file in `folder` of `bytes`, or less, is written twice and removed; the second time, as in a save, while
+// memory is copied within `room`. None where that cannot be done: what is wrong there a save will say.
+std::optional<SaveRates> try_save_rates(const std::filesystem::path& folder, uint64_t bytes, std::span<std::byte> room);
 
 struct SaveSize {
   uint64_t bytes = 0;       // of all ranks of the machine

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
-#include <cstring>
 #include <future>
 #include <system_error>
 #include <utility>
@@ -19,20 +18,6 @@ namespace sluice {
 namespace {
 
 namespace fs = std::filesystem;
-
-// How fast this machine copies, by trying.
-double copy_rate(std::span<std::byte> room) {
-  constexpr size_t kTried = size_t{32} << 20;
-  const size_t half = std::min(kTried, room.size() / 2);
-  if (half == 0) return 0;
-  double best = 0;
-  for (int i = 0; i < 2; ++i) {  // the first touches the memory
-    const Stopwatch watch;
-    std::memcpy(room.data(), room.data() + half, half);
-    best = static_cast<double>(half) / std::max(watch.seconds(), 1e-9);
-  }
-  return best;
-}
 
 // Copies to the host; a rank whose memory is the host's needs none.
 std::function<void(const Tensor&, std::byte*)> copier(Trainer& trainer) {
@@ -60,7 +45,10 @@ struct Saver::Save {
 };
 
 Saver::Saver(Trainer& trainer, SaveOptions options)
-    : trainer_(trainer), options_(std::move(options)), first_(trainer.mesh().world.world_rank() == 0) {}
+    : trainer_(trainer), options_(std::move(options)), first_(trainer.mesh().world.world_rank() == 0) {
+  const uint64_t bytes = all_bytes();
+  if (first_) rates_ = try_save_rates(options_.folder->path(), bytes, trainer_.staging());
+}
 
 // The writer's thread ends before the memory it reads.
 Saver::~Saver() = default;
@@ -212,9 +200,10 @@ void Saver::put_together() {
 
 void Saver::report() {
   last_step_ = save_->state.step;
-  const double copy = rates_ ? rates_->copy : copy_rate(trainer_.staging());
-  const double seconds = save_->writer->writing_seconds();
-  rates_ = SaveRates{.write = static_cast<double>(*all_bytes_) / std::max(seconds, 1e-9), .copy = std::max(copy, 1.0)};
+  if (rates_) {
+    const double seconds = save_->writer->writing_seconds();
+    rates_->write = static_cast<double>(*all_bytes_) / std::max(seconds, 1e-9);
+  }
   if (first_ && options_.saved) {
     options_.saved({.step = save_->state.step,
                     .path = options_.folder->of_step(save_->state.step),

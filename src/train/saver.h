@@ -24,7 +24,7 @@ struct SaveReport {
   uint64_t bytes = 0;
   double seconds = 0;                           // from its begin until it had its name
   double blocked = 0;                           // that the first rank's training waited for it
-  std::optional<double> forecast_blocked = {};  // what was expected, once a save has shown how fast the disk is
+  std::optional<double> forecast_blocked = {};  // what was expected by the speeds of the save before
 };
 
 struct SaveOptions {
@@ -44,6 +44,7 @@ struct SaveOptions {
 // One rank's. All functions are collective unless they say otherwise.
 class Saver {
  public:
+  // Tries how fast the run's directory can be written.
   Saver(Trainer& trainer, SaveOptions options);
   ~Saver();
   Saver(const Saver&) = delete;
@@ -86,7 +87,7 @@ class Saver {
   SaveOptions options_;
   bool first_;
   std::optional<uint64_t> all_bytes_;
-  std::optional<SaveRates> rates_;
+  std::optional<SaveRates> rates_;  // on the first rank: as tried, then of the last save
   std::optional<int64_t> last_step_;
   std::optional<std::string> unsaved_;  // why a final save failed; empty where another rank knows
   std::unique_ptr<Save> save_;

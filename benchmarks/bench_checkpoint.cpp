@@ -17,8 +17,8 @@
 #include "config/load.h"
 #include "data/mock.h"
 #include "temporary_folder.h"
-#include "train/saver.h"
-#include "train/session.h"
+#include "training/saver.h"
+#include "training/session.h"
 
 namespace {
 
@@ -92,7 +92,7 @@ Figures measure(const fs::path& folder_path, double staging_gib, int threads, bo
   const Config config = configuration(staging_gib, threads);
   const RunSpec spec = resolve(config, 1);
   const MockDataset dataset(1, spec.model.vocab_size);
-  SessionOptions session;
+  LaunchOptions session;
   session.threads = threads;
   run_session(spec, session, dataset, [&](Trainer& trainer) {
     const CheckpointFolder folder(folder_path);

@@ -16,8 +16,8 @@
 #include "cli/outputs.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
-#include "train/records.h"
-#include "train/scale_config.h"
+#include "trainer/scale_config.h"
+#include "training/records.h"
 
 namespace sluice::cli {
 namespace {
@@ -186,7 +186,7 @@ int run_bench(const BenchOptions& options) {
   std::tuple<DeviceKind, int, DType> measured{DeviceKind::cpu, 0, DType::f32};
   std::string ops;
   for (const PreparedRow& next : prepared) {
-    const SessionOptions session = session_options(next.job.settings);
+    const LaunchOptions session = launch_options(next.job.settings);
     const std::tuple now{session.device, session.threads,
                          session.device == DeviceKind::cuda ? next.spec.dtype : DType::f32};
     if (now != std::exchange(measured, now)) {

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "train/benchmark.h"
+#include "training/benchmark.h"
 
 namespace sluice::cli {
 

@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "train/benchmark.h"
+#include "training/benchmark.h"
 
 namespace sluice::cli {
 

@@ -6,12 +6,12 @@
 #include "cli/command.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
+#include "machine/machine_info.h"
 #include "model/cards.h"
 #include "model/family.h"
-#include "train/layout.h"
-#include "train/machine_info.h"
-#include "train/scale_config.h"
-#include "train/session.h"
+#include "trainer/layout.h"
+#include "trainer/scale_config.h"
+#include "training/session.h"
 
 namespace sluice::cli {
 namespace {

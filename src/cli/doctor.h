@@ -6,7 +6,7 @@
 #include <string>
 
 #include "device/cuda/cuda.h"
-#include "train/machine_info.h"
+#include "machine/machine_info.h"
 
 namespace sluice::cli {
 

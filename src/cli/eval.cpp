@@ -12,12 +12,12 @@
 #include "cli/terminal.h"
 #include "cli/version.h"
 #include "model/family.h"
-#include "train/evaluation.h"
-#include "train/forecast.h"
-#include "train/make_dataset.h"
-#include "train/progress.h"
-#include "train/records.h"
-#include "train/scale_config.h"
+#include "trainer/make_dataset.h"
+#include "trainer/scale_config.h"
+#include "training/evaluation.h"
+#include "training/progress.h"
+#include "training/records.h"
+#include "twin/forecast.h"
 
 namespace sluice::cli {
 namespace {
@@ -44,7 +44,7 @@ int run_eval(const EvalOptions& options) {
   RunSpec spec = resolve(config, checked_ranks(options.ranks.value_or(ranks_of(config))));
   spec.optimize = false;
   warn_of_unread_fields(config);
-  const SessionOptions session = session_options(config);
+  const LaunchOptions session = launch_options(config);
   const bool validation = config.validation_dataset.target != config::DatasetKind::none;
   const std::string section = validation ? "validation_dataset" : "dataset";
   const config::Dataset& data = validation ? config.validation_dataset : config.dataset;

@@ -15,10 +15,10 @@
 #include "cli/outputs.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
+#include "generation/generation.h"
 #include "model/family.h"
-#include "train/forecast.h"
-#include "train/generation.h"
-#include "train/scale_config.h"
+#include "trainer/scale_config.h"
+#include "twin/forecast.h"
 
 namespace sluice::cli {
 namespace {
@@ -268,7 +268,7 @@ int run_generate(const GenerateOptions& options) {
   const auto [config, bytes] = load_source(options);
   const RunSpec spec = resolve_for_one(config, options.source);
   warn_of_unread_fields(config);
-  const SessionOptions session = session_options(config);
+  const LaunchOptions session = launch_options(config);
   const Codec codec(bytes, spec.model);
   GenerationJob job = make_job(options, config, spec, codec);
   std::optional<LogitsFile> logits;

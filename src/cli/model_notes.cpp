@@ -3,7 +3,7 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "model/cards.h"
-#include "train/run_spec.h"
+#include "trainer/run_spec.h"
 
 namespace sluice::cli {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "train/benchmark.h"
+#include "training/benchmark.h"
 
 namespace sluice::cli {
 

@@ -9,10 +9,10 @@
 #include "cli/outputs.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
+#include "machine/machine_info.h"
 #include "plan/report.h"
-#include "train/machine_info.h"
-#include "train/progress.h"
-#include "train/scale_config.h"
+#include "trainer/scale_config.h"
+#include "training/progress.h"
 
 namespace sluice {
 

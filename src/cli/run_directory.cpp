@@ -10,8 +10,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/text.h"
-#include "train/resume.h"
-#include "train/step_records.h"
+#include "training/resume.h"
+#include "training/step_records.h"
 
 namespace sluice::cli {
 namespace {

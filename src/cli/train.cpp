@@ -23,12 +23,12 @@
 #include "cli/terminal.h"
 #include "cli/trained_export.h"
 #include "cli/version.h"
-#include "train/make_dataset.h"
-#include "train/progress.h"
-#include "train/resume.h"
-#include "train/scale_config.h"
-#include "train/training.h"
-#include "train/yardstick.h"
+#include "trainer/make_dataset.h"
+#include "trainer/scale_config.h"
+#include "training/progress.h"
+#include "training/resume.h"
+#include "training/training.h"
+#include "training/yardstick.h"
 
 namespace sluice::cli {
 namespace {
@@ -333,7 +333,7 @@ int run_train(const TrainOptions& options) {
   say_ignored(config, options.file);
   warn_of_unread_fields(config);
   note_long_sequences(config, spec.seq_len);
-  const SessionOptions session = session_options(config);
+  const LaunchOptions session = launch_options(config);
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
   const std::unique_ptr<Dataset> validation =
       make_dataset(config, config.validation_dataset, "validation_dataset", spec);

@@ -8,8 +8,8 @@
 #include "base/log.h"
 #include "base/text.h"
 #include "checkpoint/export_trained.h"
+#include "machine/machine_info.h"
 #include "model/family.h"
-#include "train/machine_info.h"
 
 namespace sluice::cli {
 namespace {

@@ -7,7 +7,7 @@
 #include "checkpoint/hub_export.h"
 #include "cli/outputs.h"
 #include "config/config.h"
-#include "train/trainer.h"
+#include "trainer/trainer.h"
 
 namespace sluice::cli {
 

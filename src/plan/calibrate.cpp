@@ -4,10 +4,10 @@
 
 #include "config/load.h"
 #include "data/mock.h"
+#include "machine/machine_info.h"
 #include "plan/profile.h"
-#include "train/machine_info.h"
-#include "train/op_profile.h"
-#include "train/session.h"
+#include "trainer/op_profile.h"
+#include "training/session.h"
 
 namespace sluice {
 

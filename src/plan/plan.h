@@ -10,7 +10,7 @@
 
 #include "plan/memory_peak.h"
 #include "plan/profile.h"
-#include "train/session.h"
+#include "training/session.h"
 
 namespace sluice {
 

@@ -7,7 +7,7 @@
 
 #include "base/text.h"
 #include "model/family.h"
-#include "train/layout.h"
+#include "trainer/layout.h"
 
 namespace sluice {
 

@@ -5,7 +5,7 @@
 
 #include <sstream>
 
-#include "train/records.h"
+#include "training/records.h"
 
 namespace sluice::cli {
 namespace {

@@ -212,7 +212,7 @@ TEST(OutputPlaces, NothingElseOpensFilesForWriting) {
       {"checkpoint/rank_parts.cpp", "into a directory that is staged"},
       {"checkpoint/export_trained.cpp", "into a directory that is staged"},
       {"checkpoint/checkpoint_folder.cpp", "the lock of a run's directory"},
-      {"train/saver.cpp", "into a directory that is staged"},
+      {"training/saver.cpp", "into a directory that is staged"},
       {"cli/train.cpp", "into a directory that is staged"},
       {"cli/run_directory.cpp", "a run's own logs"}};
   std::set<std::string> writers;

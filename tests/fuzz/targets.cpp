@@ -18,7 +18,7 @@
 #include "checkpoint/slice_table.h"
 #include "config/load.h"
 #include "model/family.h"
-#include "train/step_records.h"
+#include "training/step_records.h"
 
 namespace sluice::fuzz {
 namespace {

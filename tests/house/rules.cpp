@@ -177,7 +177,7 @@ Violations no_writable_symbols(std::string_view symbols, const std::vector<Sourc
 }
 
 Violations no_conditionals(const SourceFile& file) {
-  static const std::set<std::string> rooms{"nn", "model", "parallel", "train"};
+  static const std::set<std::string> rooms{"nn", "model", "parallel", "trainer", "twin", "training", "generation"};
   Violations found;
   if (!rooms.contains(file.room())) return found;
   for (const Directive& directive : file.directives) {

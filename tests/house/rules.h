@@ -27,7 +27,7 @@ Violations no_mutable_statics(const SourceFile& file);
 // The same by what the compiler made: writable symbols of namespace sluice in `symbols`, the output of
 // `nm --defined-only -C -A -f posix` on a room's library, that no file of the room declares const.
 Violations no_writable_symbols(std::string_view symbols, const std::vector<SourceFile>& room);
-// Modules do not know their platform: no #if in nn, model, parallel, train.
+// Modules do not know their platform: no #if in nn, model, parallel, trainer, twin, training, generation.
 Violations no_conditionals(const SourceFile& file);
 // Headers that take seconds to compile appear in few .cpp files and in no header.
 Violations heavy_headers(const std::vector<SourceFile>& files);

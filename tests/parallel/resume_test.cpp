@@ -1,5 +1,5 @@
 // A run that is saved and goes on, in the same layout or another one, is the run that was never interrupted.
-#include "train/resume.h"
+#include "training/resume.h"
 
 #include <gtest/gtest.h>
 
@@ -12,7 +12,7 @@
 #include "data/mock.h"
 #include "support/temporary_folder.h"
 #include "support/training.h"
-#include "train/training.h"
+#include "training/training.h"
 
 namespace sluice::test {
 namespace {
@@ -83,7 +83,7 @@ Trained run(const Layout& layout, const fs::path& folder_path, int64_t steps, co
   Trained run;
   TrainingEvents events;
   events.recorded = [&](const TrainRecord& record) { run.losses[record.step] = record.result->loss; };
-  SessionOptions session{.device = DeviceKind::ref};
+  LaunchOptions session{.device = DeviceKind::ref};
   session.comm.timeout_s = 120;
   session.hardware = hardware;
   run.result = run_training(job, spec, session, events);

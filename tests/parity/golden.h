@@ -11,8 +11,8 @@
 #include "checkpoint/safetensors.h"
 #include "data/dataset.h"
 #include "parallel/stage.h"
-#include "train/run_spec.h"
-#include "train/trainer.h"
+#include "trainer/run_spec.h"
+#include "trainer/trainer.h"
 
 namespace sluice::test {
 

@@ -17,7 +17,7 @@
 #include "support/backends.h"
 #include "support/host_tensor.h"
 #include "support/tolerance.h"
-#include "train/session.h"
+#include "training/session.h"
 
 namespace sluice::test {
 namespace {

@@ -15,7 +15,7 @@
 #include "checkpoint/hub_match.h"
 #include "device/ref/ref_backend.h"
 #include "model/family.h"
-#include "train/session.h"
+#include "training/session.h"
 
 namespace sluice::test {
 namespace {

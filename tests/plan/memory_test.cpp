@@ -47,7 +47,7 @@ void expect_same_memory(const RunSpec& spec, const RankPlan& plan, Trainer& trai
 }
 
 // Runs all steps on every rank and holds each to its plan; returns how many ranks were compared.
-int compare_with_plan(const RunSpec& spec, const SessionOptions& options) {
+int compare_with_plan(const RunSpec& spec, const LaunchOptions& options) {
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   std::mutex mutex;
   int compared = 0;

@@ -11,7 +11,7 @@
 
 #include "plan/report.h"
 #include "tiny.h"
-#include "train/batches.h"
+#include "trainer/batches.h"
 
 namespace sluice::test {
 namespace {

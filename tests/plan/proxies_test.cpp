@@ -9,8 +9,8 @@
 #include "config/load.h"
 #include "model/family.h"
 #include "plan/plan.h"
-#include "train/benchmark.h"
-#include "train/scale_config.h"
+#include "trainer/scale_config.h"
+#include "training/benchmark.h"
 
 namespace sluice {
 namespace {

@@ -151,7 +151,7 @@ Training train(const Layout& layout, const TrainingOptions& options) {
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   Training training;
   std::mutex mutex;
-  SessionOptions session{.device = options.device, .threads = options.threads};
+  LaunchOptions session{.device = options.device, .threads = options.threads};
   session.comm.timeout_s = 120;
   session.comm.async = options.async_comm;
   session.hardware = options.hardware;

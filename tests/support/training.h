@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "config/load.h"
-#include "train/session.h"
+#include "training/session.h"
 
 namespace sluice::test {
 

@@ -117,7 +117,7 @@ class Checked(unittest.TestCase):
                          ["sluice plan my.yaml", "sluice plan my.yaml --profile h200"])
         self.assertEqual(self.words("sluice COMMAND --help"),
                          [f"sluice {name} --help" for name in FakeProgram.subcommands])
-        self.assertEqual(self.words("--scale laptop", "named", "src/train/benchmark.cpp"),
+        self.assertEqual(self.words("--scale laptop", "named", "src/training/benchmark.cpp"),
                          ["sluice bench my.yaml --scale tiny --steps 1"])
         self.assertEqual(self.words("--export DIRECTORY", "advice", "src/cli/trained_export.cpp")[0][:38],
                          "sluice train my.yaml --export model --")

@@ -33,8 +33,8 @@ NO_COMMANDS = {
 # Options outside of advise() that tell what to add to a command, by file.
 ADVICE = {
     ("src/plan/advice.cpp", "--ranks {}"),
-    ("src/train/benchmark.cpp", "--scale laptop"),
-    ("src/train/benchmark.cpp", "--scale tiny"),
+    ("src/training/benchmark.cpp", "--scale laptop"),
+    ("src/training/benchmark.cpp", "--scale tiny"),
 }
 
 # The command that an advised option goes behind, by the file that gives the advice.
@@ -47,7 +47,7 @@ BASES = {
     "src/config/load.cpp": "sluice config FILE",
     "src/device/pool.cpp": "sluice bench FILE",
     "src/plan/advice.cpp": "sluice plan FILE",
-    "src/train/benchmark.cpp": "sluice bench FILE",
+    "src/training/benchmark.cpp": "sluice bench FILE",
 }
 
 # --- what stands in for what ------------------------------------------------------------------------------------------

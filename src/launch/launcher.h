@@ -1,0 +1,50 @@
+// Launcher: runs the ranks of a job, however they are spread: threads of this process on the host or on GPUs, or this
+// process's share of them.
+#pragma once
+
+#include <functional>
+#include <memory>
+
+#include "comm/mesh.h"
+#include "config/load.h"
+#include "launch/hardware.h"
+
+namespace sluice {
+
+// What a rank has.
+struct Rank {
+  Backend& backend;
+  Memory& memory;
+  Communicator& world;
+};
+
+class Launcher {
+ public:
+  Launcher() = default;
+  Launcher(const Launcher&) = delete;
+  Launcher& operator=(const Launcher&) = delete;
+  virtual ~Launcher() = default;
+
+  // body(rank) on a thread for each rank of the mesh's world that this process has. When all have ended, the first
+  // failure of any rank is thrown, here or elsewhere.
+  virtual void run(const MeshSpec& mesh, const std::function<void(Rank&)>& body) = 0;
+};
+
+struct LaunchOptions {
+  DeviceKind device = DeviceKind::cpu;
+  int threads = 1;  // of the pool that all ranks of this process share
+  struct Communication {
+    double timeout_s = 600;
+    bool async = false;  // collectives go on while their callers do
+  };
+  Communication comm = {};
+  Hardware hardware = {};  // instead of what `device` names
+};
+
+// How the configuration asks for it to be run here. User error for a device that computes nothing.
+LaunchOptions launch_options(const Config& config);
+
+// For a world of so many ranks. User error where there is no GPU and one is asked for.
+std::unique_ptr<Launcher> make_launcher(const LaunchOptions& options, int world);
+
+}  // namespace sluice

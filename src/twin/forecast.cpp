@@ -1,0 +1,55 @@
+#include "twin/forecast.h"
+
+#include <algorithm>
+
+#include "base/text.h"
+#include "device/cuda/cuda.h"
+#include "model/family.h"
+
+namespace sluice {
+
+RunForecast forecast_run(const RunSpec& spec, const LaunchOptions& options, const MachineInfo& machine) {
+  const double ranks = own_gpus(options.device, spec.mesh.world) ? 1 : spec.mesh.world;  // that share what was measured
+  DeviceModel device;
+  device.target = target_of(options.device, options.threads);
+  device.peak_flops = machine.peak_gflops * 1e9 / ranks;
+  device.bandwidth = machine.bandwidth_gbs * 1e9 / ranks;
+  device.op_overhead_s = 0;
+  device.matrix_efficiency = 1;
+  device.other_efficiency = 1;
+
+  RunForecast forecast;
+  forecast.roof = {.flops = device.peak_flops, .bandwidth = device.bandwidth};
+  forecast.flops_per_step =
+      model_flops_per_sequence(spec.model, spec.seq_len) * static_cast<double>(spec.sampling.global_batch);
+  // The ranks of a stage differ little; one stands for them.
+  std::vector<int> column;
+  for (int stage = 0; stage < spec.mesh.pp; ++stage) column.push_back(stage * spec.mesh.stage_ranks());
+  for (const RankPlan& plan : plan_ranks(spec, column, device, {})) {
+    forecast.total_bytes += plan.ledger.peak() * static_cast<uint64_t>(spec.mesh.stage_ranks());
+    // While one stage waits the others have its share of the machine: their mean is what counts.
+    for (const auto& [op, seconds] : plan.op_seconds) forecast.roofline_seconds += seconds / spec.mesh.pp;
+  }
+  return forecast;
+}
+
+void require_memory(const RunForecast& forecast, uint64_t available_bytes, const std::string& advice) {
+  if (forecast.total_bytes <= available_bytes) return;
+  throw user_error("this run needs {} of memory and {} can be had", format_bytes(forecast.total_bytes),
+                   format_bytes(available_bytes))
+      .advise(advice + "; sluice plan FILE says where memory goes and what frees some");
+}
+
+MachineInfo measure_for(const RunSpec& spec, const LaunchOptions& options) {
+  return options.device == DeviceKind::cuda ? measure_gpu(spec.dtype) : measure_machine(options.threads);
+}
+
+uint64_t memory_for(const RunSpec& spec, const LaunchOptions& options) {
+  if (options.device != DeviceKind::cuda) return available_memory();
+  uint64_t bytes = 0;
+  const int gpus = own_gpus(options.device, spec.mesh.world) ? spec.mesh.world : 1;
+  for (int gpu = 0; gpu < gpus; ++gpu) bytes += cuda::free_memory(gpu);
+  return bytes;
+}
+
+}  // namespace sluice

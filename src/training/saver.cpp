@@ -70,11 +70,7 @@ void Saver::open(const RunState& state) {
   }
   // Manifest, configuration and what hubs have beside weights.
   constexpr uint64_t kBeside = 1 << 20;
-  const std::optional<uint64_t> free = free_bytes(target);
-  if (const uint64_t needed = *all_bytes_ + kBeside; free && *free < needed) {
-    throw runtime_failure("{} needs {} and {} are free there", target.string(), format_bytes(needed),
-                          format_bytes(*free));
-  }
+  options_.folder->make_room(state.step, *all_bytes_ + kBeside, options_.retention);
   save_->staged = std::make_unique<StagedDirectory>(target, /*replace=*/false);
   save_->staged->begin();
 }

@@ -102,7 +102,9 @@ void Outputs::refuse_inputs(const fs::path& path, const fs::path& named, const s
 }
 
 void Outputs::refuse_run_directory(const fs::path& path) const {
-  refuse_inputs(path / kTrainingLog, path, "checkpoint.checkpoint_dir");
+  for (const std::string_view log : {kTrainingLog, kValidationLog}) {
+    refuse_inputs(path / log, path, "checkpoint.checkpoint_dir");
+  }
 }
 
 void Outputs::run_directory(const fs::path& path) {

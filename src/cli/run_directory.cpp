@@ -1,7 +1,5 @@
 #include "cli/run_directory.h"
 
-#include <fcntl.h>
-
 #include <algorithm>
 #include <system_error>
 #include <utility>
@@ -9,9 +7,9 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/output.h"
 #include "base/text.h"
 #include "training/resume.h"
-#include "training/step_records.h"
 
 namespace sluice::cli {
 namespace {
@@ -33,29 +31,50 @@ fs::path real_path(const fs::path& path) {
   return failed ? path : fs::proximate(real, failed);
 }
 
+// runs/NAME, of a configuration's file.
+fs::path usual_directory(const std::string& file) {
+  const int descriptor = output_place(file).descriptor;
+  // A number such as that of /dev/fd/63 is another one each time.
+  const fs::path name = descriptor == 0 ? "stdin" : descriptor > 0 ? "unnamed" : fs::path(file).stem();
+  return fs::path("runs") / name;
+}
+
+// "Is it there?" has no answer where it cannot be looked for.
+bool is_there(const fs::path& path) {
+  std::error_code failed;
+  const bool there = fs::exists(path, failed);
+  if (failed) throw system_failure("read", path, failed.value());
+  return there;
+}
+
 }  // namespace
 
 fs::path RunDirectory::expected(const Config& config, const std::string& file,
                                 const std::optional<std::string>& resume) {
   if (resume && !resume->empty()) return *resume;
-  const fs::path usual = fs::path("runs") / fs::path(file).stem();
-  return config.checkpoint.checkpoint_dir ? fs::path(*config.checkpoint.checkpoint_dir) : usual;
+  return config.checkpoint.checkpoint_dir ? fs::path(*config.checkpoint.checkpoint_dir) : usual_directory(file);
 }
 
 RunDirectory::RunDirectory(const Config& config, const std::string& file, const std::optional<std::string>& resume,
                            const Manifest& run)
-    : config_(config), run_(run), usual_(fs::path("runs") / fs::path(file).stem()) {
+    : config_(config), run_(run), usual_(usual_directory(file)) {
+  const bool may_resume = resume || config.checkpoint.restore_from || config.program == config::Program::nemo;
+  const bool named = resume && !resume->empty();
   try {
     choose(resume);
+    folder_->require_free_names(checkpoint_ ? checkpoint_->manifest().run.step : 0);
+    goes_on_ = has_own_logs(may_resume);
+    if (!goes_on_) set_logs_aside();
   } catch (const Error& error) {
     if (!error.hint().empty()) throw;
     throw Error(error.kind(), error.what())
         .at(error.where())
         .advise(
-            "checkpoint.checkpoint_dir names another place to save to; with checkpoint.enabled: false nothing is "
-            "saved");
+            named ? "name the directory of a run, or one of its checkpoints, that can be read and written here"
+                  : "checkpoint.checkpoint_dir names another place to save to; with checkpoint.enabled: false nothing "
+                    "is saved");
   }
-  if (!checkpoint_) write_file_atomic(path() / kRunFile, manifest_text(run_));
+  if (!saved_here()) write_file_atomic(path() / kRunFile, manifest_text(run_));
 }
 
 void RunDirectory::choose(const std::optional<std::string>& resume) {
@@ -123,7 +142,7 @@ void RunDirectory::check_later(const fs::path& folder) const {
 
 void RunDirectory::choose_named(const fs::path& named) {
   const fs::path real = real_path(named);
-  if (is_checkpoint(real)) {
+  if (is_there(real / kManifestFile) || is_checkpoint(real)) {
     go_on_from(real);
     const fs::path folder = real.has_parent_path() ? real.parent_path() : fs::path(".");
     check_later(folder);
@@ -143,9 +162,9 @@ void RunDirectory::choose_named(const fs::path& named) {
 // checkpoint.restore_from: a checkpoint, by its path or its name in the run's directory. The run saves in its own.
 void RunDirectory::choose_restored(const std::string& from) {
   const fs::path own = config_.checkpoint.checkpoint_dir.value_or(usual_.string());
-  std::error_code failed;
-  const fs::path path = fs::exists(from, failed) ? fs::path(from) : own / from;
-  const fs::path checkpoint = is_checkpoint(path) ? path : newest_in(path).value_or(FoundCheckpoint{}).path;
+  const fs::path path = is_there(from) ? fs::path(from) : own / from;
+  const bool itself = is_there(path / kManifestFile) || is_checkpoint(path);
+  const fs::path checkpoint = itself ? path : newest_in(path).value_or(FoundCheckpoint{}).path;
   if (checkpoint.empty()) {
     throw user_error("checkpoint.restore_from {}: there is no such checkpoint", from)
         .at(config_.origin("checkpoint.restore_from").place())
@@ -175,8 +194,7 @@ void RunDirectory::choose_given(bool may_resume) {
         .at(config_.origin("checkpoint.checkpoint_dir").place())
         .advise("name a directory, or leave it out");
   }
-  std::error_code failed;
-  made_ = !fs::exists(given, failed);
+  made_ = !is_there(given);
   folder_ = std::make_unique<CheckpointFolder>(given);
   const auto newest = newest_in(given);
   if (!newest) {
@@ -200,12 +218,11 @@ std::vector<fs::path> RunDirectory::usual_runs() const {
   std::vector<fs::path> runs;
   const fs::path parent = usual_.parent_path();
   const std::string name = usual_.filename().string();
-  std::error_code failed;
-  for (fs::directory_iterator entry(parent, failed), end; !failed && entry != end; entry.increment(failed)) {
-    const std::string file = entry->path().filename().string();
+  for (const fs::path& entry : entries_of(parent)) {
+    const std::string file = entry.filename().string();
     const bool numbered =
         file.starts_with(name + "-") && file.find_first_not_of("0123456789", name.size() + 1) == std::string::npos;
-    if (file == name || numbered) runs.push_back(entry->path());
+    if ((file == name || numbered) && is_there(entry) && fs::is_directory(entry)) runs.push_back(entry);
   }
   std::ranges::sort(runs);
   return runs;
@@ -213,14 +230,41 @@ std::vector<fs::path> RunDirectory::usual_runs() const {
 
 bool RunDirectory::begun_by_this_run(const fs::path& folder) const {
   const fs::path file = folder / kRunFile;
+  if (!is_there(file)) return false;
+  const std::string text = read_file(file, kMaxManifestBytes);
+  try {
+    return resume_conflicts(parse_manifest(text, file.string()), run_).empty();
+  } catch (const Error&) {
+    return false;  // another program's
+  }
+}
+
+// Whether the run goes on from a checkpoint of its own directory.
+bool RunDirectory::saved_here() const {
   std::error_code failed;
-  if (!fs::exists(file, failed)) return false;
-  return resume_conflicts(parse_manifest(read_file(file, kMaxManifestBytes), file.string()), run_).empty();
+  return checkpoint_ && fs::equivalent(fs::absolute(checkpoint_->path()).parent_path(), path(), failed);
+}
+
+bool RunDirectory::has_own_logs(bool may_resume) const {
+  return saved_here() || (may_resume && begun_by_this_run(path()));
+}
+
+void RunDirectory::set_logs_aside() const {
+  for (const std::string_view name : {kTrainingLog, kValidationLog}) {
+    const fs::path log = path() / name;
+    std::error_code failed;
+    if (!fs::is_regular_file(log, failed) || fs::file_size(log, failed) == 0) continue;
+    const fs::path aside = unused_name(log);
+    fs::rename(log, aside, failed);
+    if (failed) throw system_failure("rename", log, failed.value());
+    log::info("{} is of an earlier run: it is {} now", log.string(), aside.filename().string());
+  }
 }
 
 // Of all runs of this file the newest one of this configuration; else one of it that was ended before its first
 // checkpoint.
 void RunDirectory::choose_newest() {
+  make_run_directory(usual_.parent_path());
   std::string others;
   std::optional<fs::path> found, without;
   fs::file_time_type newest_time = fs::file_time_type::min();
@@ -255,9 +299,8 @@ void RunDirectory::choose_newest() {
 }
 
 void RunDirectory::begin_anew() {
+  make_run_directory(usual_.parent_path());
   std::error_code failed;
-  fs::create_directories(usual_.parent_path(), failed);
-  if (failed) throw system_failure("create directory", usual_.parent_path(), failed.value());
   for (int number = 1; number < kMostRuns; ++number) {
     const fs::path folder = numbered(number);
     // Of two runs that begin at the same time one makes it.
@@ -266,55 +309,10 @@ void RunDirectory::begin_anew() {
       folder_ = std::make_unique<CheckpointFolder>(folder);
       return;
     }
-    if (failed) throw system_failure("create directory", folder, failed.value());
+    // A name that something else has is taken too.
+    if (failed && failed != std::errc::file_exists) throw system_failure("create directory", folder, failed.value());
   }
   throw user_error("there are {} runs beside {}", kMostRuns, usual_.string());
-}
-
-RunLog::RunLog(fs::path path, int64_t step) : path_(std::move(path)) {
-  go_back(step);
-}
-
-void RunLog::open() {
-  file_.emplace(path_, O_WRONLY | O_CREAT | O_APPEND, "write", 0666);
-}
-
-void RunLog::go_back(int64_t step) {
-  constexpr size_t kMostBytes = size_t{4} << 30;
-  file_.reset();
-  std::error_code failed;
-  if (fs::exists(path_, failed)) {
-    const std::string text = read_file(path_, kMostBytes);
-    std::string kept;
-    int64_t removed = 0;
-    for (size_t at = 0; at < text.size();) {
-      const size_t end = std::min(text.find('\n', at), text.size());
-      const std::string_view line = std::string_view(text).substr(at, end - at);
-      const std::optional<int64_t> of = step_of_record(line);
-      if (of && *of <= step && end < text.size()) {
-        kept += fmt::format("{}\n", line);
-      } else {
-        ++removed;
-      }
-      at = end + 1;
-    }
-    if (removed > 0) {
-      write_file_atomic(path_, kept);
-      log::info("{}: took out {} line{} of steps after {}, which are made again", path_.string(), removed,
-                removed == 1 ? "" : "s", step);
-    }
-  }
-  open();
-}
-
-void RunLog::write_line(const std::string& line) {
-  if (lost_) return;
-  try {
-    write_all(*file_, line + "\n", path_);
-  } catch (const Error& error) {
-    lost_ = true;
-    log::warn("{}; the run goes on without this log", error.what());
-  }
 }
 
 }  // namespace sluice::cli

@@ -1,5 +1,6 @@
 // Where a run keeps its checkpoints and logs, and what it goes on from.
-//   runs/NAME, or runs/NAME-2 and so on where one is: of a file NAME.yaml that names no other place
+//   runs/NAME, or runs/NAME-2 and so on where one is: of a file NAME.yaml that names no other place. A configuration
+//     that comes through a pipe has no name of its own: it is "stdin", or "unnamed" from another descriptor, <(...)
 //   checkpoint.checkpoint_dir: where it is given, or NeMo AutoModel's own
 #pragma once
 
@@ -24,8 +25,9 @@ class RunDirectory {
   static std::filesystem::path expected(const Config& config, const std::string& file,
                                         const std::optional<std::string>& resume);
   // `resume`: the value of --resume, empty where it has none; nothing where it is not given. `run`: describe_run().
-  // Makes the directory and takes its lock. User error for a checkpoint that is not of this run, and for a named place
-  // without one; a run is never begun anew where it was to go on.
+  // Makes the directory and takes its lock. User error for a checkpoint that is not of this run, for a named place
+  // without one or that cannot be read, and for what would be in the way of a save; a run is never begun anew where it
+  // was to go on. Logs of an earlier run that are there are set aside, training.jsonl.1, which is said.
   RunDirectory(const Config& config, const std::string& file, const std::optional<std::string>& resume,
                const Manifest& run);
   // Removes the directory where it was made for this run and nothing came to be in it.
@@ -39,6 +41,9 @@ class RunDirectory {
   const std::filesystem::path& path() const { return folder_->path(); }
   // Null where the run begins.
   const Checkpoint* checkpoint() const { return checkpoint_.get(); }
+  // Whether the logs that are there are this run's own: it goes on from a checkpoint beside them, or it was ended
+  // before its first one and is started again.
+  bool goes_on() const { return goes_on_; }
 
  private:
   void choose(const std::optional<std::string>& resume);
@@ -53,32 +58,17 @@ class RunDirectory {
   void go_on_from(const std::filesystem::path& checkpoint);
   void check_later(const std::filesystem::path& folder) const;
   std::filesystem::path numbered(int number) const;
+  bool saved_here() const;
+  bool has_own_logs(bool may_resume) const;
+  void set_logs_aside() const;
 
   const Config& config_;
   const Manifest& run_;
   std::filesystem::path usual_;  // runs/NAME
   bool made_ = false;            // the directory, by this run
+  bool goes_on_ = false;
   std::unique_ptr<CheckpointFolder> folder_;
   std::unique_ptr<Checkpoint> checkpoint_;
-};
-
-// A log of a run: a file of lines that each have a step. One that is there is gone on with: what it has of steps behind
-// `step`, which are made again, is taken out first, and so is a last line that was cut short.
-class RunLog {
- public:
-  RunLog(std::filesystem::path path, int64_t step);
-
-  // Where that fails the run goes on without the log, which is said once.
-  void write_line(const std::string& line);
-  // Takes out what it has of later steps.
-  void go_back(int64_t step);
-
- private:
-  void open();
-
-  std::filesystem::path path_;
-  std::optional<Descriptor> file_;
-  bool lost_ = false;
 };
 
 }  // namespace sluice::cli

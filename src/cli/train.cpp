@@ -20,6 +20,7 @@
 #include "cli/model_notes.h"
 #include "cli/outputs.h"
 #include "cli/run_directory.h"
+#include "cli/run_log.h"
 #include "cli/terminal.h"
 #include "cli/trained_export.h"
 #include "cli/version.h"
@@ -221,9 +222,13 @@ std::string header(const std::string& file, const RunSpec& spec, const TrainingJ
   return text;
 }
 
-// The command that goes on with the run that this one began.
-std::string resume_command(const Config& config, const TrainOptions& options) {
-  std::string command = "sluice train " + quoted_for_shell(options.file);
+// The command that goes on with this run from the checkpoint of a step.
+std::string resume_command(const Config& config, const TrainOptions& options, const CheckpointFolder& folder,
+                           int64_t step) {
+  // What came through a pipe cannot be read again; the checkpoint has it too.
+  const bool piped = output_place(options.file).descriptor >= 0;
+  std::string command =
+      "sluice train " + quoted_for_shell(piped ? (folder.of_step(step) / kSettingsFile).string() : options.file);
   if (options.ranks) command += fmt::format(" --ranks {}", *options.ranks);
   if (options.shortcuts.device) command += " --device " + *options.shortcuts.device;
   if (options.shortcuts.threads) command += fmt::format(" --threads {}", *options.shortcuts.threads);
@@ -231,6 +236,7 @@ std::string resume_command(const Config& config, const TrainOptions& options) {
   if (options.export_directory) command += " --export " + quoted_for_shell(*options.export_directory);
   if (options.overwrite) command += " --overwrite";
   for (const std::string& word : options.overrides) command += " " + quoted_for_shell(word);
+  if (piped) return command + " --resume " + quoted_for_shell(folder.path().string());
   const bool by_itself = config.program == config::Program::nemo;
   return by_itself ? command : command + " --resume";
 }
@@ -364,10 +370,10 @@ int run_train(const TrainOptions& options) {
   spec = with_steps(std::move(spec), config, job.steps,
                     job.resumed != nullptr ? std::optional(at.schedule_steps) : std::nullopt);
 
+  const bool goes_on = directory && directory->goes_on();
   std::optional<OutputPlace> log_place;
   if (config.logging.jsonl) {
-    log_place = outputs.file(*config.logging.jsonl, "logging.jsonl", config.origin("logging.jsonl").place(),
-                             job.resumed != nullptr);
+    log_place = outputs.file(*config.logging.jsonl, "logging.jsonl", config.origin("logging.jsonl").place(), goes_on);
   }
   std::optional<TrainedExport> exported;
   if (options.export_directory) exported.emplace(config, spec, *options.export_directory, outputs);
@@ -421,7 +427,7 @@ int run_train(const TrainOptions& options) {
     logs.training = [&](const std::string& line) { training_log->write_line(line); };
     logs.validation = [&](const std::string& line) { validation_log->write_line(line); };
   }
-  if (log_place && job.resumed != nullptr && log_place->kind != OutputPlace::Kind::stream) {
+  if (log_place && goes_on && log_place->kind != OutputPlace::Kind::stream) {
     own_log.emplace(log_place->path, at.step);
     logs.both = [&](const std::string& line) { own_log->write_line(line); };
   } else if (log_place) {
@@ -479,7 +485,8 @@ int run_train(const TrainOptions& options) {
     const std::string where = written ? fmt::format("the trained weights are in {}", *options.export_directory) : "";
     if (stage.saved >= 0) {
       fail(failure, fmt::format("{}the last checkpoint is {}; to go on from it: {}", written ? where + "; " : "",
-                                directory->folder().of_step(stage.saved).string(), resume_command(config, options)));
+                                directory->folder().of_step(stage.saved).string(),
+                                resume_command(config, options, directory->folder(), stage.saved)));
     }
     if (written) fail(failure, where);
     if (!lost) throw;
@@ -493,7 +500,7 @@ int run_train(const TrainOptions& options) {
                            format_count(result.steps), format_count(job.steps)),
                page_width(), 2));
     // As it is, whatever the width: it may be copied.
-    print(fmt::format("  {}\n", resume_command(config, options)));
+    print(fmt::format("  {}\n", resume_command(config, options, directory->folder(), result.steps)));
   }
   constexpr int kBySignal = 128;
   return interrupt.requested() && result.stopped ? kBySignal + interrupt.signal() : 0;

@@ -55,6 +55,19 @@ void check_settings(const Config& config) {
   }
 }
 
+// Keys that have no effect on this model.
+void warn_of_idle_keys(const Config& config, const RunSpec& spec) {
+  for (const std::string& pattern : unmatched_patterns(config, spec.model)) {
+    log::warn("optimizer.param_group_overrides: no parameter's name has the pattern \"{}\"", pattern);
+  }
+  // Beside a forced gate, and a weight of 0 in the file, it is said with the configuration.
+  const bool idle = config.model.aux_loss_over && spec.aux_loss_coef == 0 && !config.model.aux_loss_coef;
+  if (idle && spec.router != RouterKind::forced) {
+    log::warn("{}: model.aux_loss_over {}: the balance loss of {} has weight 0 unless model.aux_loss_coef is given",
+              config.origin("model.aux_loss_over").place(), config::word(*config.model.aux_loss_over), spec.model.name);
+  }
+}
+
 // One line for all that the file has and that changes nothing, so that nobody waits for it.
 void say_ignored(const Config& config, const std::string& file) {
   std::string keys;
@@ -333,9 +346,7 @@ int run_train(const TrainOptions& options) {
   check_settings(config);
   const int ranks = checked_ranks(options.ranks.value_or(ranks_of(config)));
   RunSpec spec = resolve(config, ranks);
-  for (const std::string& pattern : unmatched_patterns(config, spec.model)) {
-    log::warn("optimizer.param_group_overrides: no parameter's name has the pattern \"{}\"", pattern);
-  }
+  warn_of_idle_keys(config, spec);
   say_ignored(config, options.file);
   warn_of_unread_fields(config);
   note_long_sequences(config, spec.seq_len);

@@ -1,12 +1,39 @@
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <iterator>
 
+#include "config/codec.h"
 #include "config/load.h"
 #include "config/schema.h"
 
 namespace sluice::config {
 
 namespace {
+
+// Keys of a router where a forced gate stands in its place, or where their loss has no weight.
+void add_idle_of_router(const Config& config, std::vector<Unavailable>& list) {
+  const Model& model = config.model;
+  const bool forced = config.balance() != Balance::router;
+  const std::string gate =
+      fmt::format("a forced gate ({}) sends tokens to experts, and there is no router", word(config.balance()));
+  const auto add = [&](const char* key, std::string value, std::string instead) {
+    if (config.is_set(key)) list.push_back({key, std::move(value), config.origin(key).place(), std::move(instead)});
+  };
+  const auto add_number = [&](const char* key, double value) {
+    if (forced && value != 0) add(key, write_real(value), gate);
+  };
+  add_number("model.aux_loss_coef", model.aux_loss_coef.value_or(0));
+  add_number("model.router_z_loss_coef", model.router_z_loss_coef);
+  add_number("model.gate_bias_update_factor", model.gate_bias_update_factor.value_or(0));
+  if (!model.aux_loss_over) return;
+  const std::string over(word(*model.aux_loss_over));
+  if (forced) {
+    add("model.aux_loss_over", over, gate);
+  } else if (model.aux_loss_coef == 0.0) {
+    add("model.aux_loss_over", over, "the balance loss has weight 0 (model.aux_loss_coef)");
+  }
+}
 
 // Keys that a run of this configuration does not act on.
 void add_idle(const Config& config, std::vector<Unavailable>& list) {
@@ -30,6 +57,7 @@ void add_idle(const Config& config, std::vector<Unavailable>& list) {
   if (config.distributed.sequence_parallel && config.distributed.tp_size == 1) {
     add("distributed.sequence_parallel", "true", "without tensor parallel ranks there is nothing to divide");
   }
+  add_idle_of_router(config, list);
 }
 
 }  // namespace

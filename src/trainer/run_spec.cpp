@@ -151,14 +151,19 @@ RouterKind learned_router(const ModelConfig& model) {
 
 void check_router_losses(const Config& config, const RunSpec& spec) {
   if (spec.model.num_experts > 0) return;
-  const auto check = [&](const std::string& key, double coef) {
-    if (coef == 0) return;
-    throw user_error("{} {}: {} has no experts", key, coef, spec.model.name)
+  const auto refuse = [&](const std::string& key, const std::string& value, const char* advice) {
+    throw user_error("{} {}: {} has no experts", key, value, spec.model.name)
         .at(config.origin(key).place())
-        .advise("leave it out or set it to 0");
+        .advise(advice);
+  };
+  const auto check = [&](const std::string& key, double coef) {
+    if (coef != 0) refuse(key, fmt::format("{}", coef), "leave it out or set it to 0");
   };
   check("model.aux_loss_coef", config.model.aux_loss_coef.value_or(0));
   check("model.router_z_loss_coef", config.model.router_z_loss_coef);
+  if (const auto& over = config.model.aux_loss_over) {
+    refuse("model.aux_loss_over", std::string(config::word(*over)), "leave it out or set it to null");
+  }
 }
 
 void add_mtp(const Config& config, RunSpec& spec) {

@@ -300,6 +300,31 @@ TEST(Train, AnInterruptEndsItAfterTheStep) {
   EXPECT_NE(outcome.out.find("\033[K"), std::string::npos);
 }
 
+TEST(Train, SaysWhatChangesNothing) {
+  const Folder folder;
+  const std::string file = folder.file("run.yaml", small_config());
+  const auto said = [&](const std::vector<std::string>& settings) {
+    std::vector<std::string> words = {"train",
+                                      file,
+                                      "--step_scheduler.max_steps",
+                                      "2",
+                                      "--benchmark.warmup_steps",
+                                      "1",
+                                      "--model.aux_loss_over",
+                                      "global_batch"};
+    words.insert(words.end(), settings.begin(), settings.end());
+    const Outcome outcome = sluice(words);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    return outcome.err;
+  };
+  expect_in(said({"--benchmark.balance", "spread"}),
+            {"command line: model.aux_loss_over global_batch: a forced gate (spread) sends tokens to experts"});
+  expect_in(said({"--model.aux_loss_coef", "0"}), {"model.aux_loss_over global_batch: the balance loss has weight 0"});
+  expect_in(said({"--model.config.router_aux_loss_coef", "0"}),
+            {"command line: model.aux_loss_over global_batch: the balance loss of qwen3_moe has weight 0 unless"});
+  EXPECT_EQ(said({}).find("aux_loss_over"), std::string::npos);
+}
+
 TEST(ConfigCommand, ResolvedWithOriginsReadsBack) {
   const Folder folder;
   const Outcome outcome = sluice({"config", "examples/benchmark/configs/qwen3_moe_30b_8.yaml", "--scale", "laptop",

@@ -167,21 +167,23 @@ TEST(BalanceLoss, OfSequencesIsThatOfMicroBatchesOfOne) {
 }
 
 TEST(RouterLosses, AreRefusedWhereThereAreNoExperts) {
-  for (const std::string key : {"model.aux_loss_coef", "model.router_z_loss_coef"}) {
+  for (const auto& [key, value] : {std::pair<std::string, std::string>{"model.aux_loss_coef", "0.5"},
+                                   {"model.router_z_loss_coef", "0.5"},
+                                   {"model.aux_loss_over", "global_batch"}}) {
     const Config config = config::parse(fmt::format(R"(
 model:
-  {}: 0.5
+  {}: {}
   config: {{model_type: llama, vocab_size: 64, hidden_size: 32, num_hidden_layers: 2, num_attention_heads: 4,
            num_key_value_heads: 2, intermediate_size: 24, rms_norm_eps: 1.0e-6, max_position_embeddings: 64}}
 dataset: {{_target_: mock, seq_len: 16}}
 )",
-                                                    key.substr(key.find('.') + 1)),
+                                                    key.substr(key.find('.') + 1), value),
                                         "dense");
     try {
       resolve(config, 1);
       ADD_FAILURE() << key << " is accepted";
     } catch (const Error& error) {
-      EXPECT_NE(std::string(error.what()).find(key + " 0.5"), std::string::npos) << error.what();
+      EXPECT_NE(std::string(error.what()).find(key + " " + value), std::string::npos) << error.what();
       EXPECT_NE(std::string(error.what()).find("has no experts"), std::string::npos) << error.what();
     }
   }

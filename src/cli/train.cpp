@@ -345,7 +345,7 @@ int run_train(const TrainOptions& options) {
   const Config config = load_settings(options.file, options.overrides, options.shortcuts);
   check_settings(config);
   const int ranks = checked_ranks(options.ranks.value_or(ranks_of(config)));
-  RunSpec spec = resolve(config, ranks);
+  RunSpec spec = resolve(config, ranks, Purpose::train);
   warn_of_idle_keys(config, spec);
   say_ignored(config, options.file);
   warn_of_unread_fields(config);

@@ -134,10 +134,9 @@ AdamWOptions optimizer_options(const Config& config, const RunSpec& spec) {
 }
 
 // Of a run that saves while it trains.
-uint64_t staging_bytes(const Config& config) {
+uint64_t staging_bytes(const Config& config, bool trains) {
   constexpr double kGib = 1073741824.0, kUsual = 1;
-  const bool saves = config.recipe == config::Recipe::train && config.checkpoint.enabled && config.benchmark.optimizer;
-  if (!saves) return 0;
+  if (!trains || !config.checkpoint.enabled || !config.benchmark.optimizer) return 0;
   const double gib = config.checkpoint.is_async ? config.checkpoint.staging_gib.value_or(kUsual) : 0;
   // A GPU's weights are written by way of the host.
   constexpr double kLeastOfGpu = 0.0625;
@@ -313,11 +312,12 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.optimize = config.benchmark.optimizer;
   spec.optimizer = optimizer_options(config, spec);
   // The published benchmark leaves both out of its timed step.
-  spec.expert_load = config.recipe == config::Recipe::train && spec.model.num_experts > 0;
-  spec.gradient_norm = config.recipe == config::Recipe::train || config.clip_grad_norm.max_norm.has_value();
+  const bool trains = purpose == Purpose::train || config.recipe == config::Recipe::train;
+  spec.expert_load = trains && spec.model.num_experts > 0;
+  spec.gradient_norm = trains || config.clip_grad_norm.max_norm.has_value();
   spec.max_norm = config.clip_grad_norm.max_norm.value_or(0);
   spec.load_factor = config.memory.load_factor;
-  spec.staging_bytes = staging_bytes(config);
+  spec.staging_bytes = staging_bytes(config, trains);
   spec.seed = static_cast<uint64_t>(config.seed);
   spec = with_steps(std::move(spec), config, config.step_scheduler.max_steps.value_or(kMostSteps));
   spec.shared_counts = spec.gate_counts();

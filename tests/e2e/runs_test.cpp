@@ -300,6 +300,21 @@ TEST(Train, AnInterruptEndsItAfterTheStep) {
   EXPECT_NE(outcome.out.find("\033[K"), std::string::npos);
 }
 
+// `train` trains, whatever the recipe of the file says that it is for.
+TEST(Train, AFileOfABenchmarkTrainsLikeAnother) {
+  const Folder folder;
+  const Outcome outcome = sluice({"train", folder.file("run.yaml", small_config()), "--recipe", "benchmark",
+                                  "--clip_grad_norm.max_norm", "null", "--logging.jsonl", folder.path("log.jsonl")});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  const std::vector<std::string> lines = lines_of(read_file(folder.path("log.jsonl"), 1 << 20));
+  ASSERT_EQ(lines.size(), 4U);
+  for (const std::string& line : lines) {
+    const auto record = nlohmann::json::parse(line);
+    EXPECT_GT(record.at("grad_norm"), 0) << line;
+    EXPECT_EQ(record.at("expert_load").size(), 2U) << line;
+  }
+}
+
 TEST(Train, SaysWhatChangesNothing) {
   const Folder folder;
   const std::string file = folder.file("run.yaml", small_config());

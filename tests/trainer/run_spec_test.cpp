@@ -1,7 +1,10 @@
 // What a configuration resolves to, where no run shows it.
 #include "trainer/run_spec.h"
 
+#include <fmt/core.h>
 #include <gtest/gtest.h>
+
+#include <tuple>
 
 #include "support/training.h"
 
@@ -47,6 +50,31 @@ TEST(RunSpec, MicroBatchesAreThePipelinesOrTheLocalBatches) {
   EXPECT_EQ(pipelined.sampling.micro_batches(), 4);
   EXPECT_EQ(pipelined.accumulation(), 2);
   EXPECT_EQ(pipelined.tokens_per_step(), 16 * 16);
+}
+
+// The command decides whether the run trains; the recipe of its file, what is timed and planned.
+TEST(RunSpec, WhatTrainsHasWhatTrainingNeedsWhateverItsRecipe) {
+  const auto spec = [](const char* recipe, Purpose purpose, std::vector<std::string> more = {}) {
+    more.push_back(fmt::format("--recipe={}", recipe));
+    more.emplace_back("--runtime.device=cuda");
+    more.emplace_back("--clip_grad_norm.max_norm=null");
+    if (std::string(recipe) == "benchmark") more.emplace_back("--benchmark.warmup_steps=1");
+    return resolve(tiny_config(more), 1, purpose);
+  };
+  for (const auto& [recipe, purpose, all] : {std::tuple{"benchmark", Purpose::train, true},
+                                             {"benchmark", Purpose::run, false},
+                                             {"benchmark", Purpose::plan, false},
+                                             {"train", Purpose::train, true},
+                                             {"train", Purpose::run, true},
+                                             {"train", Purpose::plan, true}}) {
+    const RunSpec resolved = spec(recipe, purpose);
+    EXPECT_EQ(resolved.gradient_norm, all) << recipe;
+    EXPECT_EQ(resolved.expert_load, all) << recipe;
+    EXPECT_EQ(resolved.staging_bytes > 0, all) << recipe;
+  }
+  // A GPU's weights are saved by way of the host, in the background or not.
+  EXPECT_GT(spec("benchmark", Purpose::train, {"--checkpoint.is_async=false"}).staging_bytes, 0U);
+  EXPECT_EQ(spec("benchmark", Purpose::train, {"--checkpoint.enabled=false"}).staging_bytes, 0U);
 }
 
 }  // namespace

@@ -236,6 +236,12 @@ TEST(CheckpointFolder, RoomIsNotMadeOfWhatStays) {
   EXPECT_EQ(steps_in(folder.path()).size(), 6U) << "no number: all stay";
   EXPECT_THROW(folder.make_room(7, 900, {.recent = 1, .every = 3}), Error);
   EXPECT_EQ(steps_in(folder.path()), (std::vector<int64_t>{1, 2, 3, 6}));
+  // As where one was killed before it set its first link.
+  const Disk other(1000);
+  for (int64_t step = 1; step <= 2; ++step) other.add(step, 400);
+  const CheckpointFolder without = other.folder();
+  EXPECT_THROW(without.make_room(3, 900, {.recent = 1}), Error);
+  EXPECT_EQ(steps_in(without.path()), (std::vector<int64_t>{2}));
 }
 
 }  // namespace

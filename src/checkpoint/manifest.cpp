@@ -57,6 +57,13 @@ int64_t count_in(const Json& json, const char* name) {
   return count_of(member(json, name), name);
 }
 
+// Of a later version than the first manifests.
+std::optional<int64_t> later_count_in(const Json& json, const char* name) {
+  const auto found = json.find(name);
+  if (found == json.end() || found->is_null()) return std::nullopt;
+  return count_of(*found, name);
+}
+
 double real_in(const Json& value, const char* name) {
   if (!value.is_number()) throw Wrong{fmt::format("\"{}\" is not a number", name)};
   return value.get<double>();
@@ -121,6 +128,9 @@ Json json_of(const RunState& run) {
   json["passed_over"] = run.passed_over;
   json["best"] = run.best ? Json{{"loss", run.best->loss}, {"step", run.best->step}} : Json();
   json["validation_loss"] = run.validation_loss ? Json(*run.validation_loss) : Json();
+  json["validated_at"] = run.validated_at ? Json(*run.validated_at) : Json();
+  json["left_out_in_a_row"] = run.left_out_in_a_row;
+  json["rollbacks"] = run.rollbacks;
   return json;
 }
 
@@ -143,6 +153,11 @@ RunState run_in(const Json& json) {
   if (const Json& loss = member(json, "validation_loss"); !loss.is_null()) {
     run.validation_loss = real_in(loss, "validation_loss");
   }
+  run.validated_at = later_count_in(json, "validated_at");
+  run.left_out_in_a_row = later_count_in(json, "left_out_in_a_row").value_or(0);
+  run.rollbacks = later_count_in(json, "rollbacks").value_or(0);
+  if (run.left_out_in_a_row > run.step) throw Wrong{"more steps left out than made"};
+  if (run.validated_at && *run.validated_at > run.step) throw Wrong{"a validation after the last step"};
   return run;
 }
 

@@ -47,6 +47,10 @@ struct RunState {
   std::vector<int64_t> passed_over;   // samples where batches begin that are not trained on, of those to come
   std::optional<BestLoss> best;
   std::optional<double> validation_loss;  // the last one
+  // Checkpoints of earlier versions do not have these.
+  std::optional<int64_t> validated_at;  // the step of the last validation
+  int64_t left_out_in_a_row = 0;        // of the last steps
+  int64_t rollbacks = 0;                // to the checkpoint that the run stands on
 
   bool operator==(const RunState&) const = default;
 };

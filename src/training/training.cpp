@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -10,12 +9,16 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "training/bad_steps.h"
 #include "training/evaluation.h"
+#include "training/resume.h"
 
 namespace sluice {
 namespace {
 
 constexpr size_t kSummarySteps = 20;
+constexpr const char* kRemedies =
+    "lower optimizer.lr and go on from the last checkpoint; another clip_grad_norm.max_norm begins another run";
 
 // One rank's run; the first rank's results and events are the run's.
 class RankTraining {
@@ -27,16 +30,17 @@ class RankTraining {
 
   TrainingResult run() {
     begin();
+    // A run that was ended between a step and its validation.
+    if (job_.resumed != nullptr && validation_due() && !validated_here()) result_.stopped = !validate();
     while (state_.step < job_.steps && !result_.stopped) {
       if (!one_step()) continue;
       look_around();
       if (result_.stopped || state_.step >= job_.steps) break;
       const bool save_now = saver_ && job_.schedule.due(state_.step);
-      const bool validate_now = job_.validate_every && state_.step % *job_.validate_every == 0;
-      if (validate_now || (save_now && job_.schedule.validate)) result_.stopped = !validate();
+      if (validation_due() || (save_now && job_.schedule.validate)) result_.stopped = !validate();
       if (save_now && !result_.stopped) save(/*final=*/false);
     }
-    if (!result_.stopped) validate();
+    if (!result_.stopped && !validated_here()) validate();
     if (saver_) save(/*final=*/true);
     result_.saved = !saver_ || saver_->saved();
     const TrainingResult result = summary();
@@ -46,15 +50,17 @@ class RankTraining {
   }
 
  private:
-  enum class Verdict : uint8_t { good, leave_out, roll_back, end };
-
   void begin() {
     if (job_.resumed != nullptr) {
       restore(*job_.resumed);
-    } else if (job_.weights != nullptr) {
-      job_.weights->load(trainer_);
+      restore_rollbacks();
+      if (first_ && job_.saving != nullptr) clean_up();
+    } else {
+      if (job_.weights != nullptr) job_.weights->load(trainer_);
+      if (first_ && job_.saving != nullptr) forget_rollback(job_.saving->folder->path());
     }
     state_.schedule_steps = trainer_.spec().schedule_steps;
+    if (validated_here()) result_.validation_loss = state_.validation_loss;
     if (first_ && events_.begun) events_.begun(state_);
     const bool rolls_back =
         job_.bad_steps.non_finite == config::NonFinite::roll_back || job_.bad_steps.spike == config::Spike::roll_back;
@@ -72,6 +78,10 @@ class RankTraining {
     if (first_)
       log::info("loaded {} ({}) in {}", path, format_bytes(checkpoint.bytes()), format_duration(timer.seconds()));
     state_ = checkpoint.manifest().run;
+    // A count ends where something has been done about what it counts.
+    if (job_.saving != nullptr && !same_remedies(checkpoint.manifest(), job_.saving->manifest)) {
+      state_.left_out_in_a_row = 0;
+    }
   }
 
   // False: the run has gone back, and is at an earlier step.
@@ -85,7 +95,10 @@ class RankTraining {
     until_update_ = watch.seconds();
     learning_rate_ = step.learning_rate;
     const Verdict verdict = judge(step);
-    if (verdict == Verdict::end) trainer_.explain_non_finite(at, step);
+    if (verdict == Verdict::end) {
+      if (saver_) saver_->finish();
+      trainer_.explain_non_finite(at, step);
+    }
     if (verdict == Verdict::roll_back) {
       roll_back();
       return false;
@@ -136,55 +149,23 @@ class RankTraining {
 
   // The result is the same on all ranks, and so is the verdict.
   Verdict judge(const StepResult& step) {
-    Verdict verdict = Verdict::good;
-    std::string what;
-    if (!Trainer::finite(step)) {
-      switch (job_.bad_steps.non_finite) {
-        case config::NonFinite::stop:
-          return Verdict::end;
-        case config::NonFinite::skip:
-          verdict = Verdict::leave_out;
-          break;
-        case config::NonFinite::roll_back:
-          verdict = Verdict::roll_back;
-          break;
-      }
-      what = fmt::format("loss {}, gradient norm {}: not finite (bad_steps.non_finite)", step.loss, step.gradient_norm);
-    } else if (const std::string spike = spike_of(step.loss); !spike.empty()) {
-      verdict = job_.bad_steps.spike == config::Spike::skip ? Verdict::leave_out : Verdict::roll_back;
-      what = spike;
-    }
-    if (verdict == Verdict::good) {
-      left_out_in_a_row_ = 0;
+    const Judgement judged = judge_step(job_.bad_steps, step, state_.recent_losses);
+    if (judged.verdict == Verdict::end) return judged.verdict;
+    if (judged.verdict == Verdict::good) {
+      state_.left_out_in_a_row = 0;
     } else if (first_) {
-      log::warn("step {}: {}; {}", state_.step + 1, what,
-                verdict == Verdict::leave_out ? "the step is left out: weights and moments stay as they are"
-                                              : "the run goes back to its last checkpoint, and passes over the batch");
+      log::warn("step {}: {}; {}", state_.step + 1, judged.what,
+                judged.verdict == Verdict::leave_out
+                    ? "the step is left out: weights and moments stay as they are"
+                    : "the run goes back to its last checkpoint, and passes over the batch");
     }
-    constexpr int kMost = 20;
-    if (verdict == Verdict::leave_out && ++left_out_in_a_row_ > kMost) {
-      throw runtime_failure("step {}: {}; {} steps in a row are left out now", state_.step + 1, what, kMost)
-          .advise("lower optimizer.lr, or set clip_grad_norm.max_norm");
+    if (judged.verdict == Verdict::leave_out && ++state_.left_out_in_a_row > kMostLeftOut) {
+      if (saver_) saver_->finish();
+      throw runtime_failure("step {}: {}; {} steps in a row are left out now", state_.step + 1, judged.what,
+                            kMostLeftOut)
+          .advise(kRemedies);
     }
-    return verdict;
-  }
-
-  // What makes the loss a spike; empty where it is none.
-  std::string spike_of(double loss) const {
-    const config::BadSteps& rule = job_.bad_steps;
-    const auto window = static_cast<size_t>(rule.spike_window);
-    if (rule.spike == config::Spike::off || state_.recent_losses.size() < window) return {};
-    const std::span<const double> last(state_.recent_losses.end() - rule.spike_window, window);
-    const auto count = static_cast<double>(window);
-    const double mean = std::accumulate(last.begin(), last.end(), 0.0) / count;
-    double squares = 0;
-    for (const double each : last) squares += (each - mean) * (each - mean);
-    const double deviation = std::sqrt(squares / count);
-    if (!(loss > mean + rule.spike_deviations * deviation)) return {};
-    return fmt::format(
-        "loss {:.4f} is {:.1f} standard deviations ({:.4f}) above {:.4f}, the mean of {} steps "
-        "(bad_steps.spike)",
-        loss, (loss - mean) / deviation, deviation, mean, window);
+    return judged.verdict;
   }
 
   void roll_back() {
@@ -198,12 +179,13 @@ class RankTraining {
       throw runtime_failure("step {}: no checkpoint of this run is complete, there is none to go back to",
                             state_.step + 1);
     }
-    constexpr int kMost = 10;
-    if (saved != rolled_back_to_) rollbacks_ = 0;
-    rolled_back_to_ = saved;
-    if (++rollbacks_ > kMost) {
-      throw runtime_failure("step {}: the run has gone back to the same checkpoint {} times", state_.step + 1, kMost)
-          .advise("lower optimizer.lr, or set clip_grad_norm.max_norm");
+    const int64_t to = saved ? *saved : job_.resumed->manifest().run.step;
+    rollbacks_ = to == rolled_back_to_ ? rollbacks_ + 1 : 1;
+    rolled_back_to_ = to;
+    if (rollbacks_ > kMostRollbacks) {
+      throw runtime_failure("step {}: the run has gone back to the same checkpoint {} times", state_.step + 1,
+                            kMostRollbacks)
+          .advise(kRemedies);
     }
     std::vector<int64_t> passed_over = state_.passed_over;
     for (const int64_t each : met_) passed_over.push_back(each);
@@ -219,8 +201,43 @@ class RankTraining {
       if (!known && each >= state_.consumed_samples) state_.passed_over.push_back(each);
     }
     std::ranges::sort(state_.passed_over);
+    state_.rollbacks = rollbacks_;
     state_.schedule_steps = trainer_.spec().schedule_steps;
+    if (first_) remember_rollback();
     if (first_ && events_.rolled_back) events_.rolled_back(state_.step);
+  }
+
+  // Whoever saved the checkpoint that the run goes on from may have been killed before that. It is read by now, with
+  // its hashes.
+  void clean_up() const {
+    try {
+      job_.saving->folder->clean(job_.saving->retention);
+    } catch (const Error& error) {
+      log::warn("{}", error.what());
+    }
+  }
+
+  // For a run that is killed before its next checkpoint.
+  void remember_rollback() const {
+    try {
+      Manifest run = job_.saving->manifest;
+      run.run = state_;
+      keep_rollback(job_.saving->folder->path(), run);
+    } catch (const Error& error) {
+      log::warn("{}; if the run is ended before its next checkpoint, it meets the same batches again", error.what());
+    }
+  }
+
+  // What the run did after the checkpoint that it goes on from, if it went back to that.
+  void restore_rollbacks() {
+    if (job_.saving == nullptr) return;
+    const Manifest& now = job_.saving->manifest;
+    const std::optional<Manifest> kept = kept_rollback(job_.saving->folder->path(), state_.step);
+    if (!kept || !resume_conflicts(*kept, now).empty()) return;
+    state_.passed_over = kept->run.passed_over;
+    if (!same_remedies(*kept, now)) return;
+    rolled_back_to_ = state_.step;
+    rollbacks_ = state_.rollbacks = kept->run.rollbacks;
   }
 
   // What other threads and ranks have to say after a step: the run's end, and that of a save.
@@ -238,6 +255,11 @@ class RankTraining {
     return result_.out_of_time || (events_.stop && events_.stop());
   }
 
+  bool validation_due() const {
+    return state_.step > 0 && job_.validate_every && state_.step % *job_.validate_every == 0;
+  }
+  bool validated_here() const { return state_.validated_at == state_.step; }
+
   // False: it was ended before its last batch, and has no result.
   bool validate() {
     if (job_.validation == nullptr) return true;
@@ -249,7 +271,7 @@ class RankTraining {
     if (!evaluated.complete) return false;
     result_.validation_loss = evaluated.loss;
     state_.validation_loss = evaluated.loss;
-    validated_at_ = state_.step;
+    state_.validated_at = state_.step;
     record({.step = state_.step, .validation_loss = evaluated.loss, .validation_label_tokens = evaluated.label_tokens});
     return true;
   }
@@ -257,9 +279,11 @@ class RankTraining {
   void save(bool final) {
     if (saver_->last_step() == state_.step) return saver_->finish();
     if (job_.resumed != nullptr && job_.resumed->manifest().run.step == state_.step) return;
-    const std::optional<double> loss = validated_at_ == state_.step ? state_.validation_loss : std::nullopt;
+    const std::optional<double> loss = validated_here() ? state_.validation_loss : std::nullopt;
     if (loss && (!state_.best || *loss < state_.best->loss)) state_.best = BestLoss{*loss, state_.step};
-    saver_->begin(state_, until_update_, final);
+    RunState saved = state_;
+    saved.rollbacks = 0;  // to a checkpoint that is a new one
+    saver_->begin(saved, until_update_, final);
     if (final) saver_->finish();
   }
 
@@ -293,64 +317,13 @@ class RankTraining {
   TrainingResult result_;
   Stopwatch elapsed_;
   double learning_rate_ = 0;
-  double until_update_ = 0;  // seconds of a step before weights change
-  std::optional<int64_t> validated_at_;
-  int left_out_in_a_row_ = 0;
+  double until_update_ = 0;   // seconds of a step before weights change
   std::vector<int64_t> met_;  // bad batches that the run has gone back from
   std::optional<int64_t> rolled_back_to_;
-  int rollbacks_ = 0;
+  int64_t rollbacks_ = 0;  // to that checkpoint
 };
 
-// NeMo saves at the end of each epoch where its file does not say how often, of data without an end twice in a run.
-SaveSchedule save_schedule(const Config& config, int64_t steps, int64_t samples, int64_t batch) {
-  constexpr int64_t kEndless = int64_t{1} << 40, kShare = 10;
-  const config::StepScheduler& keys = config.step_scheduler;
-  const bool endless = samples > kEndless;
-  const int64_t epoch = std::max<int64_t>(1, samples / batch);
-  SaveSchedule schedule{.validate = keys.validate_on_checkpoint};
-  if (keys.save_checkpoint_every_epoch && !endless) schedule.epoch = epoch;
-  if (keys.ckpt_every_steps) {
-    schedule.every = keys.ckpt_every_steps;
-  } else if (config.program == config::Program::nemo) {
-    schedule.every = endless ? std::max<int64_t>(1, steps / 2) : epoch;
-  } else {
-    schedule.every = std::max<int64_t>(1, steps / kShare);
-  }
-  return schedule;
-}
-
 }  // namespace
-
-TrainingJob training_job(const Config& config, const RunSpec& spec, const Dataset& dataset, const Dataset* validation) {
-  TrainingJob job{.dataset = &dataset, .validation = validation, .steps = spec.steps};
-  const int64_t size = dataset.size(), batch = spec.sampling.global_batch;
-  if (const std::optional<int64_t> epochs = config.step_scheduler.num_epochs) {
-    // What so many passes over the data fill, in whole batches; one at least.
-    constexpr int64_t kEndless = int64_t{1} << 62;
-    const int64_t sequences = size > kEndless / *epochs ? kEndless : size * *epochs;
-    if (sequences / batch < job.steps) {
-      job.steps = std::max<int64_t>(1, sequences / batch);
-      const std::string most = config.step_scheduler.max_steps
-                                   ? fmt::format(", not the {} of max_steps", format_count(spec.steps))
-                                   : std::string();
-      job.ended_by = fmt::format("{} steps{}: num_epochs {} of {} sequences, {} a step", format_count(job.steps), most,
-                                 *epochs, format_count(size), batch);
-    } else if (!config.step_scheduler.max_steps) {
-      throw user_error("step_scheduler.max_steps is not given, and {} has no end",
-                       config.dataset.target == config::DatasetKind::mock ? "mock data" : "the data")
-          .advise("set step_scheduler.max_steps, or dataset.num_samples");
-    }
-  }
-  job.schedule = save_schedule(config, job.steps, size, batch);
-  job.bad_steps = config.bad_steps;
-  constexpr double kMinute = 60;
-  if (const auto& minutes = config.step_scheduler.max_minutes) job.most_seconds = *minutes * kMinute;
-  if (validation != nullptr) {
-    job.validate_every = config.step_scheduler.val_every_steps;
-    job.validation_samples = evaluation_samples(spec, *validation);
-  }
-  return job;
-}
 
 TrainingResult run_training(const TrainingJob& job, const RunSpec& spec, const LaunchOptions& options,
                             const TrainingEvents& events) {

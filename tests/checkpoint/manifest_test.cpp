@@ -22,7 +22,10 @@ Manifest example() {
                             .recent_losses = {0.1, 1e-300, 3},
                             .passed_over = {0, int64_t{1} << 50},
                             .best = BestLoss{2.25, 8},
-                            .validation_loss = 1.0 / 3},
+                            .validation_loss = 1.0 / 3,
+                            .validated_at = 12,
+                            .left_out_in_a_row = 1,
+                            .rollbacks = 7},
                     .settings = {{"dataset.path", "/a \"b\"\n\xc3\xa4"}, {"optimizer.lr", "0.001"}},
                     .identity = {{"model", "llama"}},
                     .files = {}};
@@ -36,6 +39,7 @@ TEST(Manifest, ReadsBackAsItWas) {
   Manifest plain = example();
   plain.run.best.reset();
   plain.run.validation_loss.reset();
+  plain.run.validated_at.reset();
   plain.files.clear();
   EXPECT_EQ(parse_manifest(manifest_text(plain), "m"), plain);
   const HashedFile file = example().files.front();
@@ -51,6 +55,20 @@ TEST(Manifest, EveryChangedByteAndEveryCutIsNoticed) {
     expect_user_error(error_of([&] { parse_manifest(text.substr(0, i), "m.json"); }), {"m.json is damaged"});
   }
   expect_user_error(error_of([&] { parse_manifest(text + " ", "m.json"); }), {"m.json is damaged"});
+}
+
+TEST(Manifest, WhatEarlierVersionsDidNotWriteIsNothing) {
+  std::string body = manifest_text(example());
+  body = body.substr(body.find('\n') + 1);
+  for (const char* later : {" \"validated_at\": 12,\n", " \"left_out_in_a_row\": 1,\n", " \"rollbacks\": 7,\n"}) {
+    const size_t at = body.find(later);
+    ASSERT_NE(at, std::string::npos) << later;
+    body.erase(at, std::string(later).size());
+  }
+  Manifest earlier = example();
+  earlier.run.validated_at.reset();
+  earlier.run.left_out_in_a_row = earlier.run.rollbacks = 0;
+  EXPECT_EQ(parse_manifest(seal_manifest(body), "m"), earlier);
 }
 
 // Behind a hash that is right.
@@ -87,6 +105,11 @@ TEST(Manifest, HostileOnesAreRefused) {
       with("1125899906842624", "18446744073709551615"),
       with("1125899906842624", "-1"),
       with(R"("best": {)", R"("best": [], "x": {)"),
+      with(R"("left_out_in_a_row": 1)", R"("left_out_in_a_row": -1)"),
+      with(R"("left_out_in_a_row": 1)", R"("left_out_in_a_row": 13)"),  // more than steps
+      with(R"("rollbacks": 7)", R"("rollbacks": "7")"),
+      with(R"("rollbacks": 7)", R"("rollbacks": 1.5)"),
+      with(R"("validated_at": 12)", R"("validated_at": 13)"),
       with(R"("settings": {)", R"("settings": {"a": 1, )"),
       with(R"("settings": {)", R"("settings": [], "x": {)"),
       with(R"("bytes": 20)", R"("bytes": 4611686018427387904)"),

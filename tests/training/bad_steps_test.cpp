@@ -1,6 +1,8 @@
 // Steps that go wrong: left out, or gone back from, with the numbers of a run that never met the bad batch.
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <functional>
 #include <map>
 
 #include "support/temporary_folder.h"
@@ -30,33 +32,60 @@ class OneBadBatch final : public Dataset {
 struct Trained {
   std::map<int64_t, double> losses;
   std::vector<int64_t> left_out, gone_back_to;
+  std::string failure = {};
 };
 
-Trained train(const std::vector<std::string>& overrides, int ranks = 1) {
+struct Attempt {
+  std::vector<std::string> overrides;
+  int ranks = 1;
+  int64_t steps = kSteps;
+  std::function<bool(const Trained&)> killed = {};  // asked after each step, and when the run has gone back
+};
+
+// Goes on from the newest checkpoint of the place, if there is one.
+Trained train(const Attempt& attempt, const Folder& place) {
   std::vector<std::string> all = {"--optimizer.lr=0.01"};
-  all.insert(all.end(), overrides.begin(), overrides.end());
+  all.insert(all.end(), attempt.overrides.begin(), attempt.overrides.end());
   const Config config = tiny_config(all);
-  RunSpec spec = resolve(config, ranks);
+  RunSpec spec = resolve(config, attempt.ranks);
   const OneBadBatch dataset;
   TrainingJob job = training_job(config, spec, dataset, nullptr);
-  job.steps = kSteps;
+  job.steps = attempt.steps;
   job.schedule = {.every = 4};
-  const Folder place;
   const CheckpointFolder folder(place.path());
   const SaveOptions saving{.folder = &folder, .manifest = describe_run(config, dataset, "test")};
   job.saving = &saving;
-  spec = with_steps(std::move(spec), config, kSteps);
+  std::optional<Checkpoint> resumed;
+  if (const auto found = find_checkpoints(place.path()); !found.empty())
+    job.resumed = &resumed.emplace(found.back().path);
+  spec = with_steps(std::move(spec), config, attempt.steps);
   Trained run;
+  const auto moment = [&] {
+    if (attempt.killed && attempt.killed(run)) throw runtime_failure("killed");
+  };
   TrainingEvents events;
   events.recorded = [&](const TrainRecord& record) {
     run.losses[record.step] = record.result->loss;
     if (record.left_out) run.left_out.push_back(record.step);
+    moment();
   };
-  events.rolled_back = [&](int64_t step) { run.gone_back_to.push_back(step); };
+  events.rolled_back = [&](int64_t step) {
+    run.gone_back_to.push_back(step);
+    moment();
+  };
   LaunchOptions session{.device = DeviceKind::ref};
   session.comm.timeout_s = 60;
-  run_training(job, spec, session, events);
+  try {
+    run_training(job, spec, session, events);
+  } catch (const Error& error) {
+    run.failure = error.what();
+  }
   return run;
+}
+
+Trained train(const std::vector<std::string>& overrides, int ranks = 1) {
+  const Folder place;
+  return train({.overrides = overrides, .ranks = ranks}, place);
 }
 
 // Trains on these batches alone, one step each.
@@ -112,25 +141,81 @@ TEST(BadSteps, OffMeansNothingIsJudged) {
   EXPECT_TRUE(run.gone_back_to.empty());
 }
 
-std::string failure(const std::vector<std::string>& overrides) {
-  try {
-    train(overrides);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+void expect_failure(const Trained& run, const std::string& what) {
+  EXPECT_NE(run.failure.find(what), std::string::npos) << run.failure;
 }
 
-// Weights of 1e300 give nothing finite, whatever the batch.
+// Weights of 1e300 give nothing finite, whatever the batch: all steps after the first one are bad.
+const std::vector<std::string> broken = {"--optimizer.lr=1e300", "--clip_grad_norm=null"};
+const std::vector<std::string> skipping = with(broken, "--bad_steps.non_finite=skip"),
+                               going_back = with(broken, "--bad_steps.non_finite=roll_back");
+
 TEST(BadSteps, WhatNeverGetsBetterEnds) {
-  const std::vector<std::string> broken = {"--optimizer.lr=1e300", "--clip_grad_norm=null"};
-  EXPECT_NE(failure(broken).find("is nan at step 2"), std::string::npos) << failure(broken);
-  EXPECT_NE(
-      failure(with(broken, "--bad_steps.non_finite=roll_back")).find("has gone back to the same checkpoint 10 times"),
-      std::string::npos)
-      << failure(with(broken, "--bad_steps.non_finite=roll_back"));
-  const Trained skipping = train(with(broken, "--bad_steps.non_finite=skip"));
-  EXPECT_EQ(skipping.left_out.size(), static_cast<size_t>(kSteps - 1));
+  expect_failure(train(broken), "is nan at step 2");
+  expect_failure(train(going_back), "has gone back to the same checkpoint 10 times");
+  EXPECT_EQ(train(skipping).left_out.size(), static_cast<size_t>(kSteps - 1));
+}
+
+TEST(BadSteps, TwentyInARowEndTheRunAcrossResumesToo) {
+  const Folder whole, parts;
+  const Attempt attempt{.overrides = skipping, .steps = 60};
+  const Trained run = train(attempt, whole);
+  expect_failure(run, "step 22: ");
+  expect_failure(run, "20 steps in a row are left out now");
+  EXPECT_EQ(run.left_out.size(), 20U);
+  Attempt killed = attempt;
+  for (const int64_t step : {7, 14, 15}) {
+    killed.killed = [step](const Trained& so_far) { return so_far.losses.contains(step); };
+    expect_failure(train(killed, parts), "killed");
+  }
+  expect_failure(train(attempt, parts), "step 22: ");
+  // Something was done about it: after the checkpoint of step 20, whose save ended, come twenty again.
+  Attempt other = attempt;
+  other.overrides[0] = "--optimizer.lr=1e299";
+  expect_failure(train(other, parts), "step 41: ");
+}
+
+TEST(BadSteps, TenTimesBackEndTheRunAcrossKillsToo) {
+  const Folder place;
+  const Attempt attempt{.overrides = going_back};
+  Attempt killed = attempt;
+  killed.killed = [](const Trained& run) { return run.gone_back_to.size() == 4; };
+  expect_failure(train(killed, place), "killed");
+  expect_failure(train(killed, place), "killed");
+  const Trained rest = train(attempt, place);
+  EXPECT_EQ(rest.gone_back_to.size(), 2U);
+  expect_failure(rest, "has gone back to the same checkpoint 10 times");
+  Attempt other = attempt;
+  other.overrides[0] = "--optimizer.lr=1e299";
+  EXPECT_EQ(train(other, place).gone_back_to.size(), 10U);
+}
+
+TEST(BadSteps, ARunThatIsKilledAfterItWentBackDoesNotMeetTheBatchAgain) {
+  const std::vector<std::string> rules = with(spike, "--bad_steps.spike=roll_back");
+  const Trained whole = train(rules);
+  const Folder place;
+  Attempt attempt{.overrides = rules};
+  attempt.killed = [](const Trained& run) { return !run.gone_back_to.empty(); };
+  expect_failure(train(attempt, place), "killed");
+  attempt.killed = {};
+  const Trained rest = train(attempt, place);
+  EXPECT_EQ(rest.failure, "");
+  EXPECT_TRUE(rest.gone_back_to.empty());
+  ASSERT_EQ(rest.losses.size(), static_cast<size_t>(kSteps - 8));
+  for (const auto& [step, loss] : rest.losses) EXPECT_EQ(loss, whole.losses.at(step)) << step;
+}
+
+TEST(BadSteps, ADamagedRecordOfARollbackIsNamed) {
+  const Folder place;
+  Attempt attempt{.overrides = going_back};
+  attempt.killed = [](const Trained& run) { return run.gone_back_to.size() == 1; };
+  expect_failure(train(attempt, place), "killed");
+  const std::filesystem::path file = place.path() / "rolled_back.json";
+  std::filesystem::resize_file(file, std::filesystem::file_size(file) - 1);
+  expect_failure(train(attempt, place), file.string() + " is damaged");
+  // Of another checkpoint it says nothing.
+  std::filesystem::remove(file);
+  EXPECT_EQ(train({.overrides = going_back}, place).gone_back_to.size(), 10U);
 }
 
 }  // namespace

@@ -26,7 +26,7 @@ namespace fs = std::filesystem;
 namespace {
 
 constexpr std::string_view kStep = "step-", kUnfinished = ".sluice-unfinished", kRemoved = ".removed",
-                           kLockFile = ".lock";
+                           kLockFile = ".lock", kNewLink = ".new", kTemporary = ".tmp-";
 
 Descriptor locked(const fs::path& folder) {
   make_run_directory(folder);
@@ -48,9 +48,17 @@ Descriptor locked(const fs::path& folder) {
   return lock;
 }
 
+// Names that only a process that was killed leaves: of directories, links, and files that are written whole
+// (base/file.h).
+bool is_left_over(std::string_view name) {
+  const size_t end = name.find_last_not_of("0123456789") + 1;
+  if (end < name.size() && name.substr(0, end).ends_with(kTemporary)) return true;
+  return name.starts_with('.') && (name.ends_with(kUnfinished) || name.ends_with(kRemoved) || name.ends_with(kNewLink));
+}
+
 // A link's place is taken by a rename, so that there is always one.
 void put_link(const fs::path& folder, std::string_view name, const std::string& target) {
-  const fs::path link = folder / name, made = folder / fmt::format(".{}.new", name);
+  const fs::path link = folder / name, made = folder / fmt::format(".{}{}", name, kNewLink);
   ::unlink(made.c_str());
   if (::symlink(target.c_str(), made.c_str()) != 0) throw system_failure("link", link, errno);
   if (::rename(made.c_str(), link.c_str()) != 0) throw system_failure("link", link, errno);
@@ -157,7 +165,7 @@ CheckpointFolder::CheckpointFolder(fs::path path, FreeSpace free)
 void CheckpointFolder::sweep() const {
   for (const fs::path& each : entries_of(path_)) {
     const std::string name = each.filename().string();
-    if (!name.starts_with('.') || (!name.ends_with(kUnfinished) && !name.ends_with(kRemoved))) continue;
+    if (!is_left_over(name)) continue;
     std::error_code failed;
     fs::remove_all(each, failed);
     if (failed) throw system_failure("remove", each, failed.value());
@@ -170,6 +178,15 @@ void CheckpointFolder::sweep() const {
 void CheckpointFolder::link(int64_t step, bool lowest) const {
   put_link(path_, kLatest, checkpoint_name(step));
   if (lowest) put_link(path_, kLowestLoss, checkpoint_name(step));
+}
+
+void CheckpointFolder::link_resumed(const FoundCheckpoint& checkpoint, bool lowest) const {
+  std::error_code failed;
+  if (!fs::equivalent(checkpoint.path, of_step(checkpoint.step), failed)) return;
+  const auto leads_there = [&](std::string_view link) {
+    return fs::read_symlink(path_ / link, failed) == checkpoint_name(checkpoint.step);
+  };
+  if (!leads_there(kLatest) || (lowest && !leads_there(kLowestLoss))) link(checkpoint.step, lowest);
 }
 
 void CheckpointFolder::require_free_names(int64_t step) const {

@@ -68,6 +68,9 @@ class CheckpointFolder {
   void make_room(int64_t step, uint64_t bytes, const Retention& retention) const;
   // Makes LATEST, and with `lowest` LOWEST_VAL, lead to a checkpoint of this folder.
   void link(int64_t step, bool lowest) const;
+  // The same, where that is not so yet, for a run that goes on from one of this folder: whoever saved it may have been
+  // killed before.
+  void link_resumed(const FoundCheckpoint& checkpoint, bool lowest) const;
   // Removes those that need not stay, but never one that a link leads to.
   void clean(const Retention& retention) const;
 

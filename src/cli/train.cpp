@@ -372,6 +372,10 @@ int run_train(const TrainOptions& options) {
     saving.emplace(config, spec, job.steps, *directory, run, stage, progress);
     job.saving = &saving->options();
     job.resumed = directory->checkpoint();
+    if (job.resumed != nullptr) {
+      const RunState& left = job.resumed->manifest().run;
+      directory->folder().link_resumed({left.step, job.resumed->path()}, left.best && left.best->step == left.step);
+    }
   } else if (options.resume) {
     throw user_error("--resume, and checkpoint.enabled is false")
         .at(config.origin("checkpoint.enabled").place())

@@ -94,6 +94,42 @@ TEST(Overnight, KilledAtAnyMomentItGoesOnWithTheSameBits) {
   }
 }
 
+// A run that was killed between a checkpoint's name and what follows it.
+TEST(Overnight, WhatAKilledSaveDidNotComeToIsDoneByTheNextRun) {
+  const Place place(6);
+  ASSERT_EQ(place.train("run").code, 0);
+  const std::string run = place.folder.path("run");
+  fs::remove(run + "/LATEST");
+  fs::create_symlink("step-4", run + "/LATEST");
+  fs::create_symlink("step-6", run + "/.LATEST.new");
+  write_file_atomic(run + "/training.jsonl.tmp-17", "");
+  EXPECT_EQ(place.train("run", {"--resume"}).code, 0);
+  EXPECT_EQ(fs::read_symlink(run + "/LATEST"), "step-6");
+  EXPECT_FALSE(fs::is_symlink(run + "/.LATEST.new"));
+  EXPECT_FALSE(fs::exists(run + "/training.jsonl.tmp-17"));
+  EXPECT_TRUE(fs::exists(run + "/step-4"));
+  const Outcome exported = place.train(
+      "run", {"--resume", "--checkpoint.max_recent_checkpoints", "1", "--export", place.folder.path("out")});
+  EXPECT_EQ(exported.code, 0) << exported.err;
+  EXPECT_FALSE(fs::exists(run + "/step-4"));
+}
+
+TEST(Overnight, AValidationIsMadeOnce) {
+  const Place place(4);
+  const std::vector<std::string> validation = {"--validation_dataset._target_",    "mock",
+                                               "--validation_dataset.seq_len",     "16",
+                                               "--validation_dataset.num_samples", "4"};
+  ASSERT_EQ(place.train("run", validation).code, 0);
+  const std::string log = place.folder.path("run/validation.jsonl"), before = read_file(log, 1 << 20);
+  EXPECT_EQ(lines_of(before).size(), 1U);
+  std::vector<std::string> again = validation;
+  again.insert(again.end(), {"--resume", "--export", place.folder.path("out")});
+  const Outcome outcome = place.train("run", again);
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  expect_in(outcome.out, {"validation loss "});
+  EXPECT_EQ(read_file(log, 1 << 20), before);
+}
+
 TEST(Overnight, ASignalSavesAndSaysHowToGoOn) {
   const Place place(1'000'000);
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGUSR1}) {

@@ -15,12 +15,13 @@ class KilledAtCall : public testing::Test {
  protected:
   // Of all runs that `begin` lets begin, the one that is killed at each of these calls.
   template <class Begin>
-  void kill(Begin begin, const std::string& kinds, const std::vector<long>& at, const std::string& how) {
+  void kill(Begin begin, const std::string& kinds, const std::vector<long>& at, const std::string& how,
+            const std::string& under = "") {
     ASSERT_FALSE(at.empty());
     for (const long each : at) {
-      SCOPED_TRACE(fmt::format("{} {} of {}", how, each, kinds));
+      SCOPED_TRACE(fmt::format("{} {} of {} {}", how, each, kinds, under));
       begin();
-      const Outcome killed = run_.train({.kinds = kinds, .first = each, .last = each, .then = how});
+      const Outcome killed = run_.train({.kinds = kinds, .first = each, .last = each, .then = how, .under = under});
       // Threads may take turns otherwise, and then the last calls are not there.
       EXPECT_TRUE(killed.code == kKilled || killed.code == 0) << killed.code << killed.err;
       const Outcome again = run_.train();
@@ -63,6 +64,15 @@ TEST_F(KilledAtCall, BeforeAndAfterARename) {
   EXPECT_GT(most, 16);
   kill(from_the_start(), kRenames, some_of(most, kDrawn / 2), "kill");
   kill(from_the_start(), kRenames, some_of(most, kDrawn / 2), "kill-after");
+}
+
+// A checkpoint gets its name, links lead to it, an export gets its own.
+TEST_F(KilledAtCall, WhereSomethingIsPublished) {
+  count(from_the_start(), kRenames);
+  kill(from_the_start(), kRenames, {1}, "kill-after", "run/step-1");
+  kill(from_the_start(), kRenames, {2}, "kill", "run/LATEST");
+  kill(from_the_start(), kRenames, {1}, "kill-after", "out");
+  EXPECT_EQ(kills_, 3U);
 }
 
 TEST_F(KilledAtCall, WhileItIsResumed) {

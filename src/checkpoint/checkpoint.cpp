@@ -41,23 +41,34 @@ Checkpoint::Checkpoint(fs::path directory) : path_(std::move(directory)) {
   } catch (const Error& error) {
     throw error.hint().empty() ? damaged(error.what()) : error;
   }
-  for (const HashedFile& hashed : manifest_.files) open_file(hashed);
+  for (const HashedFile& hashed : manifest_.files) {
+    files_.push_back({&hashed, (path_ / hashed.name).string(), mapped(hashed),
+                      std::vector<std::atomic<bool>>(hashed.hashes.size())});
+  }
   for (const File& opened : files_) add_slices_of(opened);
   if (const std::optional<std::string> fault = slices_.find_fault()) throw damaged(*fault);
 }
 
-void Checkpoint::open_file(const HashedFile& hashed) {
+MappedFile Checkpoint::mapped(const HashedFile& hashed) const {
   const fs::path file = path_ / hashed.name;
   std::error_code failed;
   if (!fs::exists(file, failed)) throw damaged(fmt::format("{} is missing", hashed.name));
-  files_.push_back({&hashed, file.string(), MappedFile(file), std::vector<std::atomic<bool>>(hashed.hashes.size())});
-  if (const uint64_t bytes = files_.back().mapped.bytes().size(); bytes != hashed.bytes) {
+  MappedFile mapped(file);
+  if (const uint64_t bytes = mapped.bytes().size(); bytes != hashed.bytes) {
     throw damaged(fmt::format("{} has {} bytes, and the manifest says {}", hashed.name, bytes, hashed.bytes));
+  }
+  return mapped;
+}
+
+void Checkpoint::open_again() const {
+  const std::scoped_lock lock(opening_);
+  for (const File& file : files_) {
+    if (!file.mapped) file.mapped.emplace(mapped(*file.hashed));
   }
 }
 
 void Checkpoint::add_slices_of(const File& file) {
-  const std::span<const std::byte> bytes = file.mapped.bytes();
+  const std::span<const std::byte> bytes = file.mapped->bytes();
   const auto verify_to = [&](uint64_t end) {
     for (size_t block = 0; block < file.verified.size() && block * file.hashed->block_bytes < end; ++block) {
       verify(file, block);
@@ -92,7 +103,7 @@ void Checkpoint::verify(const File& file, size_t block) const {
   if (file.verified[block]) return;
   const uint64_t begin = block * file.hashed->block_bytes;
   const uint64_t bytes = std::min(file.hashed->block_bytes, file.hashed->bytes - begin);
-  if (hash64(file.mapped.bytes().subspan(begin, bytes)) == file.hashed->hashes[block]) {
+  if (hash64(file.mapped->bytes().subspan(begin, bytes)) == file.hashed->hashes[block]) {
     file.verified[block] = true;
     return;
   }
@@ -102,6 +113,7 @@ void Checkpoint::verify(const File& file, size_t block) const {
 
 void Checkpoint::read(std::span<const Wanted> wanted, Pool* pool,
                       const std::function<void(uint64_t done, uint64_t all)>& progress) const {
+  open_again();
   // Bytes [begin, begin + count elements) of a file, to element `at` of what is wanted.
   struct Copy {
     uint64_t begin = 0;
@@ -146,7 +158,7 @@ void Checkpoint::read(std::span<const Wanted> wanted, Pool* pool,
     for (const Copy& copy : copies) {
       const size_t bytes = static_cast<size_t>(copy.to.numel()) * safetensors::size_of(copy.type);
       safetensors::read_elements({.spec = {.name = {}, .type = copy.type, .shape = {copy.to.numel()}},
-                                  .bytes = file.mapped.bytes().subspan(copy.begin, bytes)},
+                                  .bytes = file.mapped->bytes().subspan(copy.begin, bytes)},
                                  0, copy.to);
     }
     if (!progress) return;
@@ -161,8 +173,16 @@ void Checkpoint::read(std::span<const Wanted> wanted, Pool* pool,
 
 void Checkpoint::forget() const {
   for (const File& file : files_) {
-    const std::span<const std::byte> bytes = file.mapped.bytes();
+    if (!file.mapped) continue;
+    const std::span<const std::byte> bytes = file.mapped->bytes();
     if (!bytes.empty()) ::madvise(const_cast<std::byte*>(bytes.data()), bytes.size(), MADV_DONTNEED);
+  }
+}
+
+void Checkpoint::close() const {
+  for (const File& file : files_) {
+    file.mapped.reset();
+    for (std::atomic<bool>& block : file.verified) block = false;
   }
 }
 

@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <functional>
 #include <map>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -51,24 +53,29 @@ class Checkpoint {
             const std::function<void(uint64_t done, uint64_t all)>& progress = {}) const;
   // Gives back the memory of this process that holds what was read of the files; it is read again where it is wanted.
   void forget() const;
+  // Lets go of the files, whose room on the disk is free only then where they are removed. What is read after that is
+  // opened anew, and held against its hashes. Not while another thread reads.
+  void close() const;
 
  private:
   struct File {
     const HashedFile* hashed = nullptr;
     std::string path;
-    MappedFile mapped;
+    mutable std::optional<MappedFile> mapped;  // none after close()
     // By block: those that had their hash once are not read again for it, however many small reads they serve.
     mutable std::vector<std::atomic<bool>> verified;
   };
 
   Error damaged(const std::string& what) const;
-  void open_file(const HashedFile& hashed);
+  MappedFile mapped(const HashedFile& hashed) const;
+  void open_again() const;
   void add_slices_of(const File& file);
   void verify(const File& file, size_t block) const;
 
   std::filesystem::path path_;
   Manifest manifest_;
   std::vector<File> files_;
+  mutable std::mutex opening_;
   SliceTable slices_;
 };
 

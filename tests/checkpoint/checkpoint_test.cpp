@@ -85,6 +85,36 @@ TEST_F(CheckpointTest, MemoryIsGivenBack) {
   }
 }
 
+// A file that is removed while somebody has it mapped keeps its room.
+TEST_F(CheckpointTest, ClosedItHoldsNoFileAndIsOpenedAnew) {
+  save(2);
+  const Checkpoint checkpoint(path);
+  const auto held = [&] {
+    std::ifstream maps("/proc/self/maps");
+    for (std::string line; std::getline(maps, line);) {
+      if (line.find(path.string()) != std::string::npos) return true;
+    }
+    return false;
+  };
+  for (int round = 0; round < 2; ++round) {
+    for (const SavedState& state : states) EXPECT_EQ(test::read_back(checkpoint, state), state.values.values());
+    EXPECT_TRUE(held());
+    checkpoint.close();
+    EXPECT_FALSE(held());
+    checkpoint.forget();
+  }
+  // What it was held against before does not count for a file that was changed since.
+  const size_t last = fs::file_size(path / "rank-00001.safetensors") - 1;
+  change("rank-00001.safetensors", last, [](char c) { return static_cast<char>(c ^ 1); });
+  const auto read_all = [&] {
+    for (const SavedState& state : states) test::read_back(checkpoint, state);
+  };
+  expect_user_error(error_of(read_all), {"are not those that were written"});
+  checkpoint.close();
+  fs::remove(path / "rank-00000.safetensors");
+  expect_user_error(error_of(read_all), {"rank-00000.safetensors is missing"});
+}
+
 TEST_F(CheckpointTest, OtherTypesAreConverted) {
   save(2);
   const Checkpoint checkpoint(path);

@@ -204,5 +204,18 @@ TEST(RunDirectory, WhatIsInPlaceOfRunsIsNamed) {
   expect_in(outcome.out, {"checkpoints in runs/run-3: "});
 }
 
+// Mapped it would keep its room on the disk after its removal, which a full disk cannot spare.
+TEST(RunDirectory, ARunHoldsNoFileOfTheCheckpointItWentOnFrom) {
+  const Place place;
+  ASSERT_EQ(place.here("$SLUICE train run.yaml --resume").code, 0);
+  const Outcome outcome = place.here(
+      "exec 2>/dev/null; $SLUICE train run.yaml --resume --step_scheduler.max_steps 1000000 "
+      "--step_scheduler.ckpt_every_steps 1000000 > /dev/null & "
+      "until grep -q '\"step\":8,' runs/run/training.jsonl; do sleep 0.02; done; "
+      "grep -c safetensors /proc/$!/maps; kill $!; wait $!");
+  EXPECT_EQ(outcome.code, 128 + 15) << "it was ended by the signal, saved";
+  EXPECT_EQ(outcome.out, "0\n");
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -9,13 +9,15 @@ namespace sluice {
 
 namespace {
 
-std::string message_of(const std::exception_ptr& cause) {
+Error error_of(const std::exception_ptr& cause) {
   try {
     std::rethrow_exception(cause);
+  } catch (const Error& e) {
+    return e;
   } catch (const std::exception& e) {
-    return e.what();
+    return runtime_failure("{}", e.what());
   } catch (...) {
-    return "an exception of an unknown type";
+    return runtime_failure("an exception of an unknown type");
   }
 }
 
@@ -48,8 +50,8 @@ std::string format_ranks(std::vector<int> ranks) {
   return text;
 }
 
-Job::Job(std::vector<int> ranks, double timeout_s)
-    : ranks_(rising(std::move(ranks))), timeout_s_(timeout_s), seats_(ranks_.size()) {
+Job::Job(std::vector<int> ranks, double timeout_s, Elsewhere* elsewhere)
+    : ranks_(rising(std::move(ranks))), timeout_s_(timeout_s), elsewhere_(elsewhere), seats_(ranks_.size()) {
   require(timeout_s > 0, "a timeout of {} s", timeout_s);
 }
 
@@ -135,7 +137,8 @@ void Job::wait(const Waiting& waiting, const std::function<bool()>& ready,
 bool Job::has_left(const std::vector<int>& ranks) const {
   return std::any_of(ranks.begin(), ranks.end(), [&](int rank) {
     const Seat* seat = find_seat(rank);
-    return seat != nullptr && seat->left.load();
+    if (seat != nullptr) return seat->left.load();
+    return elsewhere_ != nullptr && elsewhere_->has_left(rank);
   });
 }
 
@@ -167,6 +170,11 @@ std::string Job::account(int rank, const CallName& call, const std::vector<int>&
                         late.size() == 1 ? "has" : "have", verb_of(call.kind));
   }
   text += elsewhere;
+  if (elsewhere_ != nullptr) {
+    std::erase_if(late, [&](int r) { return find_seat(r) != nullptr; });
+    const std::string answers = late.empty() ? "" : elsewhere_->account(late);
+    if (!answers.empty()) text += "; " + answers;
+  }
   if (!here.empty()) {
     text += fmt::format("; {} {} waiting in the same call", format_ranks(here), here.size() == 1 ? "is" : "are");
   }
@@ -187,28 +195,50 @@ std::string Job::bystanders(int rank) const {
 }
 
 void Job::fail(int rank, std::exception_ptr cause) {
-  fail_as(rank, std::move(cause), false);
+  fail_as(rank, std::move(cause), Cause::final);
 }
 
 void Job::fail_with(int rank, const Error& error) {
-  fail_as(rank, std::make_exception_ptr(error), false);
+  fail_as(rank, std::make_exception_ptr(error), Cause::final);
   throw error;
 }
 
 void Job::dropped(int rank, const CallName& call, bool unwinding) {
   const Error error(ErrorKind::internal,
                     fmt::format("rank {}: the Work of {} was destroyed before it was waited for", rank, call.str()));
-  fail_as(rank, std::make_exception_ptr(error), unwinding);
+  fail_as(rank, std::make_exception_ptr(error), unwinding ? Cause::provisional : Cause::final);
 }
 
-void Job::fail_as(int rank, std::exception_ptr cause, bool provisional) {
+void Job::fail_elsewhere(int rank, const Error& cause) {
+  fail_as(rank, std::make_exception_ptr(cause), Cause::elsewhere);
+}
+
+void Job::left_elsewhere() {
+  departures_.fetch_add(1);
+  wake_all();
+}
+
+bool Job::failed_here() const {
+  const std::lock_guard guard(mutex_);
+  return cause_rank_ >= 0 && cause_kind_ != Cause::elsewhere;
+}
+
+std::vector<std::pair<int, std::string>> Job::waits() const {
+  std::vector<std::pair<int, std::string>> list;
+  for_each_waiting([&](int rank, const CallName& call) { list.emplace_back(rank, call.str()); });
+  return list;
+}
+
+void Job::fail_as(int rank, std::exception_ptr cause, Cause kind) {
   const std::lock_guard guard(mutex_);
   const bool first = cause_rank_ < 0;
-  if (!first && !(provisional_ && cause_rank_ == rank)) return;
+  if (!first && !(cause_kind_ == Cause::provisional && cause_rank_ == rank)) return;
   cause_ = std::move(cause);
-  cause_message_ = message_of(cause_);
+  const Error error = error_of(cause_);
+  cause_message_ = error.what();
   cause_rank_ = rank;
-  provisional_ = provisional;
+  cause_kind_ = kind;
+  if (kind == Cause::final && elsewhere_ != nullptr) elsewhere_->tell_failure(rank, error);
   if (first) {
     bystanders_ = bystanders(rank);
     failed_.store(true);
@@ -225,14 +255,16 @@ void Job::wake_all() {
 
 void Job::leave(int rank) {
   find_seat(rank)->left.store(true);
+  if (elsewhere_ != nullptr) elsewhere_->tell_left(rank);
   departures_.fetch_add(1);
   wake_all();
 }
 
 void Job::rethrow_cause() const {
   const auto named = [&](const std::string& message) {
-    return ranks_.size() == 1 || message.starts_with("rank ") ? message
-                                                              : fmt::format("rank {}: {}", cause_rank_, message);
+    return (ranks_.size() == 1 && elsewhere_ == nullptr) || message.starts_with("rank ")
+               ? message
+               : fmt::format("rank {}: {}", cause_rank_, message);
   };
   try {
     std::rethrow_exception(cause_);

@@ -1,6 +1,7 @@
-// Job: ranks that are threads of this process. It runs them, watches every wait, and ends all of them with the first
-// failure. A wait ends by a timeout, at once when a rank it needs has left, or when any rank fails; the message says
-// who waits for whom in which call, and what the missing ranks wait for instead.
+// Job: the ranks of this process, which are threads. It runs them, watches every wait, and ends all of them with the
+// first failure. A wait ends by a timeout, at once when a rank it needs has left, or when any rank fails; the message
+// says who waits for whom in which call, and what the missing ranks wait for instead. Ranks may have peers in other
+// processes (Elsewhere).
 #pragma once
 
 #include <atomic>
@@ -8,6 +9,7 @@
 #include <functional>
 #include <mutex>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "comm/bell.h"
@@ -22,8 +24,23 @@ class Job {
   struct Seat;
 
  public:
-  // `ranks`: those of the world that run here.
-  Job(std::vector<int> ranks, double timeout_s);
+  // The job's ranks in other processes, for those here. Called from any thread, also with a job's mutex held: only
+  // account() may wait.
+  class Elsewhere {
+   public:
+    Elsewhere() = default;
+    Elsewhere(const Elsewhere&) = delete;
+    Elsewhere& operator=(const Elsewhere&) = delete;
+    virtual ~Elsewhere() = default;
+    virtual bool has_left(int rank) const = 0;
+    // What these ranks do, as their processes answer now: "rank 5 on host b is waiting in ...". Empty: nothing to add.
+    virtual std::string account(const std::vector<int>& ranks) = 0;
+    virtual void tell_failure(int rank, const Error& cause) = 0;
+    virtual void tell_left(int rank) = 0;
+  };
+
+  // `ranks`: those of the world that run here. `elsewhere`, null where there are no others, outlives the object.
+  Job(std::vector<int> ranks, double timeout_s, Elsewhere* elsewhere = nullptr);
   Job(const Job&) = delete;
   Job& operator=(const Job&) = delete;
 
@@ -58,6 +75,10 @@ class Job {
 
   // The first failure is the cause, later ones its consequences.
   void fail(int rank, std::exception_ptr cause);
+  // A rank of another process has failed, or a process can no longer be reached: `cause` says which.
+  void fail_elsewhere(int rank, const Error& cause);
+  // A rank of another process has left.
+  void left_elsewhere();
   // Fails the job and throws.
   [[noreturn]] void fail_with(int rank, const Error& error);
   // A Work was destroyed before it was waited for. While an exception unwinds that exception becomes the cause.
@@ -65,6 +86,10 @@ class Job {
   // The rank needs nobody any more and will take part in nothing.
   void leave(int rank);
   bool failed() const { return failed_.load(); }
+  // Whether it has failed by a rank of this process.
+  bool failed_here() const;
+  // What ranks wait in here, in the order of ranks.
+  std::vector<std::pair<int, std::string>> waits() const;
 
  private:
   struct alignas(64) Seat {
@@ -75,7 +100,8 @@ class Job {
 
   // Null for ranks that do not run here.
   Seat* find_seat(int rank) const;
-  void fail_as(int rank, std::exception_ptr cause, bool provisional);
+  enum class Cause : uint8_t { final, provisional, elsewhere };
+  void fail_as(int rank, std::exception_ptr cause, Cause kind);
   [[noreturn]] void throw_failure(int rank, const CallName& call) const;
   void wake_all();
   bool has_left(const std::vector<int>& ranks) const;
@@ -89,6 +115,7 @@ class Job {
 
   const std::vector<int> ranks_;  // in rising order
   double timeout_s_;
+  Elsewhere* elsewhere_;
   mutable std::vector<Seat> seats_;  // of ranks_; mutable: their mutexes
   std::atomic<int> departures_{0};   // ranks that left
   std::atomic<bool> failed_{false};  // set after what follows it
@@ -96,7 +123,7 @@ class Job {
   mutable std::mutex mutex_;
   std::exception_ptr cause_;
   int cause_rank_ = -1;
-  bool provisional_ = false;
+  Cause cause_kind_ = Cause::final;
   std::string cause_message_;
   std::string bystanders_;
 };

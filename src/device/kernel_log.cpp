@@ -34,6 +34,8 @@ std::string describe(Kernel kernel) {
       return "de-duplicated all-to-all, threads";
     case Kernel::threads_on_gpu:
       return "de-duplicated all-to-all, threads on one GPU";
+    case Kernel::processes:
+      return "de-duplicated all-to-all, processes";
     case Kernel::nccl:
       return "de-duplicated all-to-all, NCCL";
   }

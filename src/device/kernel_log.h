@@ -25,9 +25,10 @@ enum class Kernel : uint8_t {
   no_exchange,  // of tokens: all experts are on the rank
   threads,      // an exchange among threads, in the host's memory
   threads_on_gpu,
+  processes,  // an exchange among processes, in the host's memory
   nccl,
 };
-inline constexpr size_t kKernels = 12;
+inline constexpr size_t kKernels = 13;
 
 class KernelSet {
  public:

@@ -39,7 +39,10 @@ std::string name_of_transport(const testing::TestParamInfo<Transport>& info) {
 }
 INSTANTIATE_TEST_SUITE_P(Cpu, Collectives,
                          testing::Values(inproc_transport(false), inproc_transport(true), inproc_on_emulated_gpu(),
-                                         emulated_nccl()),
+                                         process_transport(Processes::two, false),
+                                         process_transport(Processes::two, true),
+                                         process_transport(Processes::each, false),
+                                         process_transport(Processes::each, true), emulated_nccl()),
                          name_of_transport);
 INSTANTIATE_TEST_SUITE_P(OneGpu, Collectives, testing::Values(inproc_on_gpu(), nccl_on_one_gpu()), name_of_transport);
 INSTANTIATE_TEST_SUITE_P(ManyGpus, Collectives, testing::Values(nccl_on_many_gpus()), name_of_transport);

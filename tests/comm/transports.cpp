@@ -3,6 +3,7 @@
 #include "comm/cuda/cuda_mover.h"
 #include "comm/inproc/inproc.h"
 #include "comm/nccl/nccl.h"
+#include "comm/processes/run_processes.h"
 #include "device/cuda/cuda.h"
 #include "device/ref/ref_backend.h"
 #include "emulation/emulated.h"
@@ -52,6 +53,25 @@ Transport inproc_transport(bool async) {
           .sizes = {1, 2, 3, 4, 5, 8, 64},
           .run = [async](int ranks, const auto& body) {
             run_ranks(ranks, {.timeout_s = kTimeout, .async = async}, [&](Communicator& world) {
+              RefBackend backend;
+              HostMemory memory;
+              Stream stream;
+              TransportRank rank{world, stream, backend, memory};
+              body(rank);
+            });
+          }};
+}
+
+Transport process_transport(Processes processes, bool async) {
+  return {.name = fmt::format("{}_{}", processes == Processes::two ? "two_processes" : "process_each",
+                              async ? "async" : "inline"),
+          .sizes = {1, 2, 3, 4, 5, 8},
+          .carrier = Kernel::processes,
+          .run = [processes, async](int ranks, const auto& body) {
+            ProcessCase test{
+                .ranks = std::vector<int>(static_cast<size_t>(ranks), 1), .timeout_s = kTimeout, .async = async};
+            if (processes == Processes::two && ranks > 1) test.ranks = {(ranks + 1) / 2, ranks / 2};
+            expect_processes(test, [&](Communicator& world) {
               RefBackend backend;
               HostMemory memory;
               Stream stream;

@@ -39,6 +39,9 @@ struct Transport {
 };
 
 Transport inproc_transport(bool async);
+// Two processes, the first with about half of the ranks, or as many processes as ranks.
+enum class Processes : uint8_t { two, each };
+Transport process_transport(Processes processes, bool async);
 // Ranks that share a GPU: the emulated one, whose streams run as late as they may, and a real one.
 Transport inproc_on_emulated_gpu();
 Transport inproc_on_gpu();

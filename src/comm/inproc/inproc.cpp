@@ -5,7 +5,7 @@
 
 #include "base/log.h"
 #include "comm/inproc/moves.h"
-#include "comm/inproc/worker.h"
+#include "comm/queued_work.h"
 
 namespace sluice {
 
@@ -54,27 +54,6 @@ class TransferWork final : public Work::Pending {
   std::shared_ptr<Transfer> transfer_;
   std::shared_ptr<Mover> mover_;
   bool waited_ = false;
-  UnwindingSince unwinding_;
-};
-
-// What a worker will have done. Dropped, it ends the job first, so that the worker comes out of its meeting and the
-// buffers are free when the destructor returns.
-class QueuedWork final : public Work::Pending {
- public:
-  QueuedWork(Job& job, int rank, CallName call, std::future<Work> result)
-      : job_(job), rank_(rank), call_(std::move(call)), result_(std::move(result)) {}
-  ~QueuedWork() override {
-    if (!result_.valid()) return;
-    job_.dropped(rank_, call_, unwinding_());
-    result_.wait();
-  }
-  void wait(Stream& stream) override { result_.get().wait(stream); }
-
- private:
-  Job& job_;
-  int rank_;
-  CallName call_;
-  std::future<Work> result_;
   UnwindingSince unwinding_;
 };
 
@@ -190,8 +169,7 @@ class InprocCommunicator final : public Communicator {
 
   template <class Run>
   Work queue(const CallName& call, Run run) {
-    auto result = worker_->submit(std::packaged_task<Work()>(std::move(run)));
-    return Work(std::make_unique<QueuedWork>(world_.job(), world_rank(), call, std::move(result)));
+    return queue_work(*worker_, world_.job(), world_rank(), call, std::packaged_task<Work()>(std::move(run)));
   }
 
   InprocWorld& world_;

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "comm/inproc/reduce.h"
+#include "comm/reduce.h"
 
 namespace sluice {
 

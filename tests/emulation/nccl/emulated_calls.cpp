@@ -9,7 +9,7 @@
 #include <mutex>
 #include <vector>
 
-#include "comm/inproc/reduce.h"
+#include "comm/reduce.h"
 
 namespace sluice::emulation::queued {
 

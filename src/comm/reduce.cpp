@@ -1,4 +1,4 @@
-#include "comm/inproc/reduce.h"
+#include "comm/reduce.h"
 
 #include <algorithm>
 #include <array>

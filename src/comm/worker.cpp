@@ -1,4 +1,4 @@
-#include "comm/inproc/worker.h"
+#include "comm/worker.h"
 
 #include "base/log.h"
 

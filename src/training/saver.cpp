@@ -25,6 +25,13 @@ std::function<void(const Tensor&, std::byte*)> copier(Trainer& trainer) {
   return [&ctx = trainer.context()](const Tensor& from, std::byte* to) { copy_to_host(ctx, from, to); };
 }
 
+// An error, with its advice.
+std::string in_one_line(const std::exception& failure) {
+  const auto* const error = dynamic_cast<const Error*>(&failure);
+  const bool advised = error != nullptr && !error->hint().empty();
+  return advised ? fmt::format("{} ({})", failure.what(), error->hint()) : failure.what();
+}
+
 }  // namespace
 
 struct Saver::Save {
@@ -87,7 +94,7 @@ void Saver::begin(const RunState& state, double seconds_left, bool final) {
     try {
       if (save_->failure.empty()) action();
     } catch (const std::exception& error) {
-      save_->failure = error.what();
+      save_->failure = in_one_line(error);
     }
   };
   if (first_) attempt([&] { open(state); });
@@ -136,7 +143,7 @@ Saver::Votes Saver::votes() const {
     if (!save_->told) leave_part(save_->place, file);
     save_->told = true;
   } catch (const std::exception& error) {
-    save_->failure = error.what();
+    save_->failure = in_one_line(error);
   }
   return {.ended = 1, .failed = save_->failure.empty() ? 0 : 1};
 }
@@ -154,7 +161,7 @@ void Saver::settle(const Votes& sums) {
       put_together();
       return {};
     } catch (const std::exception& error) {
-      return error.what();
+      return in_one_line(error);
     }
   });
 }
@@ -188,10 +195,15 @@ void Saver::put_together() {
   write_file_atomic(directory / kManifestFile, manifest_text(manifest));
   if (options_.complete) options_.complete(directory, save_->state.step);
   save_->staged->commit();
-  const RunState& state = save_->state;
-  options_.folder->link(state.step, state.best && state.best->step == state.step);
-  options_.folder->clean(options_.retention);
   save_->seconds = save_->watch.seconds();
+  const RunState& state = save_->state;
+  // It is complete, whatever happens here; a run that goes on from it sets its links right.
+  try {
+    options_.folder->link(state.step, state.best && state.best->step == state.step);
+    options_.folder->clean(options_.retention);
+  } catch (const std::exception& error) {
+    log::warn("step {} is saved, but {}", state.step, in_one_line(error));
+  }
 }
 
 void Saver::report() {

@@ -214,7 +214,10 @@ TEST(OutputPlaces, NothingElseOpensFilesForWriting) {
       {"checkpoint/checkpoint_folder.cpp", "the lock of a run's directory"},
       {"training/saver.cpp", "into a directory that is staged"},
       {"cli/train.cpp", "into a directory that is staged"},
-      {"cli/run_directory.cpp", "a run's own logs"}};
+      {"cli/run_directory.cpp", "what a run's directory says of it"},
+      {"cli/run_log.cpp", "a run's own logs"},
+      {"training/bad_steps.cpp", "beside a run's checkpoints"},
+      {"training/save_forecast.cpp", "beside a run's checkpoints, removed at once"}};
   std::set<std::string> writers;
   const fs::path source = SLUICE_SOURCE_DIR "/src";
   for (const auto& entry : fs::recursive_directory_iterator(source)) {

@@ -1,4 +1,4 @@
-#include "whole_model.h"
+#include "support/whole_model.h"
 
 #include <algorithm>
 #include <cmath>

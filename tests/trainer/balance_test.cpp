@@ -5,7 +5,7 @@
 
 #include "support/host_tensor.h"
 #include "support/training.h"
-#include "whole_model.h"
+#include "support/whole_model.h"
 
 namespace sluice::test {
 namespace {

@@ -7,7 +7,7 @@
 
 #include "support/host_tensor.h"
 #include "support/known_mutants.h"
-#include "whole_model.h"
+#include "support/whole_model.h"
 
 namespace sluice::test {
 namespace {

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "support/host_tensor.h"
-#include "whole_model.h"
+#include "support/whole_model.h"
 
 namespace sluice::test {
 namespace {

@@ -2,8 +2,8 @@
 #include <gtest/gtest.h>
 
 #include "support/training.h"
+#include "support/whole_model.h"
 #include "training/session.h"
-#include "whole_model.h"
 
 namespace sluice::test {
 namespace {

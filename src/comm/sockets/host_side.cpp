@@ -120,7 +120,7 @@ void HostSide::publish() {
   std::vector<Member> members;
   for (const Contact& contact : directory_.contacts) members.push_back(contact.member);
   check_members(members, world_);
-  tell_all({LetterKind::welcome, to_text(directory_)}, deadline_);
+  tell_all({LetterKind::welcome, to_text(directory_)}, deadline_in(rendezvous_.timeout_s));
 }
 
 std::vector<SocketWire::Sockets> HostSide::connect_all() {

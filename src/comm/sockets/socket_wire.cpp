@@ -1,5 +1,6 @@
 #include "comm/sockets/socket_wire.h"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -53,10 +54,12 @@ SocketWire::SocketWire(int process, std::vector<Sockets> sockets, std::chrono::m
 }
 
 SocketWire::~SocketWire() {
+  const Deadline deadline = Clock::now() + moment_;
   for (Peer& p : peers_) {
-    if (!p) continue;
-    p->packets.flush();
-    p->packets.stream().finish();
+    while (p && p->packets.waiting() && wait_for(p->packets.stream().number(), POLLOUT, deadline)) p->packets.flush();
+  }
+  for (Peer& p : peers_) {
+    if (p) p->packets.stream().finish();
   }
 }
 

@@ -25,7 +25,7 @@ class SocketWire final : public Wire {
   // one connection of a process may live on when the other has ended. Both ends are on their way then, unless the
   // network broke one of them.
   SocketWire(int process, std::vector<Sockets> sockets, std::chrono::milliseconds moment = std::chrono::seconds(2));
-  // Packets that the system has taken still arrive.
+  // What packets were sent still arrive, as far as the others take them within a moment.
   ~SocketWire() override;
   SocketWire(const SocketWire&) = delete;
   SocketWire& operator=(const SocketWire&) = delete;

@@ -184,5 +184,30 @@ TEST_F(BrokenPeer, PacketsWaitForASlowReader) {
   EXPECT_TRUE(got == sent);
 }
 
+TEST_F(BrokenPeer, PacketsThatWaitAreSentBeforeTheEnd) {
+  auto w = wire();
+  const std::string text(Wire::kMostPacketBytes, 'x');
+  constexpr size_t kPackets = 100;
+  for (size_t i = 0; i < kPackets; ++i) w->send_packet(1, bytes_of(text));
+  std::thread reader([&] {
+    std::string piece(1 << 20, '\0');
+    size_t got = 0;
+    for (ssize_t count = 1; count > 0; got += static_cast<size_t>(count)) {
+      count = ::recv(packets.number(), piece.data(), piece.size(), 0);
+    }
+    EXPECT_EQ(got, kPackets * (text.size() + 4));
+  });
+  w.reset();
+  reader.join();
+}
+
+// A reader that has stopped delays the end by a moment.
+TEST_F(BrokenPeer, TheEndDoesNotWaitForOneWhoDoesNotRead) {
+  auto w = wire(std::chrono::milliseconds(10));
+  const std::string text(Wire::kMostPacketBytes, 'x');
+  for (int i = 0; i < 100; ++i) w->send_packet(1, bytes_of(text));
+  w.reset();
+}
+
 }  // namespace
 }  // namespace sluice::test

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <future>
@@ -172,6 +173,25 @@ TEST_F(Meeting, APortThatIsTakenIsSaid) {
   EXPECT_THROW(Listener(0, "192.0.2.1"), Error);
   EXPECT_THROW(Listener(0, "no such host"), Error);
   EXPECT_GT(Listener(0, "127.0.0.1").port(), 0);
+}
+
+TEST_F(Meeting, AsManyFilesMayBeOpenAsConnectionsNeed) {
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &before), 0);
+  const rlimit few{.rlim_cur = 300, .rlim_max = before.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &few), 0);
+  rlimit now{};
+  allow_descriptors(100);
+  ::getrlimit(RLIMIT_NOFILE, &now);
+  EXPECT_GE(now.rlim_cur, 356U);
+  constexpr int most = 2'000'000'000;
+  if (before.rlim_max < most) {
+    EXPECT_THROW(allow_descriptors(most), Error);
+  }
+  ::setrlimit(RLIMIT_NOFILE, &before);
+  allow_descriptors(1);
+  ::getrlimit(RLIMIT_NOFILE, &now);
+  EXPECT_EQ(now.rlim_cur, before.rlim_cur);
 }
 
 // The others are there first, and find process 0 when it comes.

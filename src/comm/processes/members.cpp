@@ -137,7 +137,7 @@ void check_common(const std::vector<Member>& members) {
   for (const Member& member : members) {
     for (auto& [name, groups] : values) {
       const auto at = std::find_if(member.common.begin(), member.common.end(),
-                                   [&name = name](const auto& field) { return field.first == name; });
+                                   [&wanted = name](const auto& field) { return field.first == wanted; });
       const bool has = at != member.common.end();
       groups[has ? std::optional(at->second) : std::nullopt].push_back(&member);
     }
@@ -202,8 +202,9 @@ void check_members(const std::vector<Member>& members, int world) {
     }
     rising.push_back(&member);
   }
-  std::stable_sort(rising.begin(), rising.end(),
-                   [](const Member* a, const Member* b) { return a->first_rank < b->first_rank; });
+  std::sort(rising.begin(), rising.end(), [](const Member* a, const Member* b) {
+    return std::pair(a->first_rank, a->process) < std::pair(b->first_rank, b->process);
+  });
   std::string missing;
   int64_t next = 0;
   const Member* before = nullptr;

@@ -76,14 +76,14 @@ Descriptor bound_to(const std::string& address, int port, int& code) {
 
 Error cannot_listen(const std::string& address, int port, int code) {
   const std::string where = address.empty() ? fmt::format("port {}", port) : host_and_port(address, port);
-  const Error error = user_error("this process cannot listen at {}: {}", where, reason(code));
+  Error error = user_error("this process cannot listen at {}: {}", where, reason(code));
   if (code == EADDRINUSE) {
-    return Error(error).advise(fmt::format(
+    return std::move(error).advise(fmt::format(
         "another program has that port, maybe a job that has not ended (`ss -ltnp` shows which): end it, or give all "
         "processes of this job another port (MASTER_PORT)"));
   }
-  if (code == EACCES) return Error(error).advise("give all processes a port from 1024 on (MASTER_PORT)");
-  if (code == EADDRNOTAVAIL) return Error(error).advise("that is no address of this machine: give one that is");
+  if (code == EACCES) return std::move(error).advise("give all processes a port from 1024 on (MASTER_PORT)");
+  if (code == EADDRNOTAVAIL) return std::move(error).advise("that is no address of this machine: give one that is");
   return error;
 }
 

@@ -1,0 +1,40 @@
+// The launcher's stdout and stderr: what its processes write there, and what it says itself.
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "base/log.h"
+#include "launch/output_queue.h"
+#include "launch/signal_inbox.h"
+
+namespace sluice::launch {
+
+// A terminal that understands how a line is written over.
+bool is_terminal(int number);
+
+class LauncherOutput {
+ public:
+  // `shared`: process 0 runs on this host, and writes to terminals itself.
+  explicit LauncherOutput(bool shared);
+
+  // stdout, stderr.
+  std::array<OutputQueue, 2>& queues() { return queues_; }
+  void write_some();
+  // Behind what came before it, in the place of a line of process 0 that is written over. Where nobody reads stderr it
+  // waits with the rest.
+  void say(log::Level level, const std::string& text);
+  // Writes what is left, and returns whether a signal has come, now or (`signalled`) before. From then on the reader
+  // has half a second: who reads may have stopped doing so.
+  bool finish(SignalInbox& inbox, bool signalled);
+  // The exit code where that of the processes is `code`: 1 in the place of 0 where output was lost to a full disk. Says
+  // what was lost.
+  int with_losses(int code);
+
+ private:
+  bool waits() const;
+
+  std::array<OutputQueue, 2> queues_;
+};
+
+}  // namespace sluice::launch

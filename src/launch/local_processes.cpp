@@ -1,0 +1,261 @@
+#include "launch/local_processes.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <memory>
+#include <system_error>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "launch/child.h"
+#include "launch/launcher_output.h"
+#include "launch/line_relay.h"
+#include "launch/listener.h"
+#include "launch/output_queue.h"
+#include "launch/signal_inbox.h"
+
+namespace sluice::launch {
+namespace {
+
+// One of a process's two streams, on its way to the launcher's own.
+struct Stream {
+  Descriptor from{-1};  // -1: there is none, or it has ended
+  LineRelay lines{""};
+  OutputQueue* to = nullptr;
+
+  // All that is there, unless its target is behind; at the end what the pipe still holds all the same.
+  void read(bool at_end = false) {
+    std::array<char, 1 << 14> buffer{};
+    constexpr int kMostAtEnd = 64;  // reads: who writes on from outside of the group is not waited for
+    for (int reads = 0; from.number() >= 0 && (at_end ? reads < kMostAtEnd : !to->full()); ++reads) {
+      const ssize_t count = ::read(from.number(), buffer.data(), buffer.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0 && errno == EAGAIN) break;
+      if (count <= 0) {
+        from.close();
+        break;
+      }
+      to->add(lines.add({buffer.data(), static_cast<size_t>(count)}), lines.exact());
+      to->write_some();
+    }
+    if (!at_end) return;
+    to->add(lines.finish(), lines.exact());
+    from.close();
+  }
+};
+
+struct Process {
+  int index = 0;  // among those of the run
+  std::array<Stream, 2> streams;
+  std::unique_ptr<Child> child = nullptr;  // null: it has ended
+};
+
+struct Failure {
+  int process = 0;
+  pid_t pid = 0;
+  Ending ending;
+};
+
+std::pair<Descriptor, Descriptor> output_pipe() {
+  std::array<int, 2> ends{-1, -1};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    throw runtime_failure("cannot open a pipe: {}", std::generic_category().message(errno))
+        .advise("start fewer processes, or raise the limit of open files (ulimit -n)");
+  }
+  ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
+  return {Descriptor(ends[0]), Descriptor(ends[1])};
+}
+
+// "process 3", "processes 1 and 3".
+std::string named(const std::vector<std::string>& processes) {
+  return (processes.size() == 1 ? "process " : "processes ") + listed(processes);
+}
+
+// All processes of the plan, started once.
+class Round {
+ public:
+  Round(const std::vector<std::string>& command, const LocalPlan& plan, double grace_seconds, SignalInbox& inbox,
+        LauncherOutput& output)
+      : plan_(plan), grace_seconds_(grace_seconds), inbox_(inbox), output_(output) {
+    std::optional<OpenListener> listener;
+    if (!plan.master) listener = listen_locally();
+    const Address master = plan.master ? *plan.master : Address{.host = "127.0.0.1", .port = listener->port};
+    for (int local = 0; local < plan.processes; ++local) start(command, local, master, listener);
+  }
+
+  // Returns when all have ended.
+  void run() {
+    while (running() > 0) {
+      wait();
+      for (const int signal : inbox_.take()) pass_on(signal);
+      for (Process& process : processes_) {
+        for (Stream& stream : process.streams) stream.read();
+      }
+      note_ended();
+      if (kill_at_ && steady_seconds() >= *kill_at_) kill_rest();
+    }
+  }
+
+  const std::optional<Failure>& failure() const { return failure_; }
+  bool signalled() const { return !passed_on_.empty(); }
+  // Of the first that did not end with 0.
+  int code() const { return code_; }
+
+ private:
+  void start(const std::vector<std::string>& command, int local, const Address& master,
+             const std::optional<OpenListener>& listener) {
+    Process process{.index = plan_.first() + local, .streams = {}};
+    ChildSpec spec{.command = command,
+                   .names = names_for(plan_, local, master),
+                   .mask = inbox_.mask(),
+                   .on_broken_pipe = inbox_.on_broken_pipe()};
+    std::array<Descriptor, 2> ends{Descriptor(-1), Descriptor(-1)};
+    std::array<int, 2> given{};
+    for (size_t i = 0; i < given.size(); ++i) {
+      Stream& stream = process.streams[i];
+      stream.to = &output_.queues()[i];
+      given[i] = stream.to->number();
+      if (process.index == 0 && is_terminal(given[i])) continue;
+      if (process.index > 0) stream.lines = LineRelay(fmt::format("[{}] ", process.index));
+      std::tie(stream.from, ends[i]) = output_pipe();
+      given[i] = ends[i].number();
+    }
+    spec.out = given[0];
+    spec.err = given[1];
+    if (listener && process.index == 0) spec.listener = listener->socket.number();
+    spec.names.emplace_back(kListenerName, spec.listener >= 0 ? std::to_string(spec.listener) : "");
+    process.child = std::make_unique<Child>(spec);
+    processes_.push_back(std::move(process));
+  }
+
+  size_t running() const {
+    return static_cast<size_t>(
+        std::ranges::count_if(processes_, [](const Process& each) { return each.child != nullptr; }));
+  }
+
+  // Until something is to be done.
+  void wait() {
+    std::vector<pollfd> all{{.fd = inbox_.descriptor(), .events = POLLIN, .revents = 0}};
+    for (const Process& process : processes_) {
+      for (const Stream& stream : process.streams) {
+        if (stream.from.number() >= 0 && !stream.to->full()) {
+          all.push_back({.fd = stream.from.number(), .events = POLLIN, .revents = 0});
+        }
+      }
+    }
+    for (const OutputQueue& output : output_.queues()) {
+      if (!output.empty()) all.push_back({.fd = output.number(), .events = POLLOUT, .revents = 0});
+    }
+    constexpr double kMilliseconds = 1000;
+    const double left = kill_at_ ? std::max(0.0, *kill_at_ - steady_seconds()) : 0;
+    ::poll(all.data(), all.size(), kill_at_ ? static_cast<int>(left * kMilliseconds) + 1 : -1);
+    output_.write_some();
+  }
+
+  void pass_on(int signal) {
+    if (signal != SIGTSTP) passed_on_.push_back(signal);
+    send_all(signal);
+    if (signal != SIGTSTP) return;
+    // The shell waits for the launcher to stop; it goes on with all.
+    ::raise(SIGSTOP);
+    send_all(SIGCONT);
+  }
+
+  void send_all(int signal) const {
+    for (const Process& process : processes_) {
+      if (process.child) process.child->send(signal);
+    }
+  }
+
+  // Whether it ended as one does that was asked to.
+  bool as_asked(const Ending& ending) const {
+    return std::ranges::any_of(passed_on_, [&](int signal) { return ending.as_code() == 128 + signal; });
+  }
+
+  void note_ended() {
+    std::optional<Failure> first;
+    for (Process& process : processes_) {
+      if (!process.child) continue;
+      const pid_t pid = process.child->pid();
+      const std::optional<Ending> ending = process.child->ended();
+      if (!ending) continue;
+      process.child.reset();
+      for (Stream& stream : process.streams) stream.read(true);
+      if (!ending->failed()) continue;
+      if (as_asked(*ending)) {
+        if (code_ == 0) code_ = ending->as_code();
+        continue;
+      }
+      // Of several that are found at once one that was killed is the cause, since others fail by missing it.
+      if (!first || (first->ending.signal == 0 && ending->signal != 0)) first = Failure{process.index, pid, *ending};
+    }
+    if (first && !failure_) fail(*first);
+  }
+
+  void fail(const Failure& failure) {
+    failure_ = failure;
+    if (code_ == 0) code_ = failure.ending.as_code();
+    const size_t others = running();
+    const std::string rest =
+        others == 0 ? "" : fmt::format("; ending the {} that still {}", others, others == 1 ? "runs" : "run");
+    output_.say(log::Level::error, fmt::format("process {} of {} (pid {}) {}{}", failure.process, plan_.all(),
+                                               failure.pid, failure.ending.in_words(), rest));
+    if (others == 0) return;
+    send_all(SIGTERM);
+    // One that was stopped would not hear it.
+    send_all(SIGCONT);
+    kill_at_ = steady_seconds() + grace_seconds_;
+  }
+
+  void kill_rest() {
+    std::vector<std::string> left;
+    for (const Process& process : processes_) {
+      if (process.child) left.push_back(std::to_string(process.index));
+    }
+    if (!left.empty()) {
+      output_.say(log::Level::warn, fmt::format("{} did not end within {:g} s and {} killed", named(left),
+                                                grace_seconds_, left.size() == 1 ? "is" : "are"));
+    }
+    send_all(SIGKILL);
+    kill_at_.reset();
+  }
+
+  const LocalPlan& plan_;
+  double grace_seconds_;
+  SignalInbox& inbox_;
+  LauncherOutput& output_;
+  std::vector<Process> processes_;
+  std::vector<int> passed_on_;
+  std::optional<Failure> failure_;
+  std::optional<double> kill_at_;  // when those that still run are killed
+  int code_ = 0;
+};
+
+}  // namespace
+
+int run_processes(const std::vector<std::string>& command, const LocalPlan& plan, double grace_seconds) {
+  constexpr int kUsersMistake = 2;
+  SignalInbox inbox;
+  LauncherOutput output(plan.first() == 0);
+  for (int restart = 0;; ++restart) {
+    Round round(command, plan, grace_seconds, inbox, output);
+    round.run();
+    const bool signalled = output.finish(inbox, round.signalled());
+    const bool again = round.failure() && !signalled && round.code() != kUsersMistake && restart < plan.restarts;
+    if (!again) return output.with_losses(round.code());
+    output.say(
+        log::Level::warn,
+        fmt::format("restart {} of {}: {} started again", restart + 1, plan.restarts,
+                    plan.processes == 1 ? "the process is" : fmt::format("all {} processes are", plan.processes)));
+  }
+}
+
+}  // namespace sluice::launch

@@ -30,6 +30,8 @@ struct Command {
   std::vector<Option> options;
   // Gets "--section.key value" settings as config::apply_overrides takes them; null: there are none.
   std::vector<std::string>* overrides = nullptr;
+  // Gets the words behind "--", which are another command's; null: there are none.
+  std::vector<std::string>* rest = nullptr;
   // Returns the exit code; its options live as long as this does.
   std::function<int()> run;
 };
@@ -41,6 +43,7 @@ Command generate_command();
 Command convert_command();
 Command config_command();
 Command plan_command();
+Command launch_command();
 Command doctor_command();
 
 // All of them, in the order they are listed.

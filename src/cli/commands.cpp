@@ -3,8 +3,8 @@
 namespace sluice::cli {
 
 std::vector<Command> all_commands() {
-  return {bench_command(),   train_command(),  eval_command(), generate_command(),
-          convert_command(), config_command(), plan_command(), doctor_command()};
+  return {bench_command(),  train_command(), eval_command(),   generate_command(), convert_command(),
+          config_command(), plan_command(),  launch_command(), doctor_command()};
 }
 
 }  // namespace sluice::cli

@@ -92,6 +92,7 @@ void declare_all(CLI::App& app, const Command& command) {
 
 // "did you mean --ranks?", or where to look.
 std::string advice(const Command& command, const std::string& word) {
+  if (command.rest != nullptr && !word.starts_with("-")) return "the command to start stands behind --";
   std::vector<std::string> names;
   for (const Option& option : command.options) {
     if (option.name.starts_with("-")) names.push_back(option.name);
@@ -141,7 +142,13 @@ Parsed parse(std::vector<Command>& commands, std::span<const std::string> argume
   app.get_formatter()->column_width(30);
   declare_all(app, command);
 
-  Split given = split(command, arguments.subspan(1));
+  std::span<const std::string> own = arguments.subspan(1);
+  if (command.rest != nullptr) {
+    const auto dashes = std::ranges::find(own, "--");
+    command.rest->assign(dashes == own.end() ? dashes : dashes + 1, own.end());
+    own = own.first(static_cast<size_t>(dashes - own.begin()));
+  }
+  Split given = split(command, own);
   try {
     // The library takes them last first.
     app.parse(std::vector<std::string>(given.words.rbegin(), given.words.rend()));

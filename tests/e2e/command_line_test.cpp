@@ -14,14 +14,14 @@ const std::filesystem::path help_texts = std::filesystem::path(SLUICE_SOURCE_DIR
 
 TEST(CommandLine, HelpIsFrozen) {
   int commands = 0;
-  for (const char* name : {"bench", "train", "eval", "generate", "convert", "config", "plan", "doctor"}) {
+  for (const char* name : {"bench", "train", "eval", "generate", "convert", "config", "plan", "launch", "doctor"}) {
     const Outcome outcome = sluice({name, "--help"});
     EXPECT_EQ(outcome.code, 0);
     EXPECT_EQ(outcome.err, "");
     EXPECT_EQ(outcome.out, read_file(help_texts / (std::string(name) + ".txt"), 1 << 16)) << name;
     ++commands;
   }
-  EXPECT_EQ(commands, 8);
+  EXPECT_EQ(commands, 9);
 }
 
 TEST(CommandLine, AloneItSaysWhatOneCanDo) {
@@ -100,6 +100,25 @@ TEST(CommandLine, EachMistakeHasOneClearMessage) {
        "       set model.config.vocab_size to at least 256\n"},
       {{"doctor", "--ranks", "2"},
        "error: command line: sluice doctor does not take --ranks\n       sluice doctor --help lists the options\n"},
+      {{"launch", "--nproc", "2"},
+       "error: command line: which command is to be started?\n"
+       "       name it behind --, as in: sluice launch --nproc 2 -- train FILE\n"},
+      {{"launch", "--nproc", "2", "train", good},
+       "error: command line: sluice launch does not take train\n       the command to start stands behind --\n"},
+      {{"launch", "--nporc", "2", "--", "train", good},
+       "error: command line: sluice launch does not take --nporc\n"
+       "       did you mean --nproc? sluice launch --help lists the options\n"},
+      {{"launch", "--", "train", good},
+       "error: command line: how many processes?\n       --nproc N says how many this host has\n"},
+      {{"launch", "--nproc", "2", "--", "train", good, "--rank", "2"},
+       "error: command line: sluice train does not take --rank\n"
+       "       did you mean --ranks? sluice train --help lists the options\n"},
+      {{"launch", "--nproc", "2", "--", "launch"},
+       "error: command line: sluice launch does not start itself\n"
+       "       name the command that the processes run, as in: sluice launch --nproc 2 -- train FILE\n"},
+      {{"launch", "--nproc", "2", "--restarts", "1", "--", "train", good},
+       "error: command line: --restarts 1, and the run would begin anew each time\n"
+       "       name sluice train --resume, which goes on from the newest checkpoint\n"},
       {{"config"}, "error: command line: sluice config needs a file\n       or --keys, to list what a file may say\n"},
   };
   mistakes.push_back({{"train", good, "--resume"},

@@ -45,7 +45,7 @@ class Program:
                                re.findall(r"^  (?:-\w,)?(--[a-z][\w-]*)(?: (\S+))?  ", text, re.M)}
                         for name, text in self.help.items() if name}
         self.needs = {name: len(re.findall(r"^  \w+ REQUIRED", text, re.M)) for name, text in self.help.items()}
-        self.needs["config"] = 1
+        self.needs["config"] = self.needs["launch"] = 1
         listing = output([f"{BINARIES}/sluice", "config", "--keys"])
         self.keys = set(re.findall(r"^(?:  )?([a-z_][\w.]*?)(?:\.\*)?: ", listing, re.M))
         self.sections = sorted({key.rsplit(".", 1)[0] for key in self.keys if "." in key} - {"model.config"})
@@ -150,6 +150,10 @@ class Reader:
         name = words[0] if words else ""
         if name not in program.subcommands:
             raise Wrong(f"sluice has no command {name}; if this is prose, a word of it belongs into PROSE")
+        if "--" in words:  # behind it stands a command of its own
+            at = words.index("--")
+            own = [Job(place, "named")] if at == 1 else self.sluice(place, words[:at], True)
+            return own + (self.sluice(place, words[at + 1:], loose) if words[at + 1:] else [])
         takes_value = program.options[name].get(words[-1], "")
         if loose and (takes_value or self.arguments(name, words[1:]) < program.needs[name]):
             for at, word in enumerate(words[1:], 1):

@@ -46,6 +46,7 @@ BASES = {
     "src/cli/trained_export.cpp": "sluice train FILE",
     "src/config/load.cpp": "sluice config FILE",
     "src/device/pool.cpp": "sluice bench FILE",
+    "src/launch/local_plan.cpp": "sluice launch",
     "src/plan/advice.cpp": "sluice plan FILE",
     "src/training/benchmark.cpp": "sluice bench FILE",
 }

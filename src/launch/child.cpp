@@ -27,7 +27,7 @@ struct Prepared {
       for (const auto& [name, value] : spec.names) replaced |= text.substr(0, text.find('=')) == name;
       if (!replaced) entries.emplace_back(text);
     }
-    for (const auto& [name, value] : spec.names) entries.push_back(name + "=" + value);
+    for (const auto& [name, value] : spec.names) entries.push_back(fmt::format("{}={}", name, value));
     for (std::string& word : words) argv.push_back(word.data());
     for (std::string& entry : entries) envp.push_back(entry.data());
     argv.push_back(nullptr);
@@ -89,19 +89,19 @@ Child::Child(const ChildSpec& spec) {
   const Descriptor nothing("/dev/null", O_RDONLY, "open");
   auto [failure, failed] = make_pipe();
   const pid_t launcher = ::getpid();
-  pid_ = ::fork();
-  if (pid_ < 0) {
-    pid_ = 0;
+  const pid_t forked = ::fork();
+  if (forked < 0) {
     throw runtime_failure("cannot start a process: {}", std::generic_category().message(errno))
         .advise("start fewer of them, or raise the limit (ulimit -u)");
   }
-  if (pid_ == 0) {
+  if (forked == 0) {
     become(spec, prepared, launcher, nothing.number());
     const int code = errno;
     // It ends without running anything of the launcher's.
     if (::write(failed.number(), &code, sizeof code) >= 0) ::kill(::getpid(), SIGKILL);
     ::kill(::getpid(), SIGKILL);
   }
+  pid_ = forked;
   ::setpgid(pid_, pid_);
   failed.close();
   int code = 0;

@@ -49,7 +49,7 @@ std::string LineRelay::add(std::string_view bytes) {
 }
 
 std::string LineRelay::finish() {
-  const std::string left = std::exchange(pending_, {});
+  std::string left = std::exchange(pending_, {});
   if (exact() || left.empty()) return left;
   return line(left);
 }

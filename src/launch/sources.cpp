@@ -113,6 +113,17 @@ std::vector<int> tasks_per_node(std::string_view text) {
   }
 }
 
+// sbatch passes on the names of the step it is called in, and a batch script has new ones of the job alone.
+void refuse_left_over_step(const Environment& environment) {
+  const std::optional<std::string> now = environment.text("SLURM_TASKS_PER_NODE");
+  if (!now || now == environment.text("SLURM_STEP_TASKS_PER_NODE")) return;
+  throw user_error("{} are not of one step: the job was submitted from within a step, whose names are left over",
+                   environment.set_of({"SLURM_TASKS_PER_NODE", "SLURM_STEP_TASKS_PER_NODE"}))
+      .advise(
+          "in the batch script: unset SLURM_STEP_ID SLURM_STEPID; srun sets them for its tasks (without its option -E, "
+          "which would pass on the job's numbers)");
+}
+
 // The tasks of this host's part of the step.
 int slurm_local_tasks(const Environment& environment, int node) {
   const std::string text = environment.text("SLURM_STEP_TASKS_PER_NODE").value_or("");
@@ -238,6 +249,7 @@ std::optional<Identity> from_slurm(const Environment& environment) {
     const auto local = {"SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_TASKS_PER_NODE"};
     if (const std::string unset = environment.unset_of(local); !unset.empty())
       throw half_set(set, unset).advise(advice);
+    refuse_left_over_step(environment);
     identity.local_process = index_of(environment, "SLURM_LOCALID");
     identity.local_processes = slurm_local_tasks(environment, index_of(environment, "SLURM_NODEID"));
   }

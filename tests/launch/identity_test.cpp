@@ -50,12 +50,16 @@ const Values mpirun{{"OMPI_COMM_WORLD_RANK", "2"},       {"OMPI_COMM_WORLD_SIZE"
                     {"OMPI_COMM_WORLD_NODE_RANK", "0"},  {"PMIX_RANK", "2"}};
 // What a batch script, or a shell of salloc, has.
 const Values batch{
-    {"SLURM_JOB_ID", "77"},           {"SLURM_NTASKS", "4"}, {"SLURM_NNODES", "2"},  {"SLURM_TASKS_PER_NODE", "2(x2)"},
+    {"SLURM_JOB_ID", "77"},           {"SLURM_NTASKS", "4"}, {"SLURM_NNODES", "2"},  {"SLURM_TASKS_PER_NODE", "3,1"},
     {"SLURM_JOB_NODELIST", "n[1-2]"}, {"SLURM_PROCID", "0"}, {"SLURM_LOCALID", "0"}, {"SLURM_NODEID", "0"}};
 // What srun -N2 -n4 gave its third task where it put three on the first host.
 const Values srun = batch + Values{{"SLURM_STEP_ID", "0"},        {"SLURM_STEPID", "0"},
                                    {"SLURM_STEP_NUM_TASKS", "4"}, {"SLURM_STEP_TASKS_PER_NODE", "3,1"},
                                    {"SLURM_PROCID", "2"},         {"SLURM_LOCALID", "2"}};
+// The same in a step whose hosts have so many tasks.
+Values step_of(const std::string& tasks_per_node) {
+  return srun + Values{{"SLURM_TASKS_PER_NODE", tasks_per_node}, {"SLURM_STEP_TASKS_PER_NODE", tasks_per_node}};
+}
 const Values master{{"MASTER_ADDR", "n1"}};
 // Kubeflow's PyTorchJob with two pods: as it is without, and with a number of processes of a pod.
 const Values pod{{"RANK", "1"},
@@ -87,7 +91,7 @@ TEST(Identity, EachLauncherIsRead) {
       // The last task, on the second host; lists of hosts with equal numbers.
       {srun + master + Values{{"SLURM_PROCID", "3"}, {"SLURM_LOCALID", "0"}, {"SLURM_NODEID", "1"}},
        "3/4 local 0/1 srun (SLURM_PROCID) at n1 port 29500"},
-      {srun + master + Values{{"SLURM_STEP_TASKS_PER_NODE", "1,3(x2),4"}, {"SLURM_NODEID", "3"}},
+      {step_of("1,3(x2),4") + master + Values{{"SLURM_NODEID", "3"}},
        "2/4 local 2/4 srun (SLURM_PROCID) at n1 port 29500"},
       // A step of one task has no other host to find.
       {{{"SLURM_STEP_ID", "3"}, {"SLURM_PROCID", "0"}, {"SLURM_STEP_NUM_TASKS", "1"}, {"SLURM_NTASKS", "8"}},
@@ -212,15 +216,23 @@ TEST(Identity, WhatCannotBeIsRefused) {
       {srun + Values{{"SLURM_NODEID", "2"}},
        "SLURM_NODEID=2, and SLURM_STEP_TASKS_PER_NODE=3,1 is of 2 nodes\n"
        "       srun sets both; where a script does, leave them to srun"},
+      // What sbatch -N2 -n4 gave a script where it was called in a step of two tasks.
+      {batch + Values{{"SLURM_STEP_ID", "0"},
+                      {"SLURM_STEP_NUM_TASKS", "2"},
+                      {"SLURM_STEP_TASKS_PER_NODE", "2"},
+                      {"SLURM_TASKS_PER_NODE", "2(x2)"}},
+       "SLURM_TASKS_PER_NODE=2(x2) and SLURM_STEP_TASKS_PER_NODE=2 are not of one step: the job was submitted from "
+       "within a step, whose names are left over\n"
+       "       in the batch script: unset SLURM_STEP_ID SLURM_STEPID; srun sets them for its tasks (without its option "
+       "-E, which would pass on the job's numbers)"},
       {{},
        "command line: --processes 0: a number from 1 is expected\n       start it anew with one that is",
        {.process = 0, .processes = 0}}};
   for (const Refusal& each : cases) EXPECT_EQ(who(each.values, each.flags), each.text);
   for (const char* list : {"3,", "x2", "2(x", "2(x0)", "2(x2", "2(y2)", "0", "2 1", "2(x99999999)"}) {
-    EXPECT_EQ(who(srun + Values{{"SLURM_STEP_TASKS_PER_NODE", list}}),
-              fmt::format("SLURM_STEP_TASKS_PER_NODE={}: a list such as 2(x2),1 is expected\n"
-                          "       srun sets it; where a script does, leave it to srun",
-                          list));
+    EXPECT_EQ(who(step_of(list)), fmt::format("SLURM_STEP_TASKS_PER_NODE={}: a list such as 2(x2),1 is expected\n"
+                                              "       srun sets it; where a script does, leave it to srun",
+                                              list));
   }
 }
 

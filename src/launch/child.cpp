@@ -11,7 +11,6 @@
 #include <string_view>
 #include <system_error>
 
-#include "base/descriptor.h"
 #include "base/error.h"
 
 namespace sluice::launch {
@@ -55,15 +54,6 @@ void become(const ChildSpec& spec, const Prepared& prepared, pid_t launcher, int
   ::execve(prepared.argv[0], prepared.argv.data(), prepared.envp.data());
 }
 
-// Both ends closed on exec.
-std::pair<Descriptor, Descriptor> make_pipe() {
-  std::array<int, 2> ends{-1, -1};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw runtime_failure("cannot open a pipe: {}", std::generic_category().message(errno));
-  }
-  return {Descriptor(ends[0]), Descriptor(ends[1])};
-}
-
 std::string signal_words(int signal) {
   const char* name = sigabbrev_np(signal);
   const char* meaning = sigdescr_np(signal);
@@ -73,6 +63,15 @@ std::string signal_words(int signal) {
 }
 
 }  // namespace
+
+std::pair<Descriptor, Descriptor> make_pipe() {
+  std::array<int, 2> ends{-1, -1};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    throw runtime_failure("cannot open a pipe: {}", std::generic_category().message(errno))
+        .advise("start fewer processes, or raise the limit of open files (ulimit -n)");
+  }
+  return {Descriptor(ends[0]), Descriptor(ends[1])};
+}
 
 std::string Ending::in_words() const {
   constexpr int kBySignal = 128, kUsersMistake = 2;

@@ -11,7 +11,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/descriptor.h"
+
 namespace sluice::launch {
+
+// Reading and writing end, both closed on exec.
+std::pair<Descriptor, Descriptor> make_pipe();
 
 struct ChildSpec {
   std::vector<std::string> command;                        // the path of a program, and its words

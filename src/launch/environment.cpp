@@ -88,8 +88,7 @@ Address parse_address(const std::string& text, const std::string& name) {
     if (end == std::string::npos) throw user_error(R"({}: "[" without "]")", shown).advise(advice);
     host = text.substr(1, end - 1);
     const std::string rest = text.substr(end + 1);
-    if (!rest.empty() && !rest.starts_with(":"))
-      throw user_error(R"({}: "{}" behind "]")", shown, rest).advise(advice);
+    if (!rest.empty() && !rest.starts_with(":")) throw user_error(R"({}: "{}" behind "]")", shown, rest).advise(advice);
     if (!rest.empty()) port = rest.substr(1);
   } else if (const size_t colon = text.find(':'); colon != std::string::npos && colon == text.rfind(':')) {
     host = text.substr(0, colon);

@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <chrono>
 #include <memory>
-#include <system_error>
 #include <utility>
 
 #include "base/clock.h"
@@ -64,16 +62,6 @@ struct Failure {
   Ending ending;
 };
 
-std::pair<Descriptor, Descriptor> output_pipe() {
-  std::array<int, 2> ends{-1, -1};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    throw runtime_failure("cannot open a pipe: {}", std::generic_category().message(errno))
-        .advise("start fewer processes, or raise the limit of open files (ulimit -n)");
-  }
-  ::fcntl(ends[0], F_SETFL, O_NONBLOCK);
-  return {Descriptor(ends[0]), Descriptor(ends[1])};
-}
-
 // "process 3", "processes 1 and 3".
 std::string named(const std::vector<std::string>& processes) {
   return (processes.size() == 1 ? "process " : "processes ") + listed(processes);
@@ -125,7 +113,8 @@ class Round {
       given[i] = stream.to->number();
       if (process.index == 0 && is_terminal(given[i])) continue;
       if (process.index > 0) stream.lines = LineRelay(fmt::format("[{}] ", process.index));
-      std::tie(stream.from, ends[i]) = output_pipe();
+      std::tie(stream.from, ends[i]) = make_pipe();
+      ::fcntl(stream.from.number(), F_SETFL, O_NONBLOCK);
       given[i] = ends[i].number();
     }
     spec.out = given[0];

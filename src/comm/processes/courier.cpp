@@ -386,23 +386,32 @@ void Courier::got(int from, const packets::Accept& accept) {
 }
 
 void Courier::sent(int to, uint32_t id) {
-  MessagePtr message;
-  {
-    const std::lock_guard guard(mutex_);
-    const auto node = outgoing_.extract({to, id});
-    if (!node.empty()) message = node.mapped();
-  }
-  if (message) message->finish();
+  moved(outgoing_, {to, id});
 }
 
 void Courier::received(int from, uint32_t id) {
+  moved(incoming_, {from, id});
+}
+
+void Courier::moved(std::map<BulkKey, MessagePtr>& list, const BulkKey& key) {
   MessagePtr message;
   {
     const std::lock_guard guard(mutex_);
-    const auto node = incoming_.extract({from, id});
-    if (!node.empty()) message = node.mapped();
+    const auto found = list.find(key);
+    if (found == list.end()) return;
+    message = found->second;
   }
-  if (message) message->finish();
+  message->finish();
+  bool has_left = false;
+  {
+    const std::lock_guard guard(mutex_);
+    list.erase(key);
+    has_left = left_.contains({job_number_, message->peer()});
+  }
+  if (!has_left) return;
+  // From now on it counts: whoever needs more of it has to look again.
+  const std::lock_guard job_guard(job_mutex_);
+  if (job_ != nullptr) job_->left_elsewhere();
 }
 
 void Courier::got(int from, const packets::Failure& failure) {
@@ -468,7 +477,10 @@ void Courier::lost(int process, const std::string& why) {
 
 bool Courier::has_left(int rank) const {
   const std::lock_guard guard(mutex_);
-  return left_.contains({job_number_, rank});
+  if (!left_.contains({job_number_, rank})) return false;
+  // Data that are on their way, to it or from it, end well: that it has left may be known here before they have ended.
+  const auto is_its = [&](const auto& each) { return each.second->peer() == rank; };
+  return std::ranges::none_of(incoming_, is_its) && std::ranges::none_of(outgoing_, is_its);
 }
 
 std::string Courier::account(const std::vector<int>& ranks) {

@@ -93,6 +93,7 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
   bool agree(const Contents& sender, Message& receiver);
   void copy(Message& from, Message& to);
   void accept(int process, uint32_t offer, const MessagePtr& message);
+  void moved(std::map<BulkKey, MessagePtr>& list, const BulkKey& key);
   void fail(int rank, const Error& cause);
   std::string whereabouts() const;
   int process_of(int rank) const { return process_of_[static_cast<size_t>(rank)]; }

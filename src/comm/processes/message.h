@@ -22,6 +22,7 @@ struct Message {
   std::atomic<bool> failed{false};  // it is done without its data, because the job has failed
 
   std::span<std::byte> bytes() const { return {data, contents.bytes}; }
+  int peer() const { return sends ? address.to : address.from; }
   bool done() const { return state.load() == State::done; }
   void finish() {
     // The waiting thread may go on, and drop the message, as soon as it is done.

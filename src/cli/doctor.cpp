@@ -12,6 +12,7 @@
 #include "cli/command.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
+#include "comm/mpi/mpi.h"
 
 namespace sluice::cli {
 namespace {
@@ -91,6 +92,8 @@ std::string shown(const Findings& f, const Items& item) {
                                              : "cpu; with --device cuda a GPU for each rank, or the first for all");
   text += item("threads", fmt::format("{} (--threads)", m.cores));
   text += item("kernels", fmt::format("{} vector code and matrix products of its own, built by {}", m.isa, m.compiler));
+  text += item("processes", mpi::available() ? "connected by sockets, or by " + mpi::version() + " under mpirun"
+                                             : "connected by sockets; built without MPI");
   if (!f.gpus.versions.empty()) text += item("libraries", f.gpus.versions);
   return text;
 }

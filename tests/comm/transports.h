@@ -31,6 +31,8 @@ struct Transport {
   bool tags = true;
   bool float_maxima = true;
   std::function<void(int ranks, const std::function<void(TransportRank&)>& body)> run = {};
+  // Of so many ranks, those that run in this process of the test.
+  std::function<int(int ranks)> here = [](int ranks) { return ranks; };
   // Why it cannot run here; then its tests are skipped.
   std::string missing = {};
 
@@ -42,6 +44,8 @@ Transport inproc_transport(bool async);
 // Two processes, the first with about half of the ranks, or as many processes as ranks.
 enum class Processes : uint8_t { two, each };
 Transport process_transport(Processes processes, bool async);
+// The processes that mpirun has started; each runs the tests. Missing elsewhere.
+Transport mpi_transport(bool async);
 // Ranks that share a GPU: the emulated one, whose streams run as late as they may, and a real one.
 Transport inproc_on_emulated_gpu();
 Transport inproc_on_gpu();

@@ -54,7 +54,7 @@ TEST(LocalProcesses, LinesNameTheProcessUnlessItIsTheFirst) {
 }
 
 TEST(LocalProcesses, TheFirstOnesOutputIsPassedOnExactly) {
-  const Ended ended = run_launcher("printf 'a\\rb\\r\\n\\001\\377no end'", {});
+  const Ended ended = run_launcher(R"(printf 'a\rb\r\n\001\377no end')", {});
   EXPECT_EQ(ended.out, "a\rb\r\n\001\377no end");
   EXPECT_EQ(ended.err, "");
 }
@@ -68,7 +68,7 @@ TEST(LocalProcesses, EachIsToldWhoItIs) {
             (Lines{"[2] 2/6 0/2 n0:4711 7", "[3] 3/6 1/2 n0:4711 7"}));
   // On one host process 0 gets the listener of a port that was free.
   const Ended ended = run_launcher(
-      "echo \"$MASTER_ADDR:$MASTER_PORT\"; [ -z \"$SLUICE_LISTENER\" ] || readlink /proc/$$/fd/$SLUICE_LISTENER",
+      R"(echo "$MASTER_ADDR:$MASTER_PORT"; [ -z "$SLUICE_LISTENER" ] || readlink /proc/$$/fd/$SLUICE_LISTENER)",
       {.processes = 2});
   const Lines lines = sorted_lines(ended.out);
   ASSERT_EQ(lines.size(), 3U);

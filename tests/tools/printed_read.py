@@ -274,6 +274,10 @@ class Reader:
                 raise Wrong("no such fuzz target, or no corpus")
         elif words[0].endswith("/python"):
             self.flags(self.near(place, words[1]), words[2:])
+        elif words[0] in ("mpirun", "srun"):
+            for word in words[1:]:
+                if word.startswith("build/"):
+                    self.path(dataclasses.replace(place, printed=dataclasses.replace(place.printed, text=word)))
         elif not words[0].startswith(("venv/", "cmake", "pip", "apt", "python", "nsys")):
             self.near(place, words[0])
 

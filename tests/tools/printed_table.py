@@ -40,6 +40,7 @@ ADVICE = {
 # The command that an advised option goes behind, by the file that gives the advice.
 BASES = {
     "src/cli/config_command.cpp": "sluice config",
+    "src/comm/mpi/session.cpp": "srun",
     "src/cli/generate.cpp": "sluice generate DIRECTORY",
     "src/cli/outputs.cpp": "sluice train FILE",
     "src/cli/run_directory.cpp": "sluice train FILE",
@@ -158,6 +159,7 @@ CLASSES = {
     "packages": "installs packages, as root",
     "torch": "needs a Python environment with torch",
     "build": "is the build or the tests themselves",
+    "launcher": "is for several processes, which tests/comm/mpi starts",
     "long": "takes minutes or gigabytes whatever its size",
 }
 # By the command's beginning, where the rest can be read without running it.
@@ -166,6 +168,8 @@ READ = {
     "cmake": "build",
     "build/fuzz/bin/fuzz_yaml": "build",
     "venv/bin/python": "torch",
+    "mpirun": "launcher",
+    "srun": "launcher",
 }
 # By the whole command, where it cannot.
 NOT_RUN = {

@@ -13,8 +13,11 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int kPacketTag = 0;
-// MPI counts in int; the pieces of one bulk arrive in their order.
-constexpr size_t kPieceBytes = size_t{32} << 20;
+// MPI counts in int, and where memory is shared it copies a message within one of its calls: for so long it sees
+// nothing else, so that two that send each other much would do it one after the other. Pieces of one bulk arrive in
+// their order.
+constexpr size_t kPieceBytes = size_t{2} << 20;
+constexpr size_t kSentAtATime = 2;  // pieces of one bulk
 constexpr std::chrono::milliseconds kMoment{1000};
 
 }  // namespace
@@ -60,31 +63,37 @@ void MpiWire::send_packet(int to, std::span<const std::byte> bytes) {
 }
 
 void MpiWire::send_bulk(int to, uint32_t id, std::span<const std::byte> bytes) {
-  // A sender's memory is only read.
-  begin(Kind::send, to, id, const_cast<std::byte*>(bytes.data()), bytes.size());
+  if (given_up_) return;
+  const auto [bulk, is_new] = pieces_.insert({{Kind::send, to, id}, Pieces{bytes}});
+  require(is_new, "bulk {} to process {} is under way already", id, to);
+  for (size_t i = 0; i < kSentAtATime; ++i) send_piece(to, id, bulk->second);
 }
 
 void MpiWire::receive_bulk(int from, uint32_t id, std::span<std::byte> bytes) {
-  begin(Kind::receive, from, id, bytes.data(), bytes.size());
-}
-
-void MpiWire::begin(Kind kind, int peer, uint32_t id, std::byte* data, size_t bytes) {
-  require(bytes > 0, "bulk without bytes");
-  const size_t pieces = (bytes + kPieceBytes - 1) / kPieceBytes;
-  if (!given_up_) pieces_[{kind, peer, id}] = pieces;
-  for (size_t piece = 0; piece < pieces && !given_up_; ++piece) {
-    std::byte* const at = data + piece * kPieceBytes;
-    const auto count = static_cast<int>(std::min(kPieceBytes, bytes - piece * kPieceBytes));
-    const auto tag = static_cast<int>(id);
+  if (given_up_) return;
+  pieces_[{Kind::receive, from, id}].left = (bytes.size() + kPieceBytes - 1) / kPieceBytes;
+  for (; !bytes.empty() && !given_up_; bytes = bytes.subspan(std::min(kPieceBytes, bytes.size()))) {
     MPI_Request request = MPI_REQUEST_NULL;
-    if (kind == Kind::send) {
-      if (!worked(MPI_Isend(at, count, MPI_BYTE, peer, tag, bulk_, &request), "MPI_Isend")) return;
-    } else {
-      if (!worked(MPI_Irecv(at, count, MPI_BYTE, peer, tag, bulk_, &request), "MPI_Irecv")) return;
+    const auto count = static_cast<int>(std::min(kPieceBytes, bytes.size()));
+    if (!worked(MPI_Irecv(bytes.data(), count, MPI_BYTE, from, static_cast<int>(id), bulk_, &request), "MPI_Irecv")) {
+      return;
     }
     requests_.push_back(request);
-    under_way_.push_back({.kind = kind, .peer = peer, .id = id});
+    under_way_.push_back({.kind = Kind::receive, .peer = from, .id = id});
   }
+}
+
+void MpiWire::send_piece(int to, uint32_t id, Pieces& bulk) {
+  if (bulk.unsent.empty() || given_up_) return;
+  const std::span<const std::byte> piece = bulk.unsent.first(std::min(kPieceBytes, bulk.unsent.size()));
+  MPI_Request request = MPI_REQUEST_NULL;
+  const int code =
+      MPI_Isend(piece.data(), static_cast<int>(piece.size()), MPI_BYTE, to, static_cast<int>(id), bulk_, &request);
+  if (!worked(code, "MPI_Isend")) return;
+  bulk.unsent = bulk.unsent.subspan(piece.size());
+  ++bulk.left;
+  requests_.push_back(request);
+  under_way_.push_back({.kind = Kind::send, .peer = to, .id = id});
 }
 
 void MpiWire::post(size_t slot) {
@@ -110,7 +119,7 @@ void MpiWire::progress(Events& events, Clock::time_point deadline, bool waited_f
 
 void MpiWire::pause(Clock::duration idle, Clock::time_point deadline, bool waited_for) {
   using std::chrono::microseconds;
-  constexpr microseconds kSpin{10}, kYield{100}, kYieldOfBulk{1000}, kShortest{20}, kQuickest{200}, kLongest{2000};
+  constexpr microseconds kSpin{10}, kYield{100}, kYieldOfBulk{50'000}, kShortest{20}, kQuickest{200}, kLongest{2000};
   if (given_up_) return bell_.sleep(heard_, std::min(deadline, Clock::now() + kMoment));
   // What was begun here goes on only while both ends look, and data under way as fast as they do.
   const bool quick = waited_for || !requests_.empty();
@@ -185,7 +194,9 @@ bool MpiWire::take_ended(Events& events) {
       continue;
     }
     const auto bulk = pieces_.find({each.kind, each.peer, each.id});
-    if (bulk == pieces_.end() || --bulk->second > 0) continue;
+    if (bulk == pieces_.end()) continue;
+    send_piece(each.peer, each.id, bulk->second);
+    if (--bulk->second.left > 0) continue;
     pieces_.erase(bulk);
     if (each.kind == Kind::send) events.sent(each.peer, each.id);
     if (each.kind == Kind::receive) events.received(each.peer, each.id);

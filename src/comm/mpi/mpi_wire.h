@@ -50,15 +50,16 @@ class MpiWire final : public Wire {
     uint32_t id = 0;
     std::vector<std::byte> buffer;  // of a packet
   };
-  struct Free {
-    void operator()(MPI_Comm* comm) const;
+  struct Pieces {  // of bulk
+    std::span<const std::byte> unsent;
+    size_t left = 0;  // those under way
   };
 
   bool poll(Events& events);
   bool take_packets(Events& events);
   bool take_ended(Events& events);
   void post(size_t slot);
-  void begin(Kind kind, int peer, uint32_t id, std::byte* data, size_t bytes);
+  void send_piece(int to, uint32_t id, Pieces& bulk);
   // Whether a call has worked; else nothing is asked of MPI any more.
   bool worked(int code, const char* what);
   void give_up(const std::string& why);
@@ -87,7 +88,7 @@ class MpiWire final : public Wire {
 
   std::vector<MPI_Request> requests_;  // what was begun here, and with the same index
   std::vector<UnderWay> under_way_;
-  std::map<std::tuple<Kind, int, uint32_t>, size_t> pieces_;  // of bulk, those that have not ended
+  std::map<std::tuple<Kind, int, uint32_t>, Pieces> pieces_;  // of bulk that has not ended
   std::vector<std::vector<std::byte>> spare_;                 // buffers of packets
   std::vector<MPI_Request> drains_;                           // receives in the place of abandoned ones
   std::unique_ptr<std::byte[]> drained_;                      // for all of them: nobody looks at it

@@ -234,6 +234,7 @@ Command bench_command() {
                   {"--from", &options->from, "print what --json wrote; nothing is run", "FILE"},
                   {"--ops", &options->ops, "show where one more step's time goes, by operation"}},
       .overrides = &options->overrides,
+      .one_process = true,
       .run = [options] { return run_bench(*options); }};
   add_shortcuts(command, options->shortcuts);
   return command;

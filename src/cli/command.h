@@ -32,6 +32,8 @@ struct Command {
   std::vector<std::string>* overrides = nullptr;
   // Gets the words behind "--", which are another command's; null: there are none.
   std::vector<std::string>* rest = nullptr;
+  // Refused where a launcher has started several processes of it.
+  bool one_process = false;
   // Returns the exit code; its options live as long as this does.
   std::function<int()> run;
 };

@@ -175,6 +175,7 @@ Command convert_command() {
                    {"bf16", "fp32"}},
                   {"--max-shard-size", &options->max_shard_size, "of a file (default: 5GB)", "SIZE"},
                   overwrite_option(options->overwrite)},
+      .one_process = true,
       .run = [options] { return run_convert(*options); }};
 }
 

@@ -118,6 +118,7 @@ Command eval_command() {
                   {"--json", &options->json, "also write the result to a file, with all digits", "FILE"},
                   overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
+      .one_process = true,
       .run = [options] { return run_eval(*options); }};
   add_shortcuts(command, options->shortcuts);
   return command;

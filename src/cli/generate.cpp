@@ -351,6 +351,7 @@ Command generate_command() {
                   {"--logits", &options->logits, "write the logits after every token, as safetensors", "FILE"},
                   overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
+      .one_process = true,
       .run = [options] { return run_generate(*options); }};
   add_shortcuts(command, options->shortcuts);
   return command;

@@ -1,8 +1,6 @@
-// The way in and the only way out: every failure becomes one message on stderr and an exit code, 2 for what the user
-// can put right, 1 for the rest.
-#include <csignal>
 // The way in and out: every failure becomes one message on stderr and an exit code, 2 for what the user can put right,
 // 1 for the rest.
+#include <csignal>
 #include <exception>
 #include <new>
 #include <string>
@@ -10,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "cli/job_processes.h"
 #include "cli/lost_file.h"
 #include "cli/parser.h"
 #include "cli/terminal.h"
@@ -24,7 +23,10 @@ int report(const std::string& text, int code) {
 int run(const std::vector<std::string>& arguments) {
   std::vector<sluice::cli::Command> commands = sluice::cli::all_commands();
   const sluice::cli::Parsed parsed = sluice::cli::parse(commands, arguments);
-  if (parsed.command != nullptr) return parsed.command->run();
+  if (parsed.command != nullptr) {
+    if (parsed.command->one_process) sluice::cli::refuse_several_processes(parsed.command->name);
+    return parsed.command->run();
+  }
   sluice::cli::print(parsed.text);
   return 0;
 }

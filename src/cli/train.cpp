@@ -16,7 +16,9 @@
 #include "checkpoint/hub_export.h"
 #include "cli/checkpoint_settings.h"
 #include "cli/command.h"
+#include "cli/follow.h"
 #include "cli/interrupt.h"
+#include "cli/job_processes.h"
 #include "cli/model_notes.h"
 #include "cli/outputs.h"
 #include "cli/run_directory.h"
@@ -264,14 +266,6 @@ std::string describe_saving(const SaveSchedule& schedule, const std::filesystem:
   return fmt::format("checkpoints in {}: {}at the end", directory.string(), when);
 }
 
-std::vector<int> listened_to(const Config& config) {
-  std::vector<int> signals = {SIGUSR1};
-  for (const config::Signal signal : config.step_scheduler.preemption_signal) {
-    if (signal == config::Signal::usr2) signals.push_back(SIGUSR2);
-  }
-  return signals;
-}
-
 // How a run is saved; all outlive it.
 class Saving {
  public:
@@ -338,9 +332,16 @@ class Saving {
   SaveOptions options_;
 };
 
-}  // namespace
+// What all processes must have been told alike, beside the configuration.
+std::string words_of(const TrainOptions& options) {
+  std::string words;
+  if (options.resume) words += " --resume " + *options.resume;
+  if (options.export_directory) words += " --export " + *options.export_directory;
+  if (options.overwrite) words += " --overwrite";
+  return words;
+}
 
-int run_train(const TrainOptions& options) {
+int run_train(const TrainOptions& options, JobProcesses& processes) {
   outlive_readers();
   const Config config = load_settings(options.file, options.overrides, options.shortcuts);
   check_settings(config);
@@ -350,7 +351,9 @@ int run_train(const TrainOptions& options) {
   say_ignored(config, options.file);
   warn_of_unread_fields(config);
   note_long_sequences(config, spec.seq_len);
-  const LaunchOptions session = launch_options(config);
+  processes.connect(config, words_of(options), ranks);
+  LaunchOptions session = launch_options(config);
+  processes.share(session, config);
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
   const std::unique_ptr<Dataset> validation =
       make_dataset(config, config.validation_dataset, "validation_dataset", spec);
@@ -358,10 +361,19 @@ int run_train(const TrainOptions& options) {
   TrainingJob job = training_job(config, spec, *dataset, validation.get());
   job.weights = weights.get();
 
+  const Manifest run = describe_run(config, *dataset, std::string(version()));
+  if (processes.several() && options.export_directory && !config.checkpoint.enabled) {
+    throw user_error("--export of several processes, and checkpoint.enabled is false")
+        .at(config.origin("checkpoint.enabled").place())
+        .advise("set checkpoint.enabled: true: the last checkpoint is what is exported");
+  }
+  if (!processes.first()) {
+    return follow(spec, std::move(job), session, config, run, options.export_directory.has_value(), processes);
+  }
+
   Stage stage;
   Progress progress(stderr, watched_width(), "");
   Outputs outputs(Inputs(config, file_of_row(options.file)), options.overwrite);
-  const Manifest run = describe_run(config, *dataset, std::string(version()));
   std::optional<RunDirectory> directory;
   std::optional<Saving> saving;
   if (config.checkpoint.enabled) {
@@ -381,6 +393,8 @@ int run_train(const TrainOptions& options) {
         .at(config.origin("checkpoint.enabled").place())
         .advise("set checkpoint.enabled: true");
   }
+  processes.from_first(directory ? std::filesystem::absolute(directory->path()).string() : "");
+  processes.from_first(job.resumed != nullptr ? std::filesystem::absolute(job.resumed->path()).string() : "");
   const RunState at = job.resumed != nullptr ? job.resumed->manifest().run : RunState{};
   spec = with_steps(std::move(spec), config, job.steps,
                     job.resumed != nullptr ? std::optional(at.schedule_steps) : std::nullopt);
@@ -407,11 +421,17 @@ int run_train(const TrainOptions& options) {
   }
 
   progress.wait_for("measuring the machine");
-  MachineInfo machine = measure_for(spec, session);
+  // The ranks of other processes compute on this host too.
+  LaunchOptions measured = session;
+  measured.threads *= processes.sharing();
+  MachineInfo machine = measure_for(spec, measured);
   progress.wait_for("planning the run");
-  Yardstick yardstick(spec, session, config.benchmark.peak_tflops, machine);
-  require_memory(yardstick.forecast(), memory_for(spec, session), kSmallerBatch);
+  Yardstick yardstick(spec, measured, config.benchmark.peak_tflops, machine);
+  RunForecast here = yardstick.forecast();
+  here.total_bytes = static_cast<uint64_t>(static_cast<double>(here.total_bytes) * processes.share_of_host());
+  require_memory(here, memory_for(spec, session), kSmallerBatch);
   progress.finish();
+  if (processes.several()) log::info("{}", processes.describe());
   std::string kept = saving ? describe_saving(job.schedule, directory->path()) : std::string();
   if (exported) kept += fmt::format("{}the trained weights in {}", kept.empty() ? "" : "; ", *options.export_directory);
   print(header(options.file, spec, job, yardstick.forecast().total_bytes, kept));
@@ -522,6 +542,21 @@ int run_train(const TrainOptions& options) {
   }
   constexpr int kBySignal = 128;
   return interrupt.requested() && result.stopped ? kBySignal + interrupt.signal() : 0;
+}
+
+}  // namespace
+
+int run_train(const TrainOptions& options) {
+  JobProcesses processes;
+  try {
+    return run_train(options, processes);
+  } catch (const Error& error) {
+    if (processes.tell(error)) throw;
+    return error.kind() == ErrorKind::user ? 2 : 1;
+  } catch (const std::exception& error) {
+    processes.tell(runtime_failure("{}", error.what()));
+    throw;
+  }
 }
 
 Command train_command() {

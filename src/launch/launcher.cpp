@@ -4,6 +4,7 @@
 
 #include "comm/inproc/inproc.h"
 #include "comm/nccl/nccl.h"
+#include "comm/processes/process_world.h"
 #include "machine/machine_info.h"
 
 namespace sluice {
@@ -45,6 +46,23 @@ class GpuLauncher final : public Launcher {
   double timeout_s_;
 };
 
+// Threads of several processes.
+class ProcessLauncher final : public Launcher {
+ public:
+  ProcessLauncher(Courier& courier, Hardware hardware, LaunchOptions::Communication comm)
+      : courier_(courier), hardware_(std::move(hardware)), comm_(comm) {}
+  void run(const MeshSpec& mesh, const std::function<void(Rank&)>& body) override {
+    require(mesh.world == courier_.world(), "a mesh of {} ranks among processes of {}", mesh.world, courier_.world());
+    run_ranks(courier_, {.timeout_s = comm_.timeout_s, .async = comm_.async},
+              [&](Communicator& world) { run_rank(hardware_, world, body); });
+  }
+
+ private:
+  Courier& courier_;
+  Hardware hardware_;
+  LaunchOptions::Communication comm_;
+};
+
 }  // namespace
 
 LaunchOptions launch_options(const Config& config) {
@@ -62,6 +80,13 @@ LaunchOptions launch_options(const Config& config) {
 
 std::unique_ptr<Launcher> make_launcher(const LaunchOptions& options, int world) {
   Hardware hardware = options.hardware.backend ? options.hardware : hardware_of(options.device, options.threads, world);
+  if (options.courier != nullptr) {
+    if (hardware.mover || hardware.nccl || options.device == DeviceKind::cuda) {
+      throw user_error("runtime.device cuda in several processes is not available")
+          .advise("one process has a rank for each of its GPUs; several train with runtime.device cpu");
+    }
+    return std::make_unique<ProcessLauncher>(*options.courier, std::move(hardware), options.comm);
+  }
   if (hardware.nccl) return std::make_unique<GpuLauncher>(std::move(hardware), options.comm.timeout_s);
   return std::make_unique<ThreadLauncher>(std::move(hardware), options.comm);
 }

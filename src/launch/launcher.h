@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "comm/mesh.h"
+#include "comm/processes/courier.h"
 #include "config/load.h"
 #include "launch/hardware.h"
 
@@ -38,7 +39,11 @@ struct LaunchOptions {
     bool async = false;  // collectives go on while their callers do
   };
   Communication comm = {};
-  Hardware hardware = {};  // instead of what `device` names
+  Hardware hardware = {};      // instead of what `device` names
+  Courier* courier = nullptr;  // to the job's other processes; null: there are none
+
+  // The lowest rank of this process.
+  int first_rank() const { return courier == nullptr ? 0 : courier->self().first_rank; }
 };
 
 // How the configuration asks for it to be run here. User error for a device that computes nothing.

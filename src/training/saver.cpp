@@ -54,7 +54,7 @@ struct Saver::Save {
 Saver::Saver(Trainer& trainer, SaveOptions options)
     : trainer_(trainer), options_(std::move(options)), first_(trainer.mesh().world.world_rank() == 0) {
   const uint64_t bytes = all_bytes();
-  if (first_) rates_ = try_save_rates(options_.folder->path(), bytes, trainer_.staging());
+  if (first_) rates_ = try_save_rates(options_.path(), bytes, trainer_.staging());
 }
 
 // The writer's thread ends before the memory it reads.
@@ -70,7 +70,7 @@ uint64_t Saver::all_bytes() {
 
 // On the first rank, before the others write.
 void Saver::open(const RunState& state) {
-  const fs::path target = options_.folder->of_step(state.step);
+  const fs::path target = options_.of_step(state.step);
   std::error_code failed;
   if (fs::exists(target, failed)) {
     throw user_error("{} is there already, and a checkpoint is never written over", target.string());
@@ -88,7 +88,7 @@ void Saver::begin(const RunState& state, double seconds_left, bool final) {
   const uint64_t bytes = all_bytes();
   save_ = std::make_unique<Save>();
   save_->state = state;
-  save_->place = StagedDirectory::place_of(options_.folder->of_step(state.step));
+  save_->place = StagedDirectory::place_of(options_.of_step(state.step));
   save_->final = final;
   const auto attempt = [&](auto&& action) {
     try {
@@ -214,7 +214,7 @@ void Saver::report() {
   }
   if (first_ && options_.saved) {
     options_.saved({.step = save_->state.step,
-                    .path = options_.folder->of_step(save_->state.step),
+                    .path = options_.of_step(save_->state.step),
                     .bytes = *all_bytes_,
                     .seconds = save_->seconds,
                     .blocked = save_->blocked,
@@ -239,7 +239,7 @@ void Saver::give_up(std::string reason) {
   if (reason.empty()) return;  // another rank says why
   const std::optional<int64_t> last = last_step_ ? last_step_ : options_.resumed;
   log::warn("step {} is not saved: {}; the run goes on, {}", step, reason,
-            last ? fmt::format("the last good checkpoint is {}", options_.folder->of_step(*last).string())
+            last ? fmt::format("the last good checkpoint is {}", options_.of_step(*last).string())
                  : "no checkpoint of this run is complete yet");
 }
 

@@ -28,7 +28,8 @@ struct SaveReport {
 };
 
 struct SaveOptions {
-  const CheckpointFolder* folder = nullptr;
+  const CheckpointFolder* folder = nullptr;  // of the run; null in processes without rank 0
+  std::filesystem::path directory = {};      // the run's, where there is no folder
   bool in_background = true;            // training goes on meanwhile
   bool go_on = true;                    // after a save that failed; else that ends the run
   std::optional<int64_t> resumed = {};  // the step of the checkpoint that the run goes on from
@@ -39,6 +40,9 @@ struct SaveOptions {
   std::function<void(const std::filesystem::path& staged)> beside = {};
   std::function<void(const std::filesystem::path& staged, int64_t step)> complete = {};
   std::function<void(const SaveReport&)> saved = {};
+
+  const std::filesystem::path& path() const { return folder != nullptr ? folder->path() : directory; }
+  std::filesystem::path of_step(int64_t step) const { return path() / checkpoint_name(step); }
 };
 
 // One rank's. All functions are collective unless they say otherwise.

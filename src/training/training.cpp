@@ -23,8 +23,12 @@ constexpr const char* kRemedies =
 // One rank's run; the first rank's results and events are the run's.
 class RankTraining {
  public:
-  RankTraining(Trainer& trainer, const TrainingJob& job, const TrainingEvents& events)
-      : trainer_(trainer), job_(job), events_(events), first_(trainer.mesh().world.world_rank() == 0) {
+  RankTraining(Trainer& trainer, const TrainingJob& job, const TrainingEvents& events, bool first_here)
+      : trainer_(trainer),
+        job_(job),
+        events_(events),
+        first_(trainer.mesh().world.world_rank() == 0),
+        first_here_(first_here) {
     if (job.saving != nullptr) saver_ = std::make_unique<Saver>(trainer, *job.saving);
   }
 
@@ -57,7 +61,7 @@ class RankTraining {
       if (first_ && job_.saving != nullptr) clean_up();
     } else {
       if (job_.weights != nullptr) job_.weights->load(trainer_);
-      if (first_ && job_.saving != nullptr) forget_rollback(job_.saving->folder->path());
+      if (first_ && job_.saving != nullptr) forget_rollback(job_.saving->path());
     }
     state_.schedule_steps = trainer_.spec().schedule_steps;
     if (validated_here()) result_.validation_loss = state_.validation_loss;
@@ -192,7 +196,7 @@ class RankTraining {
     passed_over.push_back(state_.consumed_samples);
     met_.push_back(state_.consumed_samples);
     if (saved) {
-      restore(Checkpoint(job_.saving->folder->of_step(*saved)));
+      restore(Checkpoint(job_.saving->of_step(*saved)));
     } else {
       restore(*job_.resumed);
     }
@@ -222,7 +226,7 @@ class RankTraining {
     try {
       Manifest run = job_.saving->manifest;
       run.run = state_;
-      keep_rollback(job_.saving->folder->path(), run);
+      keep_rollback(job_.saving->path(), run);
     } catch (const Error& error) {
       log::warn("{}; if the run is ended before its next checkpoint, it meets the same batches again", error.what());
     }
@@ -232,7 +236,7 @@ class RankTraining {
   void restore_rollbacks() {
     if (job_.saving == nullptr) return;
     const Manifest& now = job_.saving->manifest;
-    const std::optional<Manifest> kept = kept_rollback(job_.saving->folder->path(), state_.step);
+    const std::optional<Manifest> kept = kept_rollback(job_.saving->path(), state_.step);
     if (!kept || !resume_conflicts(*kept, now).empty()) return;
     state_.passed_over = kept->run.passed_over;
     if (!same_remedies(*kept, now)) return;
@@ -250,8 +254,8 @@ class RankTraining {
   }
 
   bool wants_to_stop() {
-    if (!first_) return false;
-    if (job_.most_seconds && elapsed_.seconds() >= *job_.most_seconds) result_.out_of_time = true;
+    if (!first_here_) return false;
+    if (first_ && job_.most_seconds && elapsed_.seconds() >= *job_.most_seconds) result_.out_of_time = true;
     return result_.out_of_time || (events_.stop && events_.stop());
   }
 
@@ -312,6 +316,7 @@ class RankTraining {
   const TrainingJob& job_;
   const TrainingEvents& events_;
   bool first_;
+  bool first_here_;  // of this process: it hears what the process is asked
   std::unique_ptr<Saver> saver_;
   RunState state_;
   TrainingResult result_;
@@ -329,8 +334,9 @@ TrainingResult run_training(const TrainingJob& job, const RunSpec& spec, const L
                             const TrainingEvents& events) {
   TrainingResult result;
   run_session(spec, options, *job.dataset, [&](Trainer& trainer) {
-    const TrainingResult mine = RankTraining(trainer, job, events).run();
-    if (trainer.mesh().world.world_rank() == 0) result = mine;
+    const bool first_here = trainer.mesh().world.world_rank() == options.first_rank();
+    const TrainingResult mine = RankTraining(trainer, job, events, first_here).run();
+    if (first_here) result = mine;
   });
   return result;
 }

@@ -55,7 +55,8 @@ struct TrainingResult {
 struct TrainingEvents {
   std::function<void(const RunState&)> begun = {};   // before the first step: where the run stands
   std::function<void(const TrainRecord&)> recorded;  // after each step and each validation
-  std::function<bool()> stop;                        // asked after each step and each batch of a validation: end here?
+  // Asked after each step and each batch of a validation, on the thread of each process's first rank: end here?
+  std::function<bool()> stop;
   std::function<void(Trainer&, const TrainingResult&)> trained = {};  // when all is done; on every rank
   std::function<void(int64_t done, int64_t all)> validating = {};     // before each of a validation's global batches
   // The run has gone back to a checkpoint, at this step.

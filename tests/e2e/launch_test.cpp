@@ -26,7 +26,7 @@ TEST(Launch, StartsThisProgramWithTheWordsBehindTheDashes) {
 }
 
 TEST(Launch, EndsWithTheCodeOfTheFirstFailure) {
-  const Outcome outcome = sluice({"launch", "--nproc", "2", "--restarts", "2", "--", "eval", "nowhere.yaml"});
+  const Outcome outcome = sluice({"launch", "--nproc", "2", "--restarts", "2", "--", "config", "nowhere.yaml"});
   EXPECT_EQ(outcome.code, 2);
   expect_in(outcome.err, {"error: cannot open nowhere.yaml: No such file or directory\n", "error: process ", " of 2 ",
                           "ended with exit code 2 (a mistake in the command or its files)"});

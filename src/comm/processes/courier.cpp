@@ -52,7 +52,7 @@ Courier::~Courier() {
   post_to_all(packets::Goodbye{});
   const auto deadline = [&] {
     const std::lock_guard guard(mutex_);
-    return Clock::now() + (failed_ ? kGoodbyeTimeAfterFailure : kGoodbyeTime);
+    return Clock::now() + (failed_here_ || failure_ ? kGoodbyeTimeAfterFailure : kGoodbyeTime);
   }();
   const auto all_said = [&] {
     const std::lock_guard guard(mutex_);
@@ -153,13 +153,17 @@ int Courier::serve(Job* job) {
   return number;
 }
 
+bool Courier::failed_elsewhere() const {
+  const std::lock_guard guard(mutex_);
+  return failure_.has_value() && !failed_here_;
+}
+
 // Of another process.
 void Courier::fail(int rank, const Error& cause) {
   const std::lock_guard job_guard(job_mutex_);
   {
     const std::lock_guard guard(mutex_);
     if (!failure_) failure_.emplace(rank, cause);
-    failed_ = true;
   }
   if (job_ != nullptr) job_->fail_elsewhere(rank, cause);
   bell_.ring();
@@ -539,7 +543,7 @@ std::string Courier::whereabouts() const {
 void Courier::tell_failure(int rank, const Error& cause) {
   {
     const std::lock_guard guard(mutex_);
-    failed_ = true;
+    failed_here_ = failed_here_ || !failure_;
   }
   post_to_all(packets::Failure{.rank = rank, .kind = cause.kind(), .message = cause.what()});
 }

@@ -49,6 +49,9 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
   // its number.
   int serve(Job* job);
 
+  // Whether another process has failed, or was lost, first.
+  bool failed_elsewhere() const;
+
   // The memory belongs to the courier until the message is done. Where both sides do not agree the job fails.
   void send(const MessagePtr& message);
   void receive(const MessagePtr& message);
@@ -119,7 +122,7 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
   std::map<uint32_t, std::vector<std::string>> answers_;
   std::vector<Peer> peers_;
   std::optional<std::pair<int, Error>> failure_;  // of another process, before there was a job to hear it
-  bool failed_ = false;                           // here or elsewhere
+  bool failed_here_ = false;                      // before another process did
   bool abandoned_ = false;                        // no bulk any more
   bool stop_ = false;
 

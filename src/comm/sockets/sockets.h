@@ -24,6 +24,8 @@ class Listener {
  public:
   // At a port of all addresses of the machine, or of one; port 0: one that is free. User error where that cannot be.
   explicit Listener(int port, const std::string& address = "");
+  // One that listens already.
+  Listener(Descriptor socket, int port) : socket_(std::move(socket)), port_(port) {}
 
   int port() const { return port_; }
   int number() const { return socket_.number(); }

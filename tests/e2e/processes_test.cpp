@@ -1,0 +1,134 @@
+// A run in several processes is the run in one: the same losses and weights, bit for bit, and the same end whatever
+// happens to one of them.
+#include <fmt/core.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <filesystem>
+
+#include "base/file.h"
+#include "e2e/program.h"
+
+namespace sluice::test {
+namespace {
+
+constexpr int kRanks = 4, kSteps = 6;
+
+class ProcessRun : public testing::Test {
+ protected:
+  // Two stages, of two ranks that shard parameters and share the experts.
+  std::string configuration(int steps) const {
+    return fmt::format(
+               "step_scheduler: {{global_batch_size: 8, local_batch_size: 1, max_steps: {}, ckpt_every_steps: 2}}\n",
+               steps) +
+           small_model() + "distributed: {pp_size: 2, ep_size: 2}\noptimizer: {lr: 0.003}\n";
+  }
+  std::string train(const std::string& name, const std::string& more = "") const {
+    return fmt::format("train '{}' --ranks {} --checkpoint.checkpoint_dir '{}' {}", file_, kRanks, folder_.path(name),
+                       more);
+  }
+  // Every rank's weights and moments at a step, and the losses of all steps.
+  std::string result(const std::string& name, int step = kSteps) const {
+    std::string all;
+    for (int rank = 0; rank < kRanks; ++rank) {
+      all += read_file(folder_.path(fmt::format("{}/step-{}/rank-{:05}.safetensors", name, step, rank)), 1 << 24);
+    }
+    for (const std::string& line : lines_of(read_file(folder_.path(name + "/training.jsonl"), 1 << 24))) {
+      const auto json = nlohmann::json::parse(line);
+      all += fmt::format("{} {}\n", json.at("step").get<int>(), json.at("loss").get<double>());
+    }
+    return all;
+  }
+  // No process of a run is left.
+  static bool any_left(const std::string& what) {
+    return shell("pgrep -f -- '^[^ ]*/sluice [a-z]+ .*" + what + "' >&2").code == 0;
+  }
+
+  Folder folder_;
+  std::string file_ = folder_.file("run.yaml", configuration(kSteps));
+};
+
+TEST_F(ProcessRun, HasTheBitsOfThreads) {
+  ASSERT_EQ(shell("$SLUICE " + train("threads")).code, 0);
+  for (const int processes : {2, 4}) {
+    const std::string name = fmt::format("processes{}", processes);
+    const Outcome outcome = shell(fmt::format("$SLUICE launch --nproc {} -- {}", processes, train(name)));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ(outcome.err.find("[1]"), std::string::npos) << "the first process speaks for all: " << outcome.err;
+    expect_in(outcome.err, {fmt::format("4 ranks in {} processes on 1 host", processes)});
+    EXPECT_TRUE(result(name) == result("threads")) << name;
+  }
+  const Outcome async = shell("$SLUICE launch --nproc 2 -- " + train("async", "--async-comm"));
+  EXPECT_EQ(async.code, 0) << async.err;
+  EXPECT_TRUE(result("async") == result("threads"));
+}
+
+TEST_F(ProcessRun, UnderMpirunToo) {
+  if (shell("$SLUICE doctor | grep -q mpirun && command -v mpirun").code != 0) {
+    GTEST_SKIP() << "there is no mpirun here, or this build is without MPI";
+  }
+  ASSERT_EQ(shell("$SLUICE " + train("threads")).code, 0);
+  const Outcome outcome = shell(
+      "OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 mpirun --oversubscribe -n 4 $SLUICE " + train("mpi"));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_TRUE(result("mpi") == result("threads"));
+}
+
+TEST_F(ProcessRun, GoesOnInAnotherNumberOfProcesses) {
+  ASSERT_EQ(shell("$SLUICE " + train("threads")).code, 0);
+  ASSERT_EQ(shell("$SLUICE launch --nproc 4 -- " + train("moved",
+                                                         "--step_scheduler.max_steps 2 "
+                                                         "--lr_scheduler.lr_decay_steps 6"))
+                .code,
+            0);
+  const Outcome outcome =
+      shell("$SLUICE launch --nproc 2 -- " + train("moved", "--resume --lr_scheduler.lr_decay_steps 6"));
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  EXPECT_EQ(result("moved").substr(0, 1000), result("threads").substr(0, 1000));
+}
+
+TEST_F(ProcessRun, OneThatIsKilledEndsAllAndTheRestartHasTheSameBits) {
+  ASSERT_EQ(shell("$SLUICE " + train("whole", "--step_scheduler.max_steps 400")).code, 0);
+  const Outcome outcome =
+      shell("$SLUICE launch --nproc 4 --restarts 1 -- " + train("killed", "--resume --step_scheduler.max_steps 400") +
+            " & launcher=$!; for i in $(seq 400); do [ -e '" + folder_.path("killed/step-2") +
+            "' ] && break; sleep 0.02; done; kill -9 $(pgrep -P $launcher | tail -1); wait $launcher");
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+  expect_in(outcome.err, {"killed by SIGKILL"});
+  EXPECT_TRUE(result("killed", 400) == result("whole", 400));
+  EXPECT_FALSE(any_left(folder_.path("killed")));
+}
+
+TEST_F(ProcessRun, ASignalSavesAndTheRunGoesOn) {
+  const std::string steps = "--step_scheduler.max_steps 100000 --step_scheduler.ckpt_every_steps 50000";
+  const Outcome outcome = shell(
+      "$SLUICE launch --nproc 2 -- " + train("asked", steps) + " & launcher=$!; for i in $(seq 400); do [ -s '" +
+      folder_.path("asked/training.jsonl") + "' ] && break; sleep 0.02; done; kill -USR1 $launcher; wait $launcher");
+  constexpr int kUsr1 = 10;
+  EXPECT_EQ(outcome.code, 128 + kUsr1) << outcome.err;
+  expect_in(outcome.out, {"is saved; to go on:"});
+  EXPECT_FALSE(any_left(folder_.path("asked")));
+}
+
+// Two processes by hand, as launchers of other kinds start them.
+TEST_F(ProcessRun, AnotherConfigurationInOneOfThemIsFoundBeforeTheFirstStep) {
+  const std::string other = folder_.file("other.yaml", configuration(kSteps) + "seed: 7\n");
+  const std::string names = "MASTER_ADDR=127.0.0.1 MASTER_PORT=$port WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 ";
+  std::string second = train("differ");
+  second.replace(second.find(file_), file_.size(), other);
+  const Outcome outcome =
+      shell("port=$((20000 + $$ % 20000)); " + names + "RANK=1 LOCAL_RANK=1 $SLUICE " + second + " & " + names +
+            "RANK=0 LOCAL_RANK=0 $SLUICE " + train("differ") + "; code=$?; wait $!; echo $code $?");
+  EXPECT_EQ(outcome.out.substr(outcome.out.size() - 4), "2 2\n") << outcome.out << outcome.err;
+  expect_in(outcome.err, {"configuration differs", "seed: 7"});
+  EXPECT_FALSE(std::filesystem::exists(folder_.path("differ")));
+}
+
+TEST_F(ProcessRun, WhatRunsInOneProcessSaysSo) {
+  const Outcome outcome = shell("$SLUICE launch --nproc 2 -- eval " + file_);
+  EXPECT_EQ(outcome.code, 2);
+  expect_in(outcome.err, {"sluice eval runs in one process, and", "has started 2"});
+}
+
+}  // namespace
+}  // namespace sluice::test

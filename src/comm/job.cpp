@@ -120,9 +120,12 @@ void Job::wait(const Waiting& waiting, const std::function<bool()>& ready,
     check(rank, call);
     const bool late = Bell::Clock::now() >= deadline;
     if (late || departures_.load() > 0) {
+      // A rank that was found missing may have come since, and then left: only one that is missing after it has left
+      // will never come.
+      const std::vector<int> gone = those_left(missing());
       const std::vector<int> absent = missing();
-      const bool hopeless = has_left(absent);
-      // A rank that was found missing may have come since, and even left: what it has done shows in ready().
+      const bool hopeless =
+          std::ranges::any_of(gone, [&](int r) { return std::ranges::find(absent, r) != absent.end(); });
       if ((hopeless || (late && !absent.empty())) && !ready()) {
         const double waited = std::chrono::duration<double>(Bell::Clock::now() - begin).count();
         const std::string waits = hopeless ? "waits" : fmt::format("waited {:.1f} s", waited);
@@ -134,12 +137,15 @@ void Job::wait(const Waiting& waiting, const std::function<bool()>& ready,
   }
 }
 
-bool Job::has_left(const std::vector<int>& ranks) const {
-  return std::any_of(ranks.begin(), ranks.end(), [&](int rank) {
-    const Seat* seat = find_seat(rank);
-    if (seat != nullptr) return seat->left.load();
-    return elsewhere_ != nullptr && elsewhere_->has_left(rank);
-  });
+std::vector<int> Job::those_left(std::vector<int> ranks) const {
+  std::erase_if(ranks, [&](int rank) { return !has_left(rank); });
+  return ranks;
+}
+
+bool Job::has_left(int rank) const {
+  const Seat* seat = find_seat(rank);
+  if (seat != nullptr) return seat->left.load();
+  return elsewhere_ != nullptr && elsewhere_->has_left(rank);
 }
 
 template <class See>
@@ -153,7 +159,7 @@ void Job::for_each_waiting(See&& see) const {
 std::string Job::account(int rank, const CallName& call, const std::vector<int>& missing) const {
   std::vector<int> gone;
   std::vector<int> late;
-  for (const int r : missing) (has_left({r}) ? gone : late).push_back(r);
+  for (const int r : missing) (has_left(r) ? gone : late).push_back(r);
   std::vector<int> here;
   std::string elsewhere;
   for_each_waiting([&](int other, const CallName& its) {

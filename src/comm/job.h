@@ -104,7 +104,9 @@ class Job {
   void fail_as(int rank, std::exception_ptr cause, Cause kind);
   [[noreturn]] void throw_failure(int rank, const CallName& call) const;
   void wake_all();
-  bool has_left(const std::vector<int>& ranks) const;
+  bool has_left(int rank) const;
+  // Of these ranks, those that have left.
+  std::vector<int> those_left(std::vector<int> ranks) const;
   // see(rank, call) for everything in the register, in the order of ranks.
   template <class See>
   void for_each_waiting(See&& see) const;

@@ -30,9 +30,9 @@ struct SaveReport {
 struct SaveOptions {
   const CheckpointFolder* folder = nullptr;  // of the run; null in processes without rank 0
   std::filesystem::path directory = {};      // the run's, where there is no folder
-  bool in_background = true;            // training goes on meanwhile
-  bool go_on = true;                    // after a save that failed; else that ends the run
-  std::optional<int64_t> resumed = {};  // the step of the checkpoint that the run goes on from
+  bool in_background = true;                 // training goes on meanwhile
+  bool go_on = true;                         // after a save that failed; else that ends the run
+  std::optional<int64_t> resumed = {};       // the step of the checkpoint that the run goes on from
   Retention retention;
   Manifest manifest;  // of the run: all but its state and the files
   // On the first rank: what else belongs in the checkpoint, written before its manifest, and what is made of the

@@ -1,11 +1,13 @@
 // Values of every collective against plain loops, on every transport.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
+#include <span>
 
 #include "comm/inproc/inproc.h"
 #include "comm/transports.h"
@@ -94,7 +96,8 @@ bool are_sums(const Transport& transport, const std::vector<T>& sums, int ranks,
     const int64_t at = first + static_cast<int64_t>(i);
     const T expected = naive_sum<T>(ranks, at);
     if (transport.rank_order || std::is_integral_v<T>) {
-      if (std::memcmp(&sums[i], &expected, sizeof(T)) != 0) return false;
+      const auto bits = [](const T& value) { return std::as_bytes(std::span(&value, 1)); };
+      if (!std::ranges::equal(bits(sums[i]), bits(expected))) return false;
       continue;
     }
     double magnitude = 0;

@@ -13,6 +13,11 @@ namespace sluice::test {
 namespace {
 
 constexpr int kRanks = 4, kSteps = 6;
+#if defined(__SANITIZE_ADDRESS__)
+constexpr int kKilledSteps = 100;
+#else
+constexpr int kKilledSteps = 400;
+#endif
 
 class ProcessRun : public testing::Test {
  protected:
@@ -88,14 +93,15 @@ TEST_F(ProcessRun, GoesOnInAnotherNumberOfProcesses) {
 }
 
 TEST_F(ProcessRun, OneThatIsKilledEndsAllAndTheRestartHasTheSameBits) {
-  ASSERT_EQ(shell("$SLUICE " + train("whole", "--step_scheduler.max_steps 400")).code, 0);
+  const std::string steps = fmt::format("--step_scheduler.max_steps {}", kKilledSteps);
+  ASSERT_EQ(shell("$SLUICE " + train("whole", steps)).code, 0);
   const Outcome outcome =
-      shell("$SLUICE launch --nproc 4 --restarts 1 -- " + train("killed", "--resume --step_scheduler.max_steps 400") +
+      shell("$SLUICE launch --nproc 4 --restarts 1 -- " + train("killed", "--resume " + steps) +
             " & launcher=$!; for i in $(seq 400); do [ -e '" + folder_.path("killed/step-2") +
             "' ] && break; sleep 0.02; done; kill -9 $(pgrep -P $launcher | tail -1); wait $launcher");
   EXPECT_EQ(outcome.code, 0) << outcome.err;
   expect_in(outcome.err, {"killed by SIGKILL"});
-  EXPECT_TRUE(result("killed", 400) == result("whole", 400));
+  EXPECT_TRUE(result("killed", kKilledSteps) == result("whole", kKilledSteps));
   EXPECT_FALSE(any_left(folder_.path("killed")));
 }
 

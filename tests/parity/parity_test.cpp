@@ -62,7 +62,7 @@ void expect_same_routing(const Golden& golden, const Probe& probe, double tolera
     for (size_t begin = 0; begin < experts.size(); begin += static_cast<size_t>(probe.top_k)) {
       std::vector<std::pair<double, double>> slots;
       for (size_t j = begin; j < begin + static_cast<size_t>(probe.top_k); ++j)
-        slots.push_back({experts[j], weights[j]});
+        slots.emplace_back(experts[j], weights[j]);
       std::ranges::sort(slots);
       for (size_t j = 0; j < slots.size(); ++j) std::tie(experts[begin + j], weights[begin + j]) = slots[j];
     }

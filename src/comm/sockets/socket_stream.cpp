@@ -61,7 +61,7 @@ void SocketStream::refuse(std::string why) {
   deaf_ = true;
 }
 
-void SocketStream::finish() {
+void SocketStream::finish() const {
   if (ended_) return;
   constexpr int reads = 64;
   ::shutdown(number(), SHUT_WR);

@@ -34,7 +34,7 @@ class SocketStream {
 
   // Tells the other side that no more comes, and reads what has come, as the system would drop what is still to be
   // sent if something is left unread.
-  void finish();
+  void finish() const;
 
  private:
   void failed(int code);

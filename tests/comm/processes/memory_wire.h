@@ -85,10 +85,10 @@ class MemoryWires {
           news.emplace_back(
               [&events, one = std::move(mine().packets.front())] { events.packet(one.first, one.second); });
         }
-        for (const auto& [process, cut] : wires_.cut_) {
-          if (!cut || process == process_ || mine().lost[process]) continue;
-          mine().lost[process] = true;
-          news.emplace_back([&events, process = process] { events.lost(process, "the test has cut it"); });
+        for (const auto& [other, cut] : wires_.cut_) {
+          if (!cut || other == process_ || mine().lost[other]) continue;
+          mine().lost[other] = true;
+          news.emplace_back([&events, gone = other] { events.lost(gone, "the test has cut it"); });
         }
       }
       for (const auto& each : news) each();

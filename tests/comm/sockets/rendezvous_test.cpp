@@ -241,8 +241,8 @@ TEST_F(Meeting, StrangersAreIgnoredAndSaidOnce) {
 
 // It had come, ended before all were there, and is started again.
 TEST_F(Meeting, AProcessThatEndedMayComeAgain) {
-  Listener listener(0);
-  const int port = listener.port();
+  std::optional<Listener> listener(0);
+  const int port = listener->port();
   {
     const Descriptor first = visitor(port);
     EXPECT_TRUE(send_letter(first.number(), {LetterKind::join, introduction(1, 3)}, soon()));
@@ -250,7 +250,7 @@ TEST_F(Meeting, AProcessThatEndedMayComeAgain) {
   std::vector<std::future<std::vector<Member>>> all;
   for (int p = 0; p < 3; ++p) {
     std::optional<Listener> own;
-    if (p == 0) own.emplace(std::move(listener));
+    own.swap(listener);  // the first one's
     all.push_back(std::async(std::launch::async, [&, p, own = std::move(own)]() mutable {
       std::vector<Member> members;
       connect_by_sockets(at(port), member_of(p, 3), 3, 3, members, std::move(own));

@@ -26,7 +26,7 @@ struct Failure {
   std::string under = {};
 };
 
-void PrintTo(const Failure& failure, std::ostream* out) {
+void PrintTo(const Failure& failure, std::ostream* out) {  // NOLINT(readability-identifier-naming): GoogleTest's
   *out << failure.kinds << " errno " << failure.code << (failure.stays ? " from then on" : "");
 }
 

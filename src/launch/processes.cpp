@@ -9,7 +9,6 @@
 #include <optional>
 
 #include "base/error.h"
-#include "comm/mpi/mpi.h"
 #include "comm/sockets/rendezvous.h"
 #include "launch/listener.h"
 
@@ -43,12 +42,7 @@ std::optional<Listener> listener_of(const Identity& identity, const Environment&
 
 }  // namespace
 
-struct Processes::Session {
-  std::unique_ptr<mpi::Session> mpi;
-};
-
-Processes::Processes(const Identity& identity, const Environment& environment, const Job& job)
-    : session_(std::make_unique<Session>()) {
+Processes::Processes(const Identity& identity, const Environment& environment, const Job& job) {
   const int each = ranks_of_each(identity, job.ranks);
   const Member self{.process = identity.process,
                     .host = host_name(),
@@ -58,11 +52,11 @@ Processes::Processes(const Identity& identity, const Environment& environment, c
   std::vector<Member> members;
   std::unique_ptr<Wire> wire;
   if (identity.by_mpi) {
-    session_->mpi = mpi::start({.process = identity.process,
-                                .processes = identity.processes,
-                                .local_processes = identity.local_processes,
-                                .threads = each});
-    wire = session_->mpi->connect(self, job.ranks, members);
+    mpi_ = mpi::start({.process = identity.process,
+                       .processes = identity.processes,
+                       .local_processes = identity.local_processes,
+                       .threads = each});
+    wire = mpi_->connect(self, job.ranks, members);
   } else {
     wire =
         connect_by_sockets({.host = identity.master->host, .port = identity.master->port, .timeout_s = job.timeout_s},

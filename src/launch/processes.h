@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "comm/mpi/mpi.h"
 #include "comm/processes/courier.h"
 #include "launch/identity.h"
 
@@ -38,8 +39,7 @@ class Processes {
   int sharing() const;
 
  private:
-  struct Session;
-  std::unique_ptr<Session> session_;
+  std::unique_ptr<mpi::Session> mpi_;  // outlives the wire; null where sockets connect
   std::unique_ptr<Courier> courier_;
 };
 

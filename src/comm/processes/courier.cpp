@@ -443,7 +443,7 @@ void Courier::got(int /*from*/, const packets::Answer& answer) {
     const std::lock_guard guard(mutex_);
     const auto found = answers_.find(answer.number);
     if (found == answers_.end()) return;
-    found->second.push_back(answer.text);
+    found->second = answer.text;
   }
   bell_.ring();
 }
@@ -502,20 +502,20 @@ std::string Courier::account(const std::vector<int>& ranks) {
     }
     post(process, packets::Question{number});
     const auto deadline = Clock::now() + kAnswerTime;
-    const auto take_answer = [&]() -> std::optional<std::string> {
+    const auto answer_so_far = [&] {
       const std::lock_guard guard(mutex_);
-      const auto& list = answers_[number];
-      return list.empty() ? std::nullopt : std::optional(list.front());
+      return answers_[number];
     };
     std::optional<std::string> answer;
-    for (uint32_t heard = bell_.count(); !(answer = take_answer()) && Clock::now() < deadline; heard = bell_.count()) {
+    for (uint32_t heard = bell_.count(); !(answer = answer_so_far()) && Clock::now() < deadline;
+         heard = bell_.count()) {
       bell_.sleep(heard, deadline);
     }
     {
       const std::lock_guard guard(mutex_);
       answers_.erase(number);
     }
-    const std::string none = fmt::format("{} does not answer: it has stopped, or cannot be reached",
+    const std::string none = fmt::format("no answer from {}: the process has stopped, or cannot be reached",
                                          members_[static_cast<size_t>(process)].str());
     text += (text.empty() ? "" : "; ") + answer.value_or(none);
   }

@@ -118,8 +118,8 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
   uint32_t next_bulk_ = 0;
   uint32_t next_question_ = 0;
   int job_number_ = 0;
-  std::set<std::pair<int, int>> left_;  // number of the job, rank
-  std::map<uint32_t, std::vector<std::string>> answers_;
+  std::set<std::pair<int, int>> left_;                      // number of the job, rank
+  std::map<uint32_t, std::optional<std::string>> answers_;  // by question; none: not yet
   std::vector<Peer> peers_;
   std::optional<std::pair<int, Error>> failure_;  // of another process, before there was a job to hear it
   bool failed_here_ = false;                      // before another process did

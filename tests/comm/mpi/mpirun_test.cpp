@@ -129,7 +129,7 @@ TEST_F(Mpirun, AWorldOfAnotherSizeThanTheLaunchersIsRefused) {
 // Takes as long as others are waited for.
 TEST_F(Mpirun, SweepAStoppedProcessIsNamedAndEnds) {
   run(3, "MpiVictims.OneStops");
-  expect_end(1, {"rank 1 on host " + host() + " does not answer"});
+  expect_end(1, {"no answer from rank 1 on host " + host()});
 }
 
 }  // namespace

@@ -145,10 +145,9 @@ TEST_P(ProcessFailure, AProcessThatStoppedDoesNotAnswer) {
                                     throw;
                                   }
                                 });
-  EXPECT_TRUE(
-      matches(errors[0].text,
-              "rank 0 waited .* in all_reduce of gradients \\(axis world\\): ranks 1, 2 have not arrived; ranks "
-              "1-2 on host b does not answer: it has stopped, or cannot be reached"))
+  EXPECT_TRUE(matches(errors[0].text,
+                      "rank 0 waited .* in all_reduce of gradients \\(axis world\\): ranks 1, 2 have not arrived; no "
+                      "answer from ranks 1-2 on host b: the process has stopped, or cannot be reached"))
       << errors[0].text;
 }
 

@@ -479,9 +479,7 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
     reporter.record(record);
   };
   events.begun = [&](const RunState& begun) {
-    if (job.resumed == nullptr) return;
-    stage.saved = begun.step;
-    job.resumed->close();  // all ranks have read it; when it is removed its room is to be free
+    if (job.resumed != nullptr) stage.saved = begun.step;
   };
   events.stop = [&] { return interrupt.requested(); };
   events.validating = [&](int64_t done, int64_t all) {
@@ -489,7 +487,6 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
     reporter.validating(done, all);
   };
   events.rolled_back = [&](int64_t step) {
-    if (job.resumed != nullptr) job.resumed->close();
     stage.steps = step;
     for (std::optional<RunLog>* log : {&training_log, &validation_log, &own_log}) {
       if (*log) (*log)->go_back(step);

@@ -81,6 +81,8 @@ class RankTraining {
     trainer_.mesh().world.barrier(trainer_.context().compute(), "checkpoint loaded");
     if (first_)
       log::info("loaded {} ({}) in {}", path, format_bytes(checkpoint.bytes()), format_duration(timer.seconds()));
+    // All ranks have read it: when it is removed its room on the disk is to be free.
+    if (first_here_) checkpoint.close();
     state_ = checkpoint.manifest().run;
     // A count ends where something has been done about what it counts.
     if (job_.saving != nullptr && !same_remedies(checkpoint.manifest(), job_.saving->manifest)) {

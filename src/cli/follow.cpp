@@ -3,6 +3,7 @@
 #include <csignal>
 #include <optional>
 
+#include "base/log.h"
 #include "cli/interrupt.h"
 #include "training/resume.h"
 
@@ -36,6 +37,8 @@ int follow(const RunSpec& resolved, TrainingJob job, const LaunchOptions& sessio
                                   resumed ? std::optional(resumed->manifest().run.schedule_steps) : std::nullopt);
   const Interrupt interrupt({.asked = [] { return std::string("ending after this step"); }},
                             place.empty() ? std::vector<int>{} : listened_to(config));
+  // What goes wrong with a rank of this process is known here alone.
+  log::set_level(log::Level::warn);
   TrainingEvents events;
   events.stop = [&] { return interrupt.requested(); };
   const TrainingResult result = run_training(job, spec, session, events);

@@ -1,5 +1,5 @@
-// The processes that run one command together. That with rank 0 speaks and writes; the others say only their own
-// errors.
+// The processes that run one command together. That with rank 0 speaks and writes; the others say only what goes wrong
+// with them.
 #pragma once
 
 #include <optional>

@@ -43,8 +43,7 @@ struct IdentityFlags {
 };
 
 // User error where what is said is not whole or cannot be, with what is set, what is missing and what to do. A shell or
-// a script within an allocation of Slurm is alone: its
-// processes are those of a step.
+// a script within an allocation of Slurm is alone: its processes are those of a step.
 Identity identify(const IdentityFlags& flags, const Environment& environment);
 
 // What `sluice launch` asks: the launcher that has started several processes, this one among them; empty where none

@@ -27,6 +27,10 @@ void LauncherOutput::write_some() {
   for (OutputQueue& queue : queues_) queue.write_some();
 }
 
+void LauncherOutput::wait_no_longer() {
+  for (OutputQueue& queue : queues_) queue.wait_no_longer();
+}
+
 bool LauncherOutput::waits() const {
   return std::ranges::any_of(queues_, [](const OutputQueue& queue) { return !queue.empty(); });
 }
@@ -42,7 +46,6 @@ void LauncherOutput::say(log::Level level, const std::string& text) {
 }
 
 bool LauncherOutput::finish(SignalInbox& inbox, bool signalled) {
-  constexpr double kLastChance = 0.5;
   Stopwatch since_signal;
   while (waits() && !(signalled && since_signal.seconds() > kLastChance)) {
     std::vector<pollfd> all{{.fd = inbox.descriptor(), .events = POLLIN, .revents = 0}};

@@ -89,6 +89,10 @@ class Round {
       }
       note_ended();
       if (kill_at_ && steady_seconds() >= *kill_at_) kill_rest();
+      if (last_chance_ && steady_seconds() >= *last_chance_) {
+        output_.wait_no_longer();
+        last_chance_.reset();
+      }
     }
   }
 
@@ -144,18 +148,28 @@ class Round {
       if (!output.empty()) all.push_back({.fd = output.number(), .events = POLLOUT, .revents = 0});
     }
     constexpr double kMilliseconds = 1000;
-    const double left = kill_at_ ? std::max(0.0, *kill_at_ - steady_seconds()) : 0;
-    ::poll(all.data(), all.size(), kill_at_ ? static_cast<int>(left * kMilliseconds) + 1 : -1);
+    int patience = -1;
+    for (const std::optional<double>& moment : {kill_at_, last_chance_}) {
+      if (!moment) continue;
+      const int left = static_cast<int>(std::max(0.0, *moment - steady_seconds()) * kMilliseconds) + 1;
+      patience = patience < 0 ? left : std::min(patience, left);
+    }
+    ::poll(all.data(), all.size(), patience);
     output_.write_some();
   }
 
   void pass_on(int signal) {
     if (signal != SIGTSTP) passed_on_.push_back(signal);
     send_all(signal);
-    if (signal != SIGTSTP) return;
+    if (signal != SIGTSTP) return end_soon();
     // The shell waits for the launcher to stop; it goes on with all.
     ::raise(SIGSTOP);
     send_all(SIGCONT);
+  }
+
+  // A process that waits for a reader who has stopped reading would not heed what it was sent.
+  void end_soon() {
+    if (!last_chance_) last_chance_ = steady_seconds() + LauncherOutput::kLastChance;
   }
 
   void send_all(int signal) const {
@@ -199,6 +213,7 @@ class Round {
                                                failure.pid, failure.ending.in_words(), rest));
     if (others == 0) return;
     send_all(SIGTERM);
+    end_soon();
     // One that was stopped would not hear it.
     send_all(SIGCONT);
     kill_at_ = steady_seconds() + grace_seconds_;
@@ -224,7 +239,8 @@ class Round {
   std::vector<Process> processes_;
   std::vector<int> passed_on_;
   std::optional<Failure> failure_;
-  std::optional<double> kill_at_;  // when those that still run are killed
+  std::optional<double> kill_at_;      // when those that still run are killed
+  std::optional<double> last_chance_;  // of a slow reader
   int code_ = 0;
 };
 

@@ -31,11 +31,15 @@ bool OutputQueue::ready() const {
 }
 
 bool OutputQueue::full() const {
-  return pending_.size() >= kFull;
+  return waits_ && pending_.size() >= kFull;
 }
 
 void OutputQueue::add(std::string_view lines, bool continues) {
   if (abandoned_ || error_ != 0 || lines.empty()) return;
+  if (!waits_ && pending_.size() >= kFull) {
+    lost_ = true;
+    return;
+  }
   if (in_line_ && !continues) pending_ += "\n";
   if (over_line_) pending_ += "\r\033[K";
   pending_ += lines;

@@ -19,13 +19,15 @@ class OutputQueue {
   // Whether nothing waits and a line could be written at once.
   bool ready() const;
   bool empty() const { return pending_.empty(); }
-  // So much that its sources should not be read for now.
+  // So much that its sources should not be read for now; they then wait.
   bool full() const;
+  // From now on its sources are read all the same, and what there is no room for is lost.
+  void wait_no_longer() { waits_ = false; }
   int number() const { return number_; }
   bool over_line() const { return over_line_; }
 
-  // Whoever read has gone; what comes is dropped.
-  bool abandoned() const { return abandoned_; }
+  // Whoever read has gone, and what comes is dropped, or some was lost for want of room.
+  bool abandoned() const { return abandoned_ || lost_; }
   // 0, or the first error of a write that is not a reader's going: a full disk.
   int error() const { return error_; }
 
@@ -34,6 +36,8 @@ class OutputQueue {
   bool over_line_;
   bool in_line_ = false;  // what was added last had no end
   bool abandoned_ = false;
+  bool waits_ = true;
+  bool lost_ = false;
   int error_ = 0;
   std::string pending_;
 };

@@ -227,13 +227,17 @@ TEST(LocalProcesses, WhatTheyLeaveRunningEndsWithThem) {
 }
 
 TEST(LocalProcesses, ASlowReaderHoldsUpNoSignal) {
-  RunningLauncher launcher("echo ready; trap 'exit 143' TERM; while :; do echo 0123456789abcdef; done",
-                           {.processes = 2});
+  // More than all pipes and the launcher hold: the processes wait for the reader when the signal comes.
+  RunningLauncher launcher(
+      "trap 'exit 143' TERM; echo ready; i=0; until [ $i = 24 ]; do printf '%131072s\\n' x; i=$((i+1)); done",
+      {.processes = 2});
   launcher.wait_for("ready", 2);
   launcher.stop_reading();
-  ::usleep(20'000);
+  ::usleep(100'000);
   launcher.send(SIGTERM);
-  EXPECT_EQ(launcher.wait().code, 128 + SIGTERM);
+  const Ended ended = launcher.wait();
+  EXPECT_EQ(ended.code, 128 + SIGTERM);
+  EXPECT_EQ(ended.err, "warning: stdout was not read to its end: not all that was printed has arrived\n");
   expect_none_left();
 }
 

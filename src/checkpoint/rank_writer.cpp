@@ -92,9 +92,13 @@ void RankWriter::release() {
     free_.pop_back();
     copying_ = true;
     lock.unlock();
+    const Stopwatch watch;
     copy_block(staged.block, staged.bytes);
+    const double seconds = watch.seconds();
     lock.lock();
     copying_ = false;
+    work_.copied_bytes += file_.bytes_of_block(staged.block);
+    work_.copying_seconds += seconds;
     staged_.push_back(staged);
     changed_.notify_all();
   }
@@ -106,10 +110,9 @@ bool RankWriter::ended() const {
   return ended_;
 }
 
-double RankWriter::writing_seconds() const {
+RankWriter::Work RankWriter::work() const {
   const std::scoped_lock lock(mutex_);
-  require(ended_, "the time of a write that has not ended");
-  return writing_seconds_;
+  return work_;
 }
 
 void RankWriter::wait() const {
@@ -138,7 +141,7 @@ void RankWriter::write_all() {
   }
   const std::scoped_lock lock(mutex_);
   failure_ = failure;
-  writing_seconds_ = writing;
+  work_.writing_seconds = writing;
   ended_ = true;
   changed_.notify_all();
 }

@@ -48,8 +48,13 @@ class RankWriter {
   void wait() const;
   // The same; throws what failed. The file is complete and synchronised.
   HashedFile finish();
-  // From the beginning, when all blocks were written; what follows is their synchronisation. The end has come.
-  double writing_seconds() const;
+  // What it has done so far; complete when the end has come.
+  struct Work {
+    double writing_seconds = 0;  // from the beginning, when all blocks were written; their synchronisation follows
+    uint64_t copied_bytes = 0;   // aside, by release()
+    double copying_seconds = 0;
+  };
+  Work work() const;
 
  private:
   struct Staged {
@@ -77,7 +82,7 @@ class RankWriter {
   bool copying_ = false;
   bool abandoned_ = false;
   bool ended_ = false;
-  double writing_seconds_ = 0;
+  Work work_;
   std::exception_ptr failure_;
   std::jthread thread_;  // the last member: it uses the others
 };

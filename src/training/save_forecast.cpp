@@ -65,10 +65,17 @@ std::optional<SaveRates> try_save_rates(const fs::path& folder, uint64_t bytes, 
   return rates;
 }
 
+SaveRates measured_rates(const SaveRates& before, uint64_t bytes, int ranks, const RankWriter::Work& first) {
+  SaveRates rates{.write = rate_of(bytes, first.writing_seconds), .copy = before.copy};
+  if (first.copied_bytes >= kTriedBytes) rates.copy = rate_of(first.copied_bytes, first.copying_seconds) * ranks;
+  return rates;
+}
+
 double blocked_seconds(const SaveSize& size, const SaveRates& rates) {
   const auto bytes = static_cast<double>(size.bytes), room = static_cast<double>(size.staging);
   const double rest = std::max(0.0, bytes - rates.write * size.seconds_left);
-  return std::max(std::min(rest, room) / rates.copy, std::max(0.0, rest - room) / rates.write);
+  const double copying = size.staging > 0 ? rest / rates.copy : 0;
+  return std::max(copying, std::max(0.0, rest - room) / rates.write);
 }
 
 }  // namespace sluice

@@ -209,8 +209,7 @@ void Saver::put_together() {
 void Saver::report() {
   last_step_ = save_->state.step;
   if (rates_) {
-    const double seconds = save_->writer->writing_seconds();
-    rates_->write = static_cast<double>(*all_bytes_) / std::max(seconds, 1e-9);
+    rates_ = measured_rates(*rates_, *all_bytes_, trainer_.mesh().world.size(), save_->writer->work());
   }
   if (first_ && options_.saved) {
     options_.saved({.step = save_->state.step,

@@ -21,6 +21,18 @@ TEST(SaveForecast, TheRestIsCopiedWhereThereIsRoomAndWaitedForElse) {
   EXPECT_DOUBLE_EQ(blocked_seconds({.bytes = 1000, .staging = 1000, .seconds_left = 4}, rates), 0.6);
   EXPECT_DOUBLE_EQ(blocked_seconds({.bytes = 1000, .staging = 400, .seconds_left = 0}, rates), 6);
   EXPECT_DOUBLE_EQ(blocked_seconds({.bytes = 1000, .staging = 0, .seconds_left = 0}, rates), 10);
+  // What is written meanwhile was copied too.
+  EXPECT_DOUBLE_EQ(blocked_seconds({.bytes = 1000, .staging = 950, .seconds_left = 0}, rates), 1);
+}
+
+TEST(SaveForecast, SpeedsAreThoseOfTheLastSaveThatTellsThem) {
+  constexpr uint64_t kMuch = 1 << 30, kLittle = 1 << 20;
+  const SaveRates measured =
+      measured_rates(rates, 4 * kMuch, 4, {.writing_seconds = 8, .copied_bytes = kMuch, .copying_seconds = 0.5});
+  EXPECT_DOUBLE_EQ(measured.write, 0.5 * static_cast<double>(kMuch));
+  EXPECT_DOUBLE_EQ(measured.copy, 8 * static_cast<double>(kMuch));
+  const RankWriter::Work little{.writing_seconds = 1, .copied_bytes = kLittle, .copying_seconds = 1};
+  EXPECT_EQ(measured_rates(rates, kMuch, 1, little).copy, rates.copy);
 }
 
 TEST(SaveForecast, SpeedsAreTriedBeforeTheFirstSaveAndLeaveNothing) {

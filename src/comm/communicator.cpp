@@ -27,7 +27,8 @@ std::string_view name_of(Collective kind) {
 }
 
 std::string CallName::str() const {
-  return fmt::format("{} of {} (axis {})", name_of(kind), what, axis);
+  const std::string of_step = step > 0 ? fmt::format(", step {}", step) : "";
+  return fmt::format("{} of {} (axis {}{})", name_of(kind), what, axis, of_step);
 }
 
 Communicator::Communicator(std::string axis, std::vector<int> members, int rank)
@@ -36,7 +37,7 @@ Communicator::Communicator(std::string axis, std::vector<int> members, int rank)
 }
 
 void Communicator::refuse(Collective kind, std::string_view what, const std::string& reason) const {
-  const CallName call{kind, axis_, std::string(what)};
+  const CallName call = name_call(kind, what);
   throw Error(ErrorKind::internal, fmt::format("rank {}, {}: {}", world_rank(), call.str(), reason));
 }
 
@@ -85,7 +86,8 @@ Work Communicator::all_gather(Stream& after, const Tensor& out, const Tensor& in
   check_dense(kind, what, in, "in");
   check(out.dtype() == in.dtype() && out.numel() == in.numel() * size(), kind, what, "out {} is not {} times in {}",
         out.str(), size(), in.str());
-  return alone() ? identity(after, out, in) : do_all_gather(after, out, in, what);
+  if (alone()) return identity(after, out, in);
+  return timed([&] { return do_all_gather(after, out, in, what); });
 }
 
 Work Communicator::reduce_scatter(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) {
@@ -95,13 +97,15 @@ Work Communicator::reduce_scatter(Stream& after, const Tensor& out, const Tensor
   check_summable(kind, what, in);
   check(out.dtype() == in.dtype() && out.numel() * size() == in.numel(), kind, what, "in {} is not {} times out {}",
         in.str(), size(), out.str());
-  return alone() ? identity(after, out, in) : do_reduce_scatter(after, out, in, what);
+  if (alone()) return identity(after, out, in);
+  return timed([&] { return do_reduce_scatter(after, out, in, what); });
 }
 
 Work Communicator::all_reduce(Stream& after, const Tensor& data, ReduceOp op, std::string_view what) {
   check_dense(Collective::all_reduce, what, data, "data");
   check_summable(Collective::all_reduce, what, data);
-  return alone() ? Work() : do_all_reduce(after, data, op, what);
+  if (alone()) return {};
+  return timed([&] { return do_all_reduce(after, data, op, what); });
 }
 
 Work Communicator::all_to_all_v(Stream& after, const Tensor& out, std::span<const int64_t> out_counts, const Tensor& in,
@@ -115,29 +119,34 @@ Work Communicator::all_to_all_v(Stream& after, const Tensor& out, std::span<cons
   const auto self = static_cast<size_t>(rank_);
   check(out_counts[self] == in_counts[self], kind, what, "this rank keeps {} rows but expects {} from itself",
         in_counts[self], out_counts[self]);
-  return alone() ? identity(after, out, in) : do_all_to_all_v(after, out, out_counts, in, in_counts, what);
+  if (alone()) return identity(after, out, in);
+  return timed([&] { return do_all_to_all_v(after, out, out_counts, in, in_counts, what); });
 }
 
 Work Communicator::broadcast(Stream& after, const Tensor& data, int root, std::string_view what) {
   check_dense(Collective::broadcast, what, data, "data");
   check(root >= 0 && root < size(), Collective::broadcast, what, "root {} in a group of {}", root, size());
-  return alone() ? Work() : do_broadcast(after, data, root, what);
+  if (alone()) return {};
+  return timed([&] { return do_broadcast(after, data, root, what); });
 }
 
 Work Communicator::send(Stream& after, const Tensor& data, int to, int tag, std::string_view what) {
   check_dense(Collective::send, what, data, "data");
   check_peer(Collective::send, what, to);
-  return do_send(after, data, to, tag, what);
+  return timed([&] { return do_send(after, data, to, tag, what); });
 }
 
 Work Communicator::recv(Stream& after, const Tensor& data, int from, int tag, std::string_view what) {
   check_dense(Collective::recv, what, data, "data");
   check_peer(Collective::recv, what, from);
-  return do_recv(after, data, from, tag, what);
+  return timed([&] { return do_recv(after, data, from, tag, what); });
 }
 
 void Communicator::barrier(Stream& stream, std::string_view what) {
-  if (!alone()) do_barrier(stream, what);
+  if (alone()) return;
+  const Stopwatch watch;
+  do_barrier(stream, what);
+  rank_state_->seconds += watch.seconds();
 }
 
 std::unique_ptr<Communicator> Communicator::split(std::string axis, const std::function<int(int rank)>& color_of) {
@@ -149,7 +158,9 @@ std::unique_ptr<Communicator> Communicator::split(std::string axis, const std::f
     if (r == rank_) position = static_cast<int>(members.size());
     members.push_back(members_[static_cast<size_t>(r)]);
   }
-  return do_split(std::move(axis), std::move(members), position);
+  std::unique_ptr<Communicator> group = do_split(std::move(axis), std::move(members), position);
+  group->rank_state_ = rank_state_;
+  return group;
 }
 
 }  // namespace sluice

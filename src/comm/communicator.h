@@ -16,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "device/kernel_log.h"
 #include "device/stream.h"
 #include "tensor/tensor.h"
@@ -40,14 +41,17 @@ class Work {
   explicit Work(std::unique_ptr<Pending> pending) : pending_(std::move(pending)) {}
   bool pending() const { return pending_ != nullptr; }
   void wait(Stream& stream) {
-    if (pending_) {
-      pending_->wait(stream);
-      pending_.reset();
-    }
+    if (!pending_) return;
+    const Stopwatch watch;
+    pending_->wait(stream);
+    pending_.reset();
+    if (seconds_ != nullptr) *seconds_ += watch.seconds();
   }
 
  private:
+  friend class Communicator;
   std::unique_ptr<Pending> pending_;
+  double* seconds_ = nullptr;  // where the time of waiting counts
 };
 
 enum class ReduceOp : uint8_t { sum, max };
@@ -65,11 +69,12 @@ enum class Collective : uint8_t {
 inline constexpr size_t kCollectives = 8;
 std::string_view name_of(Collective kind);
 
-// One call as it is named in messages: "all_to_all_v of block 31 dispatch (axis ep)".
+// One call as it is named in messages: "all_to_all_v of block 31 dispatch (axis ep, step 12)".
 struct CallName {
   Collective kind = Collective::barrier;
   std::string axis;
   std::string what;
+  int64_t step = 0;  // 0: of none
 
   bool operator==(const CallName&) const = default;
   std::string str() const;
@@ -94,6 +99,11 @@ class Communicator {
   virtual bool real() const = 0;
   // What carries its data between ranks; nothing where there is none (meta).
   virtual KernelSet transport() const = 0;
+  // From now on calls are of this step of the run, counted from 1, here and in all that is split from this one.
+  void begin_step(int64_t step) { rank_state_->step = step; }
+  // How long this rank's thread has been in calls and in waiting for their ends, here and in all that comes from the
+  // same world. On a GPU, where the device waits and not the host, it is next to nothing.
+  double seconds_in_calls() const { return rank_state_->seconds; }
   // Throws if the job has failed on a device, where no call of this rank could say so: what that device then holds must
   // not be believed.
   virtual void check_alive() const {}
@@ -124,7 +134,27 @@ class Communicator {
   // group alone, equal on all ranks: nothing is communicated. All ranks split in the same order.
   std::unique_ptr<Communicator> split(std::string axis, const std::function<int(int rank)>& color_of);
 
+ protected:
+  CallName name_call(Collective kind, std::string_view what) const {
+    return {kind, axis_, std::string(what), rank_state_->step};
+  }
+
  private:
+  // What a rank's communicators have in common; of the rank's thread.
+  struct RankState {
+    int64_t step = 0;
+    double seconds = 0;
+  };
+  // The time of making the call, and of waiting for its end, counts.
+  template <class Call>
+  Work timed(Call&& call) const {
+    const Stopwatch watch;
+    Work work = std::forward<Call>(call)();
+    rank_state_->seconds += watch.seconds();
+    work.seconds_ = &rank_state_->seconds;
+    return work;
+  }
+
   virtual Work do_all_gather(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) = 0;
   virtual Work do_reduce_scatter(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) = 0;
   virtual Work do_all_reduce(Stream& after, const Tensor& data, ReduceOp op, std::string_view what) = 0;
@@ -157,6 +187,7 @@ class Communicator {
   std::string axis_;
   std::vector<int> members_;
   int rank_;
+  std::shared_ptr<RankState> rank_state_ = std::make_shared<RankState>();
 };
 
 }  // namespace sluice

@@ -85,6 +85,8 @@ void Job::run(const std::function<void(int rank)>& body) {
 
 void Job::throw_failure(int rank, const CallName& call) const {
   const std::lock_guard guard(mutex_);
+  // Where nobody waited the first that learns of it shows how far the ranks had come.
+  if (bystanders_.empty()) bystanders_ = fmt::format("rank {} was in {}", rank, call.str());
   throw runtime_failure("rank {} failed: {} (rank {} was in {})", cause_rank_, cause_message_, rank, call.str());
 }
 

@@ -127,7 +127,7 @@ class Job {
   int cause_rank_ = -1;
   Cause cause_kind_ = Cause::final;
   std::string cause_message_;
-  std::string bystanders_;
+  mutable std::string bystanders_;
 };
 
 // Whether an exception began to unwind after this was made.

@@ -105,11 +105,11 @@ LabelTokens Trainer::sum_labels(const LabelTokens& mine) {
   return {sums.at(0), sums.at(1)};
 }
 
-int64_t Trainer::max_over_world(int64_t value, std::string_view what) {
-  const Tensor count = counts_.rows(0, 1);
-  ctx_.upload<int64_t>(count, std::array{value});
-  mesh_.world.all_reduce(ctx_.compute(), count, ReduceOp::max, what).wait(ctx_.compute());
-  return ctx_.read<int64_t>(count, [&] { return std::vector{value}; }).front();
+std::vector<int64_t> Trainer::max_over(Communicator& ranks, std::span<const int64_t> values, std::string_view what) {
+  const Tensor counts = counts_.rows(0, std::ssize(values));
+  ctx_.upload<int64_t>(counts, values);
+  ranks.all_reduce(ctx_.compute(), counts, ReduceOp::max, what).wait(ctx_.compute());
+  return ctx_.read<int64_t>(counts, [&] { return std::vector(values.begin(), values.end()); });
 }
 
 Trainer::Losses Trainer::sum_losses(const LabelTokens& labels) {
@@ -154,6 +154,7 @@ bool Trainer::finite(const StepResult& result) {
 
 StepResult Trainer::compute_gradients(const StepPosition& at) {
   StepResult result;
+  mesh_.world.begin_step(at.step + 1);
   runtime_.bind_scratch();
   const LabelTokens labels = sum_labels(batches_.prepare(at.batch));
   result.label_tokens = labels.own;

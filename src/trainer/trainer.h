@@ -108,7 +108,12 @@ class Trainer {
     return sums;
   }
   // The greatest of them. Likewise.
-  int64_t max_over_world(int64_t value, std::string_view what);
+  template <size_t N>
+  std::array<int64_t, N> max_over_world(const std::array<int64_t, N>& values, std::string_view what) {
+    std::array<int64_t, N> greatest{};
+    std::ranges::copy(max_over(mesh_.world, values, what), greatest.begin());
+    return greatest;
+  }
 
   Context& context() { return ctx_; }
   Mesh& mesh() { return mesh_; }
@@ -121,6 +126,7 @@ class Trainer {
   void write_state(const StepPosition& at, int64_t label_tokens);
   void reserve_staging();
   std::vector<int64_t> sum_over(Communicator& ranks, std::span<const int64_t> values, std::string_view what);
+  std::vector<int64_t> max_over(Communicator& ranks, std::span<const int64_t> values, std::string_view what);
   LabelTokens sum_labels(const LabelTokens& mine);
   struct Losses {
     double loss = 0;

@@ -65,6 +65,11 @@ std::string record_json(const TrainRecord& record, std::chrono::system_clock::ti
   if (record.left_out) json["left_out"] = true;
   json["seconds"] = record.seconds;
   json["roofline_percent"] = percent(record.roofline);
+  if (record.times) {
+    json["slowest_rank"] = record.times->slowest;
+    json["slowest_seconds"] = record.times->most;
+    json["other_seconds"] = record.times->mean_others;
+  }
   if (!result.expert_load.empty()) json["expert_load"] = loads_json(result.expert_load);
   return json.dump();
 }

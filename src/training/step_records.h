@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "trainer/trainer.h"
+#include "training/stragglers.h"
 
 namespace sluice {
 
@@ -29,6 +30,7 @@ struct TrainRecord {
   int ranks = 1;
   std::optional<double> mfu = {};       // share of the peak; none where it would be above one (see Yardstick)
   std::optional<double> roofline = {};  // share of the speed that the operations allow at best; likewise
+  std::optional<RankTimes> times = {};  // of several ranks, where the host waits for their collectives
 
   // Of a validation.
   std::optional<double> validation_loss = {};

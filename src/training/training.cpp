@@ -23,12 +23,13 @@ constexpr const char* kRemedies =
 // One rank's run; the first rank's results and events are the run's.
 class RankTraining {
  public:
-  RankTraining(Trainer& trainer, const TrainingJob& job, const TrainingEvents& events, bool first_here)
+  RankTraining(Trainer& trainer, const TrainingJob& job, const TrainingEvents& events, const LaunchOptions& options)
       : trainer_(trainer),
         job_(job),
         events_(events),
         first_(trainer.mesh().world.world_rank() == 0),
-        first_here_(first_here) {
+        first_here_(trainer.mesh().world.world_rank() == options.first_rank()),
+        courier_(options.courier) {
     if (job.saving != nullptr) saver_ = std::make_unique<Saver>(trainer, *job.saving);
   }
 
@@ -94,6 +95,7 @@ class RankTraining {
   bool one_step() {
     const RangeScope range(trainer_.context().ranges(), [&] { return fmt::format("step {}", state_.step + 1); });
     const Stopwatch watch;
+    const double in_calls = trainer_.mesh().world.seconds_in_calls();
     pass_over();
     const int64_t batch = trainer_.spec().sampling.global_batch;
     const StepPosition at{.step = state_.step, .update = state_.updates, .batch = state_.consumed_samples / batch};
@@ -117,6 +119,8 @@ class RankTraining {
     ++state_.step;
     state_.consumed_samples += batch;
     const double seconds = watch.seconds();
+    const std::optional<RankTimes> times =
+        compare_ranks(seconds - (trainer_.mesh().world.seconds_in_calls() - in_calls));
     ++result_.own_steps;
     result_.tokens += trainer_.spec().tokens_per_step();
     result_.seconds += seconds;
@@ -131,8 +135,35 @@ class RankTraining {
             .tokens = trainer_.spec().tokens_per_step(),
             .seconds = seconds,
             .tokens_per_s = static_cast<double>(trainer_.spec().tokens_per_step()) / seconds,
-            .ranks = trainer_.spec().mesh.world});
+            .ranks = trainer_.spec().mesh.world,
+            .times = times});
     return true;
+  }
+
+  // Of the seconds that each rank has computed in a step; none where that is not known, or there is one rank. All ranks
+  // call it. Says who keeps the others waiting.
+  std::optional<RankTimes> compare_ranks(double seconds) {
+    const int64_t ranks = trainer_.spec().mesh.world, rank = trainer_.mesh().world.world_rank();
+    if (ranks == 1 || !trainer_.host_visible()) return {};
+    // The rank stands behind its time.
+    constexpr int64_t kMostRanks = int64_t{1} << 20;
+    constexpr double kMicro = 1e-6;
+    const auto microseconds = static_cast<int64_t>(std::max(0.0, seconds) / kMicro);
+    const auto [slowest] =
+        trainer_.max_over_world(std::array{microseconds * kMostRanks + rank}, "time of the slowest rank");
+    const int64_t all = trainer_.sum_over_world(microseconds, "time of all ranks");
+    const int64_t most = slowest / kMostRanks;
+    const RankTimes times{.slowest = static_cast<int>(slowest % kMostRanks),
+                          .most = kMicro * static_cast<double>(most),
+                          .mean_others = kMicro * static_cast<double>(all - most) / static_cast<double>(ranks - 1)};
+    if (!first_ || courier_ == nullptr) return times;
+    if (const std::optional<int> straggler = stragglers_.add(times)) {
+      log::warn(
+          "rank {} on host {} has kept the others waiting for {} steps; in this one it computes for {}, they for {}",
+          *straggler, courier_->host_of(*straggler), kOften, format_duration(times.most),
+          format_duration(times.mean_others));
+    }
+    return times;
   }
 
   // Batches that are not trained on.
@@ -307,7 +338,8 @@ class RankTraining {
   // Adds what both kinds of records say. All ranks call it.
   void record(TrainRecord record) {
     const auto held = static_cast<int64_t>(trainer_.ledger().peak());
-    record.memory_bytes = static_cast<uint64_t>(trainer_.max_over_world(held, "memory of the fullest rank"));
+    const auto [most] = trainer_.max_over_world(std::array{held}, "memory of the fullest rank");
+    record.memory_bytes = static_cast<uint64_t>(most);
     const int64_t batch = trainer_.spec().sampling.global_batch;
     record.epoch = std::max<int64_t>(0, state_.consumed_samples - batch) / job_.dataset->size();
     record.learning_rate = learning_rate_;
@@ -318,7 +350,9 @@ class RankTraining {
   const TrainingJob& job_;
   const TrainingEvents& events_;
   bool first_;
-  bool first_here_;  // of this process: it hears what the process is asked
+  bool first_here_;         // of this process: it hears what the process is asked
+  const Courier* courier_;  // null: there is one process
+  StragglerWatch stragglers_;
   std::unique_ptr<Saver> saver_;
   RunState state_;
   TrainingResult result_;
@@ -336,9 +370,8 @@ TrainingResult run_training(const TrainingJob& job, const RunSpec& spec, const L
                             const TrainingEvents& events) {
   TrainingResult result;
   run_session(spec, options, *job.dataset, [&](Trainer& trainer) {
-    const bool first_here = trainer.mesh().world.world_rank() == options.first_rank();
-    const TrainingResult mine = RankTraining(trainer, job, events, first_here).run();
-    if (first_here) result = mine;
+    const TrainingResult mine = RankTraining(trainer, job, events, options).run();
+    if (trainer.mesh().world.world_rank() == options.first_rank()) result = mine;
   });
   return result;
 }

@@ -9,6 +9,7 @@
 #include <numeric>
 #include <span>
 
+#include "base/clock.h"
 #include "comm/inproc/inproc.h"
 #include "comm/transports.h"
 
@@ -441,6 +442,28 @@ TEST_P(Collectives, RowsAndColumnsOfRanks) {
 template <class T>
 Tensor all_of(std::vector<T>& values) {
   return tensor_of(values.data(), {std::ssize(values)});
+}
+
+TEST(Inproc, TheTimeInCallsCountsOnAllAxes) {
+  for (const bool async : {false, true}) {
+    run_ranks(2, {.async = async}, [&](Communicator& world) {
+      Stream stream;
+      const auto ep = world.split("ep", [](int) { return 0; });
+      EXPECT_EQ(world.seconds_in_calls(), 0);
+      std::vector<float> data(16);
+      double before = 0;
+      for (Communicator* each : {&world, ep.get()}) {
+        const Stopwatch watch;
+        each->all_reduce(stream, tensor_of(data.data(), {16}), ReduceOp::sum, "a sum").wait(stream);
+        each->barrier(stream, "a barrier");
+        const double counted = world.seconds_in_calls() - before;
+        EXPECT_GT(counted, 0);
+        EXPECT_LE(counted, watch.seconds());
+        before = world.seconds_in_calls();
+      }
+      EXPECT_EQ(ep->seconds_in_calls(), before);
+    });
+  }
 }
 
 TEST(Inproc, AGroupOfOneCopiesOrDoesNothing) {

@@ -34,7 +34,8 @@ TrainRecord full_step() {
           .tokens_per_s = 16,
           .ranks = 8,
           .mfu = 0.25,
-          .roofline = 0.5};
+          .roofline = 0.5,
+          .times = RankTimes{.slowest = 6, .most = 1.75, .mean_others = 1.125}};
 }
 
 TrainRecord validation() {
@@ -51,6 +52,7 @@ TEST(StepRecords, AStepHasTheNamesOfNemo) {
             R"({"step":3,"epoch":2,"timestamp":"2026-11-30T03:22:05.123Z","loss":0.3333333333333333,)"
             R"("mtp_loss":0.6666666666666666,"grad_norm":0.7,"lr":0.0003,"mem":2.5,"tps":16.0,"tps_per_gpu":2.0,)"
             R"("mfu":25.0,"num_tokens_per_step":32,"num_label_tokens":30,"seconds":2.0,"roofline_percent":50.0,)"
+            R"("slowest_rank":6,"slowest_seconds":1.75,"other_seconds":1.125,)"
             R"("expert_load":[{"layer":"layers.0","max_over_mean":1.5,"entropy":0.75,"unused":2},)"
             R"({"layer":"layers.1","max_over_mean":1.25,"entropy":0.5,"unused":0}]})");
 }
@@ -60,9 +62,10 @@ TEST(StepRecords, WhatIsNotKnownIsNullAndWhatIsNotThereIsLeftOut) {
   record.gradient_norm = record.mfu = record.roofline = std::nullopt;
   record.result->mtp_loss = std::nullopt;
   record.result->expert_load.clear();
+  record.times = std::nullopt;
   const auto json = nlohmann::json::parse(record_json(record, now));
   for (const char* name : {"grad_norm", "mfu", "roofline_percent"}) EXPECT_TRUE(json.at(name).is_null()) << name;
-  for (const char* name : {"mtp_loss", "expert_load"}) EXPECT_FALSE(json.contains(name)) << name;
+  for (const char* name : {"mtp_loss", "expert_load", "slowest_rank"}) EXPECT_FALSE(json.contains(name)) << name;
 }
 
 TEST(StepRecords, AValidationHasTheNamesOfNemo) {

@@ -66,7 +66,7 @@ class InprocCommunicator final : public Communicator {
     if (world.options().async && size() > 1) worker_.emplace(world_rank(), size());
   }
   ~InprocCommunicator() override {
-    const CallName call{Collective::barrier, axis(), "the end of its communicator"};
+    const CallName call = name_call(Collective::barrier, "the end of its communicator");
     if (worker_ && unwinding_() && !worker_->idle()) world_.job().dropped(world_rank(), call, true);
   }
   bool real() const override { return true; }
@@ -140,7 +140,7 @@ class InprocCommunicator final : public Communicator {
 
   Post make_post(Collective kind, std::string_view what, DType dtype, int64_t elements) const {
     Post post;
-    post.call = {kind, axis(), std::string(what)};
+    post.call = name_call(kind, what);
     post.dtype = dtype;
     post.elements = elements;
     return post;
@@ -159,7 +159,7 @@ class InprocCommunicator final : public Communicator {
   }
 
   Work transfer(const Stream& after, Collective kind, const Tensor& data, int peer, int tag, std::string_view what) {
-    CallName call{kind, axis(), std::string(what)};
+    CallName call = name_call(kind, what);
     auto run = [this, call, data, peer, tag, ready = mover_->mark(after)] {
       auto side = group_.start(call, rank(), peer, tag, data, ready, *mover_);
       return Work(std::make_unique<TransferWork>(group_, std::move(side), mover_));

@@ -199,7 +199,7 @@ class MetaCommunicator final : public Communicator {
   double others(const Tensor& t) const { return bytes_of(t) * (size() - 1) / size(); }
 
   CallName begin(Collective kind, std::string_view what) const {
-    CallName call{kind, axis(), std::string(what)};
+    CallName call = name_call(kind, what);
     state_.job.check(world_rank(), call);
     return call;
   }

@@ -82,7 +82,7 @@ NcclCommunicator::NcclCommunicator(std::shared_ptr<Rank> rank, std::unique_ptr<C
 }
 
 Entry NcclCommunicator::entry(Collective kind, std::string_view what, std::string terms) const {
-  return {{kind, axis(), std::string(what)}, std::move(terms), {}, {}};
+  return {name_call(kind, what), std::move(terms), {}, {}};
 }
 
 template <class Enqueue>

@@ -39,6 +39,7 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
   const std::vector<Member>& members() const { return members_; }
   const Member& self() const { return members_[static_cast<size_t>(process_)]; }
   int world() const { return static_cast<int>(process_of_.size()); }
+  const std::string& host_of(int rank) const { return members_[static_cast<size_t>(process_of(rank))].host; }
   bool here(int rank) const { return process_of_[static_cast<size_t>(rank)] == process_; }
 
   // What every process has said in its call of this function, in the order of processes. All call it, as often as each

@@ -90,7 +90,7 @@ ProcessCommunicator::ProcessCommunicator(ProcessWorld& world, uint64_t channel, 
 }
 
 ProcessCommunicator::~ProcessCommunicator() {
-  const CallName call{Collective::barrier, axis(), "the end of its communicator"};
+  const CallName call = name_call(Collective::barrier, "the end of its communicator");
   if (worker_ && unwinding_() && !worker_->idle()) world_.job().dropped(world_rank(), call, true);
 }
 
@@ -239,7 +239,7 @@ void ProcessCommunicator::exchange_rows(Exchange& exchange, const Tensor& out, s
 // ------------------------------------------------------------------------------------------------------------
 
 Work ProcessCommunicator::run(Collective kind, std::string_view what, std::function<void(Exchange&)> body) {
-  const CallName call{kind, axis(), std::string(what)};
+  const CallName call = name_call(kind, what);
   const auto done = [this, call, body = std::move(body)] {
     world_.job().check(world_rank(), call);
     Exchange exchange(world_, channel_, world_rank(), call, /*same_call=*/true);
@@ -311,7 +311,7 @@ Work ProcessCommunicator::do_recv(Stream& /*after*/, const Tensor& data, int fro
 
 Work ProcessCommunicator::transfer(Collective kind, const Tensor& data, int peer, int tag, std::string_view what) {
   require(tag >= 0, "a message with the tag {}", tag);
-  const CallName call{kind, axis(), std::string(what)};
+  const CallName call = name_call(kind, what);
   const auto begun = [this, call, data, peer, tag] {
     world_.job().check(world_rank(), call);
     auto exchange = std::make_unique<Exchange>(world_, channel_, world_rank(), call, /*same_call=*/false);

@@ -135,6 +135,17 @@ TEST_P(Failure, ALateRankIsNamedWithTheOnesThatWait) {
       << message;
 }
 
+TEST_P(Failure, TheStepIsNamedOnAllAxes) {
+  const Error error = error_of(2, 0.4, kSoon, [&](Communicator& world, Stream& stream) {
+    const auto before = world.split("ep", [](int) { return 0; });
+    world.begin_step(12);
+    const auto after = before->split("tp", [](int) { return 0; });
+    sum_once(world.rank() == 0 ? *before : *after, stream, "layer 1");
+  });
+  EXPECT_TRUE(contains(error.what(), "layer 1 (axis ep, step 12)")) << error.what();
+  EXPECT_TRUE(contains(error.what(), "layer 1 (axis tp, step 12)")) << error.what();
+}
+
 TEST_P(Failure, ADeadlockShowsWhereTheMissingRankWaits) {
   const Error error = error_of(2, 0.4, kSoon, [&](Communicator& world, Stream& stream) {
     const auto ep = world.split("ep", [](int) { return 0; });

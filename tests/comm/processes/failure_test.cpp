@@ -19,6 +19,7 @@ constexpr int64_t kLarge = 1 << 18;  // elements that travel as bulk
 struct Ended {
   ErrorKind kind = ErrorKind::internal;
   std::string text;
+  std::string hint = "";
 };
 
 class ProcessFailure : public testing::TestWithParam<bool> {
@@ -38,7 +39,7 @@ class ProcessFailure : public testing::TestWithParam<bool> {
       try {
         if (each) std::rethrow_exception(each);
       } catch (const Error& error) {
-        errors.back() = {error.kind(), error.what()};
+        errors.back() = {error.kind(), error.what(), error.hint()};
       } catch (const std::exception& error) {
         errors.back().text = fmt::format("not an Error: {}", error.what());
       }
@@ -157,6 +158,7 @@ TEST_P(ProcessFailure, AProcessThatWasKilledEndsTheOthersAtOnce) {
   const auto errors =
       errors_of({.ranks = {1, 1, 1}, .timeout_s = kLong, .wires = [&](MemoryWires& all) { wires = &all; }},
                 [&](Communicator& world, Stream& stream) {
+                  world.begin_step(12);
                   sum(world, stream, 16, "warm up");
                   if (world.rank() == 1) {
                     wires->cut(1);
@@ -173,6 +175,10 @@ TEST_P(ProcessFailure, AProcessThatWasKilledEndsTheOthersAtOnce) {
                 });
   for (const size_t process : {0, 2}) {
     EXPECT_EQ(errors[process].text, "rank 1 on host b ended or cannot be reached: the test has cut it");
+    const std::string rank = process == 0 ? "rank 0" : "rank 2";
+    EXPECT_TRUE(matches(errors[process].hint,
+                        rank + " was (waiting )?in all_reduce of (warm up|gradients) \\(axis world, step 12\\)"))
+        << errors[process].hint;
   }
 }
 

@@ -1,10 +1,14 @@
 // Random sequences of collectives on random groups against a model that does them one after the other.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <numeric>
 #include <random>
+#include <string>
+#include <utility>
 
 #include "comm/inproc/inproc.h"
+#include "comm/processes/run_processes.h"
 
 namespace sluice {
 namespace {
@@ -205,15 +209,36 @@ std::vector<double> do_step(Communicator& group, Stream& stream, const Step& ste
   }
 }
 
+using Body = std::function<void(Communicator& world)>;
+
+// As threads of one process, as two processes, and as a process each; nothing where there are too few ranks for that.
+std::vector<std::pair<std::string, std::function<void(const Body&)>>> ways_to_run(int ranks, uint32_t seed) {
+  std::vector<std::pair<std::string, std::function<void(const Body&)>>> ways;
+  for (const bool async : {false, true}) {
+    const std::string suffix = async ? " async" : " inline";
+    ways.emplace_back("threads" + suffix,
+                      [=](const Body& body) { run_ranks(ranks, {.timeout_s = 60, .async = async}, body); });
+    if (ranks < 2) continue;
+    const int first = 1 + static_cast<int>(seed) % (ranks - 1);
+    ways.emplace_back("two processes" + suffix, [=](const Body& body) {
+      test::expect_processes({.ranks = {first, ranks - first}, .async = async}, body);
+    });
+    ways.emplace_back("processes" + suffix, [=](const Body& body) {
+      test::expect_processes({.ranks = std::vector<int>(static_cast<size_t>(ranks), 1), .async = async}, body);
+    });
+  }
+  return ways;
+}
+
 TEST(RandomSequences, EqualTheSerialModelBitForBit) {
   int multi_rank = 0;
   for (uint32_t seed = 0; seed < 24; ++seed) {
     const Script script = make_script(seed);
     const std::vector<State> expected = run_model(script);
     multi_rank += script.ranks > 1;
-    for (const bool async : {false, true}) {
+    for (const auto& [way, run] : ways_to_run(script.ranks, seed)) {
       std::vector<State> states(static_cast<size_t>(script.ranks));
-      run_ranks(script.ranks, {.timeout_s = 60, .async = async}, [&](Communicator& world) {
+      run([&](Communicator& world) {
         Stream stream;
         std::vector<std::unique_ptr<Communicator>> groups;
         for (const auto& colors : script.colors) {
@@ -227,7 +252,7 @@ TEST(RandomSequences, EqualTheSerialModelBitForBit) {
         }
         states[static_cast<size_t>(world.rank())] = state;
       });
-      EXPECT_EQ(states, expected) << "seed " << seed << (async ? " async" : " inline");
+      EXPECT_EQ(states, expected) << "seed " << seed << ", " << way;
     }
   }
   EXPECT_GT(multi_rank, 12);

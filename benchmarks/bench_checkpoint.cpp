@@ -90,7 +90,7 @@ struct Figures {
 Figures measure(const fs::path& folder_path, double staging_gib, int threads, bool with_plain, bool at_once) {
   Figures figures;
   const Config config = configuration(staging_gib, threads);
-  const RunSpec spec = resolve(config, 1);
+  const RunSpec spec = resolve(config, 1, Purpose::train);
   const MockDataset dataset(1, spec.model.vocab_size);
   LaunchOptions session;
   session.threads = threads;

@@ -283,6 +283,7 @@ class Saving {
                 .manifest = run,
                 .beside = [this](const std::filesystem::path& staged) { write_beside(staged); },
                 .complete = [this](const std::filesystem::path& staged, int64_t step) { consolidate(staged, step); },
+                .complete_bytes = [this](int64_t step) { return consolidates(step) ? weight_bytes() : 0; },
                 .saved = [this](const SaveReport& report) { saved(report); }};
   }
   Saving(const Saving&) = delete;
@@ -304,11 +305,15 @@ class Saving {
                       directory, spec_.dtype);
   }
   // A run that is ended before its last step has no final one: who ended it does not wait for that.
-  void consolidate(const std::filesystem::path& staged, int64_t step) const {
-    const bool final = step == steps_;
+  bool consolidates(int64_t step) const {
     const config::Consolidated wanted = config_.checkpoint.save_consolidated;
     const bool forced = spec_.model.num_experts > 0 && spec_.router == RouterKind::forced;
-    if (wanted == config::Consolidated::no || (wanted == config::Consolidated::final && !final) || forced) return;
+    const bool now = wanted == config::Consolidated::every || (wanted == config::Consolidated::final && step == steps_);
+    return now && !forced;
+  }
+  uint64_t weight_bytes() const { return static_cast<uint64_t>(param_count(spec_.model).total) * size_of(spec_.dtype); }
+  void consolidate(const std::filesystem::path& staged, int64_t step) const {
+    if (!consolidates(step)) return;
     const std::filesystem::path directory = staged / "consolidated";
     std::filesystem::create_directory(directory);
     export_checkpoint(Checkpoint(staged), spec_.model, directory, spec_.dtype, {});
@@ -464,10 +469,11 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   }
   if (log_place && goes_on && log_place->kind != OutputPlace::Kind::stream) {
     own_log.emplace(log_place->path, at.step);
-    logs.both = [&](const std::string& line) { own_log->write_line(line); };
   } else if (log_place) {
     stream_log.emplace(*log_place, options.overwrite);
-    logs.both = [&](const std::string& line) { stream_log->write_line(line); };
+  }
+  if (log_place) {
+    logs.both = [&](const std::string& line) { own_log ? own_log->write_line(line) : stream_log->write_line(line); };
   }
   Reporter reporter(config, yardstick, job.steps, progress, logs);
   progress.wait_for("getting ready, first step");
@@ -488,6 +494,10 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   };
   events.rolled_back = [&](int64_t step) {
     stage.steps = step;
+    if (stream_log && log_place->kind != OutputPlace::Kind::stream) {
+      stream_log.reset();
+      own_log.emplace(log_place->path, step);
+    }
     for (std::optional<RunLog>* log : {&training_log, &validation_log, &own_log}) {
       if (*log) (*log)->go_back(step);
     }

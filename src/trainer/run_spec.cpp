@@ -317,7 +317,8 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.gradient_norm = trains || config.clip_grad_norm.max_norm.has_value();
   spec.max_norm = config.clip_grad_norm.max_norm.value_or(0);
   spec.load_factor = config.memory.load_factor;
-  spec.staging_bytes = staging_bytes(config, trains);
+  // A benchmark saves nothing.
+  spec.staging_bytes = staging_bytes(config, trains && purpose != Purpose::run);
   spec.seed = static_cast<uint64_t>(config.seed);
   spec = with_steps(std::move(spec), config, config.step_scheduler.max_steps.value_or(kMostSteps));
   spec.shared_counts = spec.gate_counts();

@@ -77,7 +77,8 @@ void Saver::open(const RunState& state) {
   }
   // Manifest, configuration and what hubs have beside weights.
   constexpr uint64_t kBeside = 1 << 20;
-  options_.folder->make_room(state.step, *all_bytes_ + kBeside, options_.retention);
+  const uint64_t more = options_.complete_bytes ? options_.complete_bytes(state.step) : 0;
+  options_.folder->make_room(state.step, *all_bytes_ + kBeside + more, options_.retention);
   save_->staged = std::make_unique<StagedDirectory>(target, /*replace=*/false);
   save_->staged->begin();
 }

@@ -39,6 +39,7 @@ struct SaveOptions {
   // checkpoint itself, before it gets its name.
   std::function<void(const std::filesystem::path& staged)> beside = {};
   std::function<void(const std::filesystem::path& staged, int64_t step)> complete = {};
+  std::function<uint64_t(int64_t step)> complete_bytes = {};  // that it writes
   std::function<void(const SaveReport&)> saved = {};
 
   const std::filesystem::path& path() const { return folder != nullptr ? folder->path() : directory; }

@@ -36,7 +36,10 @@ class RankTraining {
   TrainingResult run() {
     begin();
     // A run that was ended between a step and its validation.
-    if (job_.resumed != nullptr && validation_due() && !validated_here()) result_.stopped = !validate();
+    if (job_.resumed != nullptr && validation_due() && !validated_here()) {
+      result_.stopped = !validate();
+      link_resumed_as_best();
+    }
     while (state_.step < job_.steps && !result_.stopped) {
       if (!one_step()) continue;
       look_around();
@@ -313,11 +316,28 @@ class RankTraining {
     return true;
   }
 
+  // Whether the step has the lowest loss of validation so far.
+  bool note_best() {
+    const std::optional<double> loss = validated_here() ? state_.validation_loss : std::nullopt;
+    const bool lowest = loss && (!state_.best || *loss < state_.best->loss);
+    if (lowest) state_.best = BestLoss{*loss, state_.step};
+    return lowest;
+  }
+
+  // The checkpoint that the run goes on from was saved before its step was validated.
+  void link_resumed_as_best() {
+    if (!note_best() || !first_ || job_.saving == nullptr) return;
+    try {
+      job_.saving->folder->link_resumed({state_.step, job_.resumed->path()}, /*lowest=*/true);
+    } catch (const Error& error) {
+      log::warn("{}", error.what());
+    }
+  }
+
   void save(bool final) {
     if (saver_->last_step() == state_.step) return saver_->finish();
     if (job_.resumed != nullptr && job_.resumed->manifest().run.step == state_.step) return;
-    const std::optional<double> loss = validated_here() ? state_.validation_loss : std::nullopt;
-    if (loss && (!state_.best || *loss < state_.best->loss)) state_.best = BestLoss{*loss, state_.step};
+    note_best();
     RunState saved = state_;
     saved.rollbacks = 0;  // to a checkpoint that is a new one
     saver_->begin(saved, until_update_, final);

@@ -94,6 +94,43 @@ TEST(Overnight, KilledAtAnyMomentItGoesOnWithTheSameBits) {
   }
 }
 
+// Its own log too, whether the run was new or went on.
+TEST(Overnight, ARunThatGoesBackTakesItsLinesBack) {
+  const Place place(9);
+  const std::string log = place.folder.path("own.jsonl");
+  const Outcome outcome = place.train("run", {"--logging.jsonl", log, "--bad_steps.spike", "roll_back",
+                                              "--bad_steps.spike_window", "4", "--bad_steps.spike_deviations", "0.5"});
+  ASSERT_EQ(outcome.code, 0) << outcome.err;
+  expect_in(outcome.err, {"goes back to its last checkpoint", "own.jsonl: took out "});
+  std::vector<int> steps;
+  for (const std::string& line : lines_of(read_file(log, 1 << 24))) {
+    steps.push_back(nlohmann::json::parse(line).at("step").get<int>());
+  }
+  EXPECT_EQ(steps, (std::vector{1, 2, 3, 4, 5, 6, 7, 8, 9}));
+}
+
+// A run that was ended before its last step was validated does that first when it goes on.
+TEST(Overnight, ALateValidationMayBeTheBest) {
+  const Folder folder;
+  const std::string file = folder.file("run.yaml", trained_config(2) +
+                                                       "validation_dataset: {_target_: mock, seq_len: 16, num_samples: "
+                                                       "4}\nlr_scheduler: {lr_decay_steps: 2}\n");
+  const std::vector<std::string> words = {
+      "train", file, "--checkpoint.checkpoint_dir", folder.path("run"), "--step_scheduler.val_every_steps", "1"};
+  const auto train = [&](const std::vector<std::string>& more) {
+    std::vector<std::string> all = words;
+    all.insert(all.end(), more.begin(), more.end());
+    const Outcome outcome = sluice(all);
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+  };
+  train({"--step_scheduler.max_minutes", "1e-7"});
+  EXPECT_FALSE(fs::is_symlink(folder.path("run/LOWEST_VAL")));
+  // From here on it gets worse.
+  train({"--resume", "--optimizer.lr", "3"});
+  EXPECT_EQ(fs::read_symlink(folder.path("run/LATEST")), "step-2");
+  EXPECT_EQ(fs::read_symlink(folder.path("run/LOWEST_VAL")), "step-1");
+}
+
 // A run that was killed between a checkpoint's name and what follows it.
 TEST(Overnight, WhatAKilledSaveDidNotComeToIsDoneByTheNextRun) {
   const Place place(6);

@@ -26,7 +26,8 @@ uint64_t bytes_in(const fs::path& folder) {
 }
 
 // Trains six steps, each saved, on a disk of so many bytes; returns the steps that are there at the end.
-std::vector<int64_t> saved_steps(uint64_t disk, const Retention& retention, int ranks = 1) {
+std::vector<int64_t> saved_steps(uint64_t disk, const Retention& retention, int ranks = 1,
+                                 const std::function<uint64_t(int64_t)>& more = {}) {
   constexpr int64_t kSteps = 6;
   const Config config = tiny_config({});
   RunSpec spec = resolve(config, ranks);
@@ -39,8 +40,10 @@ std::vector<int64_t> saved_steps(uint64_t disk, const Retention& retention, int 
     const uint64_t used = bytes_in(path);
     return std::optional<uint64_t>(used > disk ? 0 : disk - used);
   });
-  const SaveOptions saving{
-      .folder = &folder, .retention = retention, .manifest = describe_run(config, dataset, "test")};
+  const SaveOptions saving{.folder = &folder,
+                           .retention = retention,
+                           .manifest = describe_run(config, dataset, "test"),
+                           .complete_bytes = more};
   job.saving = &saving;
   spec = with_steps(std::move(spec), config, kSteps);
   run_training(job, spec, {.device = DeviceKind::ref}, {});
@@ -74,6 +77,14 @@ TEST(Saver, OnAFullDiskTheOldestGivesWayToTheNewOne) {
   testing::internal::CaptureStderr();
   EXPECT_EQ(saved_steps(disk, {.recent = 2}, 2), (std::vector<int64_t>{5, 6}));
   EXPECT_EQ(testing::internal::GetCapturedStderr().find("is not saved"), std::string::npos);
+}
+
+TEST(Saver, WhatIsMadeOfACheckpointNeedsRoomToo) {
+  const uint64_t disk = 20 * checkpoint_bytes() + kBeside;
+  testing::internal::CaptureStderr();
+  EXPECT_EQ(saved_steps(disk, {}, 1, [&](int64_t step) { return step == 3 ? disk : 0; }),
+            (std::vector<int64_t>{1, 2, 4, 5, 6}));
+  EXPECT_NE(testing::internal::GetCapturedStderr().find("step 3 is not saved: "), std::string::npos);
 }
 
 TEST(Saver, WhereNoneMayGoTheSaveFailsAndAllStay) {

@@ -78,8 +78,10 @@ Command launch_command() {
       .summary = "start a command in several processes, on one host or more",
       .details =
           "The command stands behind --, as in: sluice launch --nproc 2 -- train FILE. Its ranks are spread over the\n"
-          "processes, which find each other by themselves on one host; on several, each host has its own launcher.\n"
-          "What is not given is read from torchrun's PET_ names.\n\n"
+          "processes, which find each other by themselves on one host. Of several each has its own launcher: they "
+          "wait\n"
+          "for each other, and the processes of all hosts start, end and start again together. What is not given is\n"
+          "read from torchrun's PET_ names.\n\n"
           "Lines of process N begin with [N], those of process 0 are as they are. Signals go to all processes. When\n"
           "one fails it is named, the others get SIGTERM and 10 s later SIGKILL, and its exit code is the launcher's.\n"
           "A command that is started again must go on where it was, as train --resume does.",
@@ -87,9 +89,10 @@ Command launch_command() {
                   {"--nnodes", &flags.nodes, "hosts of the run (default: PET_NNODES, else 1)", "N"},
                   {"--node-rank", &flags.node, "which of them this is, from 0 (default: PET_NODE_RANK)", "N"},
                   {"--master", &flags.master,
-                   "where process 0 is found from other hosts (default: PET_MASTER_ADDR, PET_MASTER_PORT)",
+                   "where host 0 is found, with a port free there (default: PET_MASTER_ADDR, PET_MASTER_PORT)",
                    "HOST:PORT"},
-                  {"--restarts", &flags.restarts, "start all again after a failure, so often at most", "N"}},
+                  {"--restarts", &flags.restarts, "start all again, on all hosts, after a failure, so often at most",
+                   "N"}},
       .rest = &options->words,
       .run = [options] { return run_launch(*options); }};
 }

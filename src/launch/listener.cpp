@@ -5,9 +5,7 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
-#include <cerrno>
 #include <climits>
-#include <system_error>
 
 namespace sluice::launch {
 namespace {
@@ -25,25 +23,7 @@ int listening_port(int number) {
   return 0;
 }
 
-Error failure(const char* action) {
-  return runtime_failure("cannot {} on this host: {}", action, std::generic_category().message(errno));
-}
-
 }  // namespace
-
-OpenListener listen_locally() {
-  OpenListener listener{.socket = Descriptor(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0))};
-  if (listener.socket.number() < 0) throw failure("open a socket");
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  if (::bind(listener.socket.number(), reinterpret_cast<const sockaddr*>(&address), sizeof address) != 0 ||
-      ::listen(listener.socket.number(), SOMAXCONN) != 0) {
-    throw failure("find a free port");
-  }
-  listener.port = listening_port(listener.socket.number());
-  return listener;
-}
 
 std::optional<Descriptor> inherited_listener(const Environment& environment, int port) {
   constexpr int kFirstOwn = 3;  // behind the standard ones

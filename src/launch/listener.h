@@ -12,14 +12,6 @@ namespace sluice::launch {
 // The name that tells process 0 the descriptor it has inherited.
 inline constexpr const char* kListenerName = "SLUICE_LISTENER";
 
-struct OpenListener {
-  Descriptor socket;  // closed on exec unless the one who starts process 0 keeps it open
-  int port = 0;
-};
-
-// On this host's loopback, at a port that was free.
-OpenListener listen_locally();
-
 // What the launcher has left for this process, which is closed on exec from now on. Nothing where no descriptor is
 // named, or one that does not listen at `port`: the name may have come by way of another process.
 std::optional<Descriptor> inherited_listener(const Environment& environment, int port);

@@ -81,11 +81,6 @@ LocalPlan local_plan(const LaunchFlags& flags, const Environment& environment) {
         .at("command line")
         .advise("leave it out to start the processes once");
   }
-  if (flags.restarts > 0 && nodes > 1) {
-    throw user_error("--restarts {} on {} hosts: processes are started again on one host only", flags.restarts, nodes)
-        .at("command line")
-        .advise("have the scheduler start the job again, without --restarts");
-  }
   LocalPlan plan{.processes = *processes, .nodes = nodes, .node = node.value_or(0), .restarts = flags.restarts};
   refuse_several_launchers(plan, environment);
   plan.master = master_of(plan, flags, environment);

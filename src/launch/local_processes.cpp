@@ -70,13 +70,10 @@ std::string named(const std::vector<std::string>& processes) {
 // All processes of the plan, started once.
 class Round {
  public:
-  Round(const std::vector<std::string>& command, const LocalPlan& plan, double grace_seconds, SignalInbox& inbox,
-        LauncherOutput& output)
-      : plan_(plan), grace_seconds_(grace_seconds), inbox_(inbox), output_(output) {
-    std::optional<OpenListener> listener;
-    if (!plan.master) listener = listen_locally();
-    const Address master = plan.master ? *plan.master : Address{.host = "127.0.0.1", .port = listener->port};
-    for (int local = 0; local < plan.processes; ++local) start(command, local, master, listener);
+  Round(const std::vector<std::string>& command, const LocalPlan& plan, const Hosts::Start& start, double grace_seconds,
+        SignalInbox& inbox, LauncherOutput& output, Hosts& hosts)
+      : plan_(plan), grace_seconds_(grace_seconds), inbox_(inbox), output_(output), hosts_(hosts) {
+    for (int local = 0; local < plan.processes; ++local) begin(command, local, start);
   }
 
   // Returns when all have ended.
@@ -88,6 +85,8 @@ class Round {
         for (Stream& stream : process.streams) stream.read();
       }
       note_ended();
+      hosts_.read();
+      if (const Hosts::Failure* failure = hosts_.elsewhere()) end_because_of(*failure);
       if (kill_at_ && steady_seconds() >= *kill_at_) kill_rest();
       if (last_chance_ && steady_seconds() >= *last_chance_) {
         output_.wait_no_longer();
@@ -96,17 +95,16 @@ class Round {
     }
   }
 
-  const std::optional<Failure>& failure() const { return failure_; }
-  bool signalled() const { return !passed_on_.empty(); }
-  // Of the first that did not end with 0.
-  int code() const { return code_; }
+  // Of the first that did not end with 0, unless all were ended because of a failure elsewhere.
+  Hosts::Outcome outcome() const {
+    return {.code = code_, .failed = failure_.has_value(), .signalled = !passed_on_.empty()};
+  }
 
  private:
-  void start(const std::vector<std::string>& command, int local, const Address& master,
-             const std::optional<OpenListener>& listener) {
+  void begin(const std::vector<std::string>& command, int local, const Hosts::Start& start) {
     Process process{.index = plan_.first() + local, .streams = {}};
     ChildSpec spec{.command = command,
-                   .names = names_for(plan_, local, master),
+                   .names = names_for(plan_, local, start.master),
                    .mask = inbox_.mask(),
                    .on_broken_pipe = inbox_.on_broken_pipe()};
     std::array<Descriptor, 2> ends{Descriptor(-1), Descriptor(-1)};
@@ -123,7 +121,7 @@ class Round {
     }
     spec.out = given[0];
     spec.err = given[1];
-    if (listener && process.index == 0) spec.listener = listener->socket.number();
+    if (start.listener && process.index == 0) spec.listener = start.listener->number();
     spec.names.emplace_back(kListenerName, spec.listener >= 0 ? std::to_string(spec.listener) : "");
     process.child = std::make_unique<Child>(spec);
     processes_.push_back(std::move(process));
@@ -147,8 +145,10 @@ class Round {
     for (const OutputQueue& output : output_.queues()) {
       if (!output.empty()) all.push_back({.fd = output.number(), .events = POLLOUT, .revents = 0});
     }
+    hosts_.watch(all);
     constexpr double kMilliseconds = 1000;
-    int patience = -1;
+    // Launchers of other hosts may fail to say something.
+    int patience = plan_.nodes > 1 ? static_cast<int>(kMilliseconds) : -1;
     for (const std::optional<double>& moment : {kill_at_, last_chance_}) {
       if (!moment) continue;
       const int left = static_cast<int>(std::max(0.0, *moment - steady_seconds()) * kMilliseconds) + 1;
@@ -197,6 +197,7 @@ class Round {
         if (code_ == 0) code_ = ending->as_code();
         continue;
       }
+      if (ended_elsewhere_) continue;
       // Of several that are found at once one that was killed is the cause, since others fail by missing it.
       if (!first || (first->ending.signal == 0 && ending->signal != 0)) first = Failure{process.index, pid, *ending};
     }
@@ -206,11 +207,24 @@ class Round {
   void fail(const Failure& failure) {
     failure_ = failure;
     if (code_ == 0) code_ = failure.ending.as_code();
+    const std::string what = fmt::format("process {} of {} (pid {}) {}", failure.process, plan_.all(), failure.pid,
+                                         failure.ending.in_words());
+    hosts_.tell({.code = failure.ending.as_code(), .text = what});
+    end_rest(what);
+  }
+
+  void end_because_of(const Hosts::Failure& failure) {
+    if (failure_ || ended_elsewhere_ || running() == 0) return;
+    ended_elsewhere_ = true;
+    end_rest(failure.text);
+  }
+
+  // Those that still run, because of `what`, which is said.
+  void end_rest(const std::string& what) {
     const size_t others = running();
     const std::string rest =
         others == 0 ? "" : fmt::format("; ending the {} that still {}", others, others == 1 ? "runs" : "run");
-    output_.say(log::Level::error, fmt::format("process {} of {} (pid {}) {}{}", failure.process, plan_.all(),
-                                               failure.pid, failure.ending.in_words(), rest));
+    output_.say(log::Level::error, what + rest);
     if (others == 0) return;
     send_all(SIGTERM);
     end_soon();
@@ -236,30 +250,58 @@ class Round {
   double grace_seconds_;
   SignalInbox& inbox_;
   LauncherOutput& output_;
+  Hosts& hosts_;
   std::vector<Process> processes_;
   std::vector<int> passed_on_;
   std::optional<Failure> failure_;
+  bool ended_elsewhere_ = false;       // what they end with from then on says nothing
   std::optional<double> kill_at_;      // when those that still run are killed
   std::optional<double> last_chance_;  // of a slow reader
   int code_ = 0;
 };
 
+// Until something has come from another launcher, or `inbox` has a signal, which is returned.
+int wait_for_hosts(Hosts& hosts, SignalInbox& inbox) {
+  std::vector<pollfd> all{{.fd = inbox.descriptor(), .events = POLLIN, .revents = 0}};
+  hosts.watch(all);
+  constexpr int kMilliseconds = 100;
+  ::poll(all.data(), all.size(), kMilliseconds);
+  for (const int signal : inbox.take()) {
+    if (signal != SIGTSTP) return signal;
+    ::raise(SIGSTOP);
+  }
+  hosts.read();
+  return 0;
+}
+
 }  // namespace
 
-int run_processes(const std::vector<std::string>& command, const LocalPlan& plan, double grace_seconds) {
-  constexpr int kUsersMistake = 2;
+int run_processes(const std::vector<std::string>& command, const LocalPlan& plan, const LaunchTimes& times) {
+  constexpr int kBySignal = 128;
   SignalInbox inbox;
   LauncherOutput output(plan.first() == 0);
-  for (int restart = 0;; ++restart) {
-    Round round(command, plan, grace_seconds, inbox, output);
+  const std::unique_ptr<Hosts> hosts =
+      make_hosts(plan, times, [&](log::Level level, const std::string& text) { output.say(level, text); });
+  for (int restart = 1;; ++restart) {
+    std::optional<Hosts::Start> start;
+    while (!(start = hosts->start())) {
+      if (const int signal = wait_for_hosts(*hosts, inbox); signal != 0) return kBySignal + signal;
+    }
+    Round round(command, plan, *start, times.grace_s, inbox, output, *hosts);
+    start.reset();
     round.run();
-    const bool signalled = output.finish(inbox, round.signalled());
-    const bool again = round.failure() && !signalled && round.code() != kUsersMistake && restart < plan.restarts;
-    if (!again) return output.with_losses(round.code());
-    output.say(
-        log::Level::warn,
-        fmt::format("restart {} of {}: {} started again", restart + 1, plan.restarts,
-                    plan.processes == 1 ? "the process is" : fmt::format("all {} processes are", plan.processes)));
+    Hosts::Outcome outcome = round.outcome();
+    outcome.signalled = output.finish(inbox, outcome.signalled);
+    hosts->tell_over(outcome);
+    std::optional<Hosts::Decision> decision;
+    while (!(decision = hosts->decision())) {
+      const int signal = wait_for_hosts(*hosts, inbox);
+      if (signal != 0) return output.with_losses(outcome.code != 0 ? outcome.code : kBySignal + signal);
+    }
+    if (!decision->again) return output.with_losses(outcome.code != 0 ? outcome.code : decision->code);
+    output.say(log::Level::warn,
+               fmt::format("restart {} of {}: {} started again", restart, plan.restarts,
+                           plan.all() == 1 ? "the process is" : fmt::format("all {} processes are", plan.all())));
   }
 }
 

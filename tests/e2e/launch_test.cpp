@@ -39,11 +39,13 @@ TEST(Launch, AWholeHelpIsPrintedOnce) {
 }
 
 TEST(Launch, WithoutOptionsItReadsThoseOfTorchrun) {
-  const Outcome outcome = sluice({"launch", "--", "config", "--keys", "seed"},
-                                 "PET_NPROC_PER_NODE=2 PET_NNODES=2 PET_NODE_RANK=1 "
-                                 "PET_MASTER_ADDR=nowhere PET_MASTER_PORT=4711");
-  EXPECT_EQ(outcome.code, 0) << outcome.err;
-  expect_in(outcome.out, {"[2] seed", "[3] seed"});
+  const std::string launch = " $SLUICE launch -- config --keys seed";
+  const Outcome outcome = shell(
+      "export PET_NPROC_PER_NODE=2 PET_NNODES=2 PET_MASTER_ADDR=127.0.0.1 PET_MASTER_PORT=$((20000 + $$ % 20000)); "
+      "PET_NODE_RANK=1" +
+      launch + " & PET_NODE_RANK=0" + launch + "; code=$?; wait $!; echo $code $?");
+  expect_in(outcome.out, {"[1] seed", "[2] seed", "[3] seed", "0 0\n"});
+  EXPECT_EQ(outcome.err, "");
 }
 
 }  // namespace

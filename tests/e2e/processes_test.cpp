@@ -111,6 +111,25 @@ TEST_F(ProcessRun, OneThatIsKilledEndsAllAndTheRestartHasTheSameBits) {
   EXPECT_FALSE(any_left(folder_.path("killed")));
 }
 
+// As on two hosts: their launchers start all again when one process is killed on the second.
+TEST_F(ProcessRun, TwoLaunchersStartAllAgainAndTheBitsAreTheSame) {
+  constexpr int kMadeSteps = 200;
+  const std::string steps =
+      fmt::format("--step_scheduler.max_steps {} --step_scheduler.ckpt_every_steps 20", kMadeSteps);
+  ASSERT_EQ(shell("$SLUICE " + train("whole", steps)).code, 0);
+  const std::string run = " -- " + train("killed", "--resume " + steps);
+  const std::string launch = "$SLUICE launch --nproc 2 --nnodes 2 --master 127.0.0.1:$port --restarts 1 --node-rank ";
+  const Outcome outcome =
+      shell("port=$((20000 + $$ % 20000)); " + launch + "1" + run + " & second=$!; " + launch + "0" + run +
+            " & first=$!; for i in $(seq 400); do [ -e '" + folder_.path("killed/step-20") +
+            "' ] && break; sleep 0.02; done; kill -9 $(pgrep -P $second | tail -1); wait $first; "
+            "code=$?; wait $second; echo $code $?");
+  EXPECT_TRUE(outcome.out.ends_with("\n0 0\n")) << outcome.out << outcome.err;
+  expect_in(outcome.err, {"process 3 of 4", "killed by SIGKILL", "restart 1 of 1: all 4 processes"});
+  EXPECT_TRUE(result("killed", kMadeSteps) == result("whole", kMadeSteps));
+  EXPECT_FALSE(any_left(folder_.path("killed")));
+}
+
 TEST_F(ProcessRun, ASignalSavesAndTheRunGoesOn) {
   const std::string steps = "--step_scheduler.max_steps 100000 --step_scheduler.ckpt_every_steps 50000";
   const Outcome outcome = shell(

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "comm/sockets/sockets.h"
 #include "launch/listener.h"
 
 namespace sluice::launch {
@@ -92,10 +93,6 @@ TEST(LocalPlan, WhatMakesNoPlanIsRefused) {
       {{.processes = 2, .restarts = -1},
        {},
        "command line: --restarts -1: 0 or more is expected\n       leave it out to start the processes once"},
-      {{.processes = 2, .nodes = 2, .node = 0, .master = "n0:1", .restarts = 1},
-       {},
-       "command line: --restarts 1 on 2 hosts: processes are started again on one host only\n"
-       "       have the scheduler start the job again, without --restarts"},
       {{.processes = 2, .master = "n0:x"},
        {},
        "--master n0:x: \"x\" is no port\n       a port is a number from 1 to 65535"},
@@ -130,21 +127,21 @@ bool connects(int port) {
 }
 
 TEST(Listener, IsInheritedByItsNumberAndPort) {
-  const OpenListener listener = listen_locally();
-  EXPECT_TRUE(connects(listener.port));
-  EXPECT_NE(listen_locally().port, listener.port);
-  const int copy = ::dup(listener.socket.number());
+  const sluice::Listener listener(0, "127.0.0.1");
+  const int port = listener.port();
+  EXPECT_TRUE(connects(port));
+  const int copy = ::dup(listener.number());
   const Environment named(Values{{kListenerName, std::to_string(copy)}});
-  EXPECT_FALSE(inherited_listener(Environment(Values{}), listener.port));
-  EXPECT_FALSE(inherited_listener(named, listener.port + 1));
-  const auto inherited = inherited_listener(named, listener.port);
+  EXPECT_FALSE(inherited_listener(Environment(Values{}), port));
+  EXPECT_FALSE(inherited_listener(named, port + 1));
+  const auto inherited = inherited_listener(named, port);
   ASSERT_TRUE(inherited);
   EXPECT_EQ(inherited->number(), copy);
   EXPECT_EQ(::fcntl(copy, F_GETFD), FD_CLOEXEC);
   // Numbers of something else, and of nothing.
   const Descriptor file("/dev/null", O_RDONLY, "open");
   for (const int number : {file.number(), 999}) {
-    EXPECT_FALSE(inherited_listener(Environment(Values{{kListenerName, std::to_string(number)}}), listener.port));
+    EXPECT_FALSE(inherited_listener(Environment(Values{{kListenerName, std::to_string(number)}}), port));
   }
 }
 

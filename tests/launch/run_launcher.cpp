@@ -9,10 +9,12 @@
 #include <termios.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <csignal>
 #include <cstdlib>
+#include <sstream>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -24,7 +26,7 @@ namespace {
 constexpr double kPatience = 20;
 
 // In the child of a fork.
-[[noreturn]] void launch_here(const std::string& script, const LocalPlan& plan, double grace_seconds) {
+[[noreturn]] void launch_here(const std::string& script, const LocalPlan& plan, const LaunchTimes& times) {
   for (const int signal : {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGUSR1, SIGUSR2, SIGTSTP}) ::signal(signal, SIG_DFL);
   ::setenv("TERM", "xterm", 1);
   ::setenv("NO_COLOR", "1", 1);
@@ -32,7 +34,7 @@ constexpr double kPatience = 20;
   ::setenv("RANK", "of somebody else", 1);
   int code = 99;
   try {
-    code = run_processes({"/bin/sh", "-c", script}, plan, grace_seconds);
+    code = run_processes({"/bin/sh", "-c", script}, plan, times);
   } catch (const Error& error) {
     const std::string text = describe(error);
     if (::write(STDERR_FILENO, text.data(), text.size()) < 0) code = 98;
@@ -42,12 +44,12 @@ constexpr double kPatience = 20;
 
 }  // namespace
 
-RunningLauncher::RunningLauncher(const std::string& script, const LocalPlan& plan, double grace_seconds,
+RunningLauncher::RunningLauncher(const std::string& script, const LocalPlan& plan, const LaunchTimes& times,
                                  Output output) {
   ::prctl(PR_SET_CHILD_SUBREAPER, 1);
   if (output == Output::terminal) {
     pid_ = ::forkpty(&out_, nullptr, nullptr, nullptr);
-    if (pid_ == 0) launch_here(script, plan, grace_seconds);
+    if (pid_ == 0) launch_here(script, plan, times);
     return;
   }
   std::array<int, 2> out{}, err{};
@@ -57,7 +59,7 @@ RunningLauncher::RunningLauncher(const std::string& script, const LocalPlan& pla
     ::dup2(output == Output::full_disk ? ::open("/dev/full", O_WRONLY | O_CLOEXEC) : out[1], STDOUT_FILENO);
     ::dup2(err[1], STDERR_FILENO);
     for (const int number : {out[0], out[1], err[0], err[1]}) ::close(number);
-    launch_here(script, plan, grace_seconds);
+    launch_here(script, plan, times);
   }
   ::close(out[1]);
   ::close(err[1]);
@@ -139,9 +141,28 @@ Ended RunningLauncher::wait() {
   return ended_;
 }
 
-Ended run_launcher(const std::string& script, const LocalPlan& plan, double grace_seconds,
+Ended run_launcher(const std::string& script, const LocalPlan& plan, const LaunchTimes& times,
                    RunningLauncher::Output output) {
-  return RunningLauncher(script, plan, grace_seconds, output).wait();
+  return RunningLauncher(script, plan, times, output).wait();
+}
+
+int free_port() {
+  return Listener(0).port();
+}
+
+std::string without_pids(std::string text) {
+  for (size_t at = 0; (at = text.find("(pid ", at)) != std::string::npos; ++at) {
+    text.erase(at + 5, text.find(')', at) - at - 5);
+  }
+  return text;
+}
+
+std::vector<std::string> sorted_lines(const std::string& text) {
+  std::vector<std::string> lines;
+  std::istringstream stream(text);
+  for (std::string line; std::getline(stream, line);) lines.push_back(line);
+  std::ranges::sort(lines);
+  return lines;
 }
 
 int take_orphans(double patience_seconds) {

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "launch/local_plan.h"
+#include "launch/hosts.h"
 
 namespace sluice::launch {
 
@@ -15,12 +15,14 @@ struct Ended {
   std::string out, err;
 };
 
+inline constexpr LaunchTimes kTestTimes{.grace_s = 5, .meeting_s = 15};
+
 class RunningLauncher {
  public:
   enum class Output { kept, terminal, full_disk };
 
   // Every process runs `script` with /bin/sh.
-  RunningLauncher(const std::string& script, const LocalPlan& plan, double grace_seconds = 5,
+  RunningLauncher(const std::string& script, const LocalPlan& plan, const LaunchTimes& times = kTestTimes,
                   Output output = Output::kept);
   // Kills it.
   ~RunningLauncher();
@@ -50,8 +52,16 @@ class RunningLauncher {
   Ended ended_;
 };
 
-Ended run_launcher(const std::string& script, const LocalPlan& plan, double grace_seconds = 5,
+Ended run_launcher(const std::string& script, const LocalPlan& plan, const LaunchTimes& times = kTestTimes,
                    RunningLauncher::Output output = RunningLauncher::Output::kept);
+
+// A port of this machine that is free.
+int free_port();
+
+// Numbers of processes are none of a test's business: "(pid 17)" becomes "(pid )".
+std::string without_pids(std::string text);
+
+std::vector<std::string> sorted_lines(const std::string& text);
 
 // The processes that the ended launchers of this program have left, which then are its children; they are gone after
 // it.

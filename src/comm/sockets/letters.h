@@ -20,6 +20,7 @@ enum class LetterKind : uint32_t {
   pass = 4,      // a Pass, between any two
   ready = 5,     // to process 0: this process is connected to all others
   complete = 6,  // from process 0: all are
+  launcher = 7,  // what launchers of several hosts say to each other (launch/host_letters.h)
 };
 
 struct Letter {

@@ -1,37 +1,15 @@
 #include "launch/processes.h"
 
-#include <sched.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <array>
-#include <climits>
 #include <optional>
 
 #include "base/error.h"
 #include "comm/sockets/rendezvous.h"
+#include "launch/hosts.h"
 #include "launch/listener.h"
 
 namespace sluice::launch {
 namespace {
-
-std::string host_name() {
-  std::array<char, HOST_NAME_MAX + 1> name{};
-  if (::gethostname(name.data(), name.size() - 1) != 0) return "?";
-  return name.data();
-}
-
-// The processors that this process may run on, as text.
-std::string affinity() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  if (::sched_getaffinity(0, sizeof set, &set) != 0) return "";
-  std::string text;
-  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
-    if (CPU_ISSET(cpu, &set)) text += fmt::format("{},", cpu);
-  }
-  return text;
-}
 
 std::optional<Listener> listener_of(const Identity& identity, const Environment& environment) {
   if (identity.process != 0) return std::nullopt;
@@ -45,7 +23,7 @@ std::optional<Listener> listener_of(const Identity& identity, const Environment&
 Processes::Processes(const Identity& identity, const Environment& environment, const Job& job) {
   const int each = ranks_of_each(identity, job.ranks);
   const Member self{.process = identity.process,
-                    .host = host_name(),
+                    .host = machine_name(),
                     .first_rank = identity.process * each,
                     .ranks = each,
                     .common = job.common};
@@ -63,6 +41,10 @@ Processes::Processes(const Identity& identity, const Environment& environment, c
                            self, identity.processes, job.ranks, members, listener_of(identity, environment));
   }
   courier_ = std::make_unique<Courier>(std::move(wire), std::move(members), job.timeout_s);
+  for (const std::string& text : courier_->exchange(to_text(place_of_process()))) {
+    places_.push_back(place_of(text));
+    places_.back().host = courier_->members()[places_.size() - 1].host;
+  }
 }
 
 Processes::~Processes() = default;
@@ -72,9 +54,8 @@ std::string Processes::from_first(const std::string& text) const {
 }
 
 int Processes::sharing() const {
-  const std::string mine = fmt::format("{} on {}", affinity(), courier_->self().host);
-  const std::vector<std::string> all = courier_->exchange(mine);
-  return static_cast<int>(std::ranges::count(all, mine));
+  return static_cast<int>(std::ranges::count_if(
+      places_, [&](const Place& place) { return place == places_[static_cast<size_t>(courier_->self().process)]; }));
 }
 
 }  // namespace sluice::launch

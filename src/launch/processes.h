@@ -8,6 +8,7 @@
 
 #include "comm/mpi/mpi.h"
 #include "comm/processes/courier.h"
+#include "launch/binding.h"
 #include "launch/identity.h"
 
 namespace sluice::launch {
@@ -35,12 +36,15 @@ class Processes {
   bool first() const { return first_rank() == 0; }
   // The text that the first process has given here, in all of them. All call it.
   std::string from_first(const std::string& text) const;
-  // How many processes may use the very processors that this one may use, itself among them. All call it.
+  // Of each process, in their order.
+  const std::vector<Place>& places() const { return places_; }
+  // How many processes may use the very processors that this one may use, itself among them.
   int sharing() const;
 
  private:
   std::unique_ptr<mpi::Session> mpi_;  // outlives the wire; null where sockets connect
   std::unique_ptr<Courier> courier_;
+  std::vector<Place> places_;
 };
 
 }  // namespace sluice::launch

@@ -41,6 +41,7 @@ struct LaunchOptions {
   Communication comm = {};
   Hardware hardware = {};      // instead of what `device` names
   Courier* courier = nullptr;  // to the job's other processes; null: there are none
+  int sharing = 1;             // processes that use the same cores, each with so many threads
 
   // The lowest rank of this process.
   int first_rank() const { return courier == nullptr ? 0 : courier->self().first_rank; }

@@ -10,6 +10,7 @@
 #include "trainer/features.h"
 #include "trainer/make_dataset.h"
 #include "trainer/profiler_window.h"
+#include "training/rank_results.h"
 #include "training/session.h"
 #include "training/yardstick.h"
 
@@ -23,13 +24,6 @@ double median(std::vector<double> values) {
   return values.size() % 2 == 1 ? values[half] : 0.5 * (values[half - 1] + values[half]);
 }
 
-// What each rank finds out; written by its own thread.
-struct RankResult {
-  double load_factor = 1;
-  uint64_t memory = 0;
-  std::vector<ArenaGrowth> grown;
-};
-
 // One step from barrier to barrier: as long as the slowest rank's.
 double timed_step(Trainer& trainer, int64_t step, StepResult& result) {
   Backend& backend = trainer.context().backend();
@@ -42,10 +36,10 @@ double timed_step(Trainer& trainer, int64_t step, StepResult& result) {
   return watch.seconds();
 }
 
-// Runs the steps on one rank; rank 0 writes the row.
+// Runs the steps on one rank; rank 0 writes the row, and alone needs the yardstick.
 class RankRun {
  public:
-  RankRun(Trainer& trainer, BenchmarkRow& row, Yardstick& yardstick, Progress& progress)
+  RankRun(Trainer& trainer, BenchmarkRow& row, Yardstick* yardstick, Progress& progress)
       : trainer_(trainer), row_(row), yardstick_(yardstick), progress_(progress) {}
 
   RankResult run(bool profile_ops, const config::Benchmark& keys) {
@@ -56,14 +50,14 @@ class RankRun {
     for (int64_t step = 0; step < trainer_.spec().steps; ++step) {
       std::optional<ObserverScope> watching;
       if (step == looked_at) watching.emplace(trainer_.context(), load);
-      if (step == row_.warmup_steps && first()) yardstick_.measure_again(Yardstick::Run::goes_on);
+      if (step == row_.warmup_steps && first()) yardstick_->measure_again(Yardstick::Run::goes_on);
       profiler.before(step);
       one_step(step);
       profiler.after(step);
     }
     if (first()) row_.kernels = trainer_.context().backend().kernels().uses();
     if (profile_ops) profile(trainer_.spec().steps);
-    return {load.load_factor(), trainer_.ledger().peak(), trainer_.runtime().grown()};
+    return {.load_factor = load.load_factor(), .memory = trainer_.ledger().peak(), .grown = trainer_.runtime().grown()};
   }
 
  private:
@@ -78,14 +72,14 @@ class RankRun {
     if (step >= row_.warmup_steps) row_.step_seconds.push_back(seconds);
     const RunSpec& spec = trainer_.spec();
     spent_ += seconds;
-    yardstick_.check(seconds, Yardstick::Run::goes_on);
+    yardstick_->check(seconds, Yardstick::Run::goes_on);
     progress_.show({.step = step + 1,
                     .steps = spec.steps,
                     .loss = result.loss,
                     .mtp_loss = result.mtp_loss,
                     .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / (seconds * spec.mesh.world),
-                    .mfu = yardstick_.mfu(seconds),
-                    .roofline = yardstick_.roofline_share(seconds),
+                    .mfu = yardstick_->mfu(seconds),
+                    .roofline = yardstick_->roofline_share(seconds),
                     .elapsed_seconds = spent_,
                     .own_steps = step + 1});
   }
@@ -101,7 +95,7 @@ class RankRun {
 
   Trainer& trainer_;
   BenchmarkRow& row_;
-  Yardstick& yardstick_;
+  Yardstick* yardstick_;
   Progress& progress_;
   double spent_ = 0;
 };
@@ -194,12 +188,16 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
     throw user_error("benchmark.warmup_steps {} leaves none of step_scheduler.max_steps {} to time",
                      config.benchmark.warmup_steps, spec.steps);
   }
-  LaunchOptions options = launch_options(config);
+  LaunchOptions options = job.session ? *job.session : launch_options(config);
   options.hardware = job.hardware;
-  progress.wait_for("planning the run");
-  Yardstick yardstick(spec, options, config.benchmark.peak_tflops, machine);
-  require_memory(yardstick.forecast(), memory_for(spec, options), smaller_than(job.scale));
-  progress.wait_for("getting ready, first step");
+  const bool speaks = options.first_rank() == 0;
+  std::optional<Yardstick> yardstick;
+  if (speaks) {
+    progress.wait_for("planning the run");
+    yardstick.emplace(spec, options, config.benchmark.peak_tflops, machine);
+    require_memory(yardstick->forecast(), memory_for(spec, options), smaller_than(job.scale));
+    progress.wait_for("getting ready, first step");
+  }
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
 
   BenchmarkRow row;
@@ -211,7 +209,6 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   row.changes = job.changes;
   row.precision = precision_name(spec.dtype);
   row.device = config::word(config.runtime.device);
-  row.threads = options.threads;
   row.layout = layout_of(spec);
   row.warmup_steps = config.benchmark.warmup_steps;
   row.gflop_per_token = model_flops_per_sequence(spec.model, spec.seq_len) * 1e-9 / static_cast<double>(spec.seq_len);
@@ -226,32 +223,52 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   row.local_shard = spec.local_shard;
   row.unavailable = config::unavailable(config);
 
-  std::vector<uint64_t> planned(static_cast<size_t>(spec.mesh.world));
-  const auto keep_plan = [&](const RankPlan& plan) { planned[static_cast<size_t>(plan.rank)] = plan.ledger.peak(); };
-  std::vector<RankResult> ranks(static_cast<size_t>(spec.mesh.world));
+  // Of this process's ranks, each written by its own thread.
+  const int first_rank = options.first_rank();
+  const int own = options.courier == nullptr ? spec.mesh.world : options.courier->self().ranks;
+  ProcessResult mine{.threads = options.threads, .ranks = std::vector<RankResult>(static_cast<size_t>(own))};
+  std::vector<uint64_t> planned(static_cast<size_t>(own));
+  const auto place = [&](int rank) { return static_cast<size_t>(rank - first_rank); };
+  const auto keep_plan = [&](const RankPlan& plan) { planned[place(plan.rank)] = plan.ledger.peak(); };
   const auto run_rank = [&](Trainer& trainer) {
-    const auto rank = static_cast<size_t>(trainer.mesh().world.world_rank());
+    const size_t rank = place(trainer.mesh().world.world_rank());
     if (job.weights != nullptr) job.weights->load(trainer);
-    ranks[rank] = RankRun(trainer, row, yardstick, progress).run(job.profile_ops, config.benchmark);
+    RankRun steps(trainer, row, yardstick ? &*yardstick : nullptr, progress);
+    mine.ranks[rank] = steps.run(job.profile_ops, config.benchmark);
+    mine.ranks[rank].planned = planned[rank];
   };
   run_session(spec, options, *dataset, run_rank, keep_plan);
+  const std::vector<ProcessResult> all = gather(mine, options.courier);
+  if (!speaks) return row;
   progress.wait_for("measuring the machine again");
 
   // Where other processes disturbed the measurements before, this one may be truer.
-  yardstick.measure_again(Yardstick::Run::has_ended);
-  yardstick.check(row.median_seconds(), Yardstick::Run::has_ended);
-  row.peak_tflops = yardstick.peak_flops() * 1e-12;
+  yardstick->measure_again(Yardstick::Run::has_ended);
+  yardstick->check(row.median_seconds(), Yardstick::Run::has_ended);
+  row.peak_tflops = yardstick->peak_flops() * 1e-12;
   row.peak_stated = config.benchmark.peak_tflops.has_value();
-  row.roofline_seconds = yardstick.forecast().roofline_seconds;
-  if (row.ops) row.ops->roof = yardstick.forecast().roof;
+  row.roofline_seconds = yardstick->forecast().roofline_seconds;
+  if (row.ops) row.ops->roof = yardstick->forecast().roof;
   progress.finish();
 
-  row.planned_memory_bytes = *std::max_element(planned.begin(), planned.end());
+  row.threads = 0;
   row.load_factor = 0;
-  for (size_t rank = 0; rank < ranks.size(); ++rank) {
-    row.load_factor += ranks[rank].load_factor / static_cast<double>(ranks.size());
-    row.max_memory_bytes = std::max(row.max_memory_bytes, ranks[rank].memory);
-    for (const ArenaGrowth& growth : ranks[rank].grown) row.grown.push_back({static_cast<int>(rank), growth});
+  int rank = 0;
+  for (const ProcessResult& process : all) {
+    row.threads += process.threads;
+    for (const RankResult& result : process.ranks) {
+      row.load_factor += result.load_factor / spec.mesh.world;
+      row.max_memory_bytes = std::max(row.max_memory_bytes, result.memory);
+      row.planned_memory_bytes = std::max(row.planned_memory_bytes, result.planned);
+      for (const ArenaGrowth& growth : result.grown) row.grown.push_back({rank, growth});
+      ++rank;
+    }
+  }
+  if (options.courier != nullptr) {
+    std::set<std::string> hosts;
+    for (const Member& member : options.courier->members()) hosts.insert(member.host);
+    row.processes = static_cast<int>(all.size());
+    row.hosts = static_cast<int>(hosts.size());
   }
   return row;
 }

@@ -37,6 +37,8 @@ struct BenchmarkRow {
   std::string precision;                // of parameters and activations: "fp32", "bf16", "fp64"
   std::string device;                   // "cpu", "ref", "cuda"
   int threads = 1;                      // of all ranks together
+  int processes = 1;                    // that the ranks are threads of
+  int hosts = 1;                        // that these are on
   Layout layout;
   int64_t warmup_steps = 0;
   std::vector<double> step_seconds;  // timed steps, the slowest rank's
@@ -85,10 +87,13 @@ struct BenchmarkJob {
   const Pretrained* weights = nullptr;  // null: drawn at random
   bool profile_ops = false;             // one more step, with each operation timed: planned for like the others
   Hardware hardware = {};               // instead of what runtime.device names
+  // Of one of several processes: the way to the others and the threads of this one; none: what `settings` ask for.
+  std::optional<LaunchOptions> session = {};
 };
 
 // Measures the machine again between the warm-up and the timed steps (not a GPU, whose memory the run has) and
-// afterwards; `machine` and the row hold the best figures.
+// afterwards; `machine` and the row hold the best figures. Of several processes all call it, and the first does that;
+// the others' rows say nothing.
 BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineInfo& machine, Progress& progress);
 
 // "none", "full", "norm act".

@@ -29,6 +29,11 @@ class Writer {
   void or_null(const char* name, const T& value, const T& none) {
     json_[name] = value == none ? Json(nullptr) : Json(value);
   }
+  // Left out where it is `usual`.
+  template <class T>
+  void or_absent(const char* name, const T& value, const T& usual) {
+    if (value != usual) json_[name] = value;
+  }
   // Follows from the fields: written for those who read the file.
   template <class T>
   void derived(const char* name, const T& value) {
@@ -85,6 +90,10 @@ class Reader {
   void or_null(const char* name, T& value, const T& none) {
     const Json& found = json_.at(name);
     value = found.is_null() ? none : found.get<T>();
+  }
+  template <class T>
+  void or_absent(const char* name, T& value, const T& usual) {
+    value = json_.value(name, usual);
   }
   template <class T>
   void derived(const char* /*name*/, const T& /*value*/) {}
@@ -236,6 +245,8 @@ constexpr auto describe_row = [](auto& v, BenchmarkRow& row) {
   v.kernels("kernels", row.kernels);
   v("device", row.device);
   v("threads", row.threads);
+  v.or_absent("processes", row.processes, 1);
+  v.or_absent("hosts", row.hosts, 1);
   v("precision", row.precision);
   describe_layout(v, row.layout);
   v("warmup_steps", row.warmup_steps);
@@ -294,6 +305,7 @@ void check(const BenchmarkReport& report) {
     need(!row.losses.empty(), "loss");
     need(positive(row.peak_tflops) && positive(row.gflop_per_token), "peak_tflops or gflop_per_token");
     need(row.local_shard >= 1 && row.threads >= 1, "local_shard or threads");
+    need(row.hosts >= 1 && row.processes >= row.hosts, "processes or hosts");
   }
 }
 

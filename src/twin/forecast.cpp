@@ -7,9 +7,25 @@
 #include "model/family.h"
 
 namespace sluice {
+namespace {
+
+int ranks_of_host(const LaunchOptions& options, int world) {
+  if (options.courier == nullptr) return world;
+  int ranks = 0;
+  for (const Member& member : options.courier->members()) {
+    if (member.host == options.courier->self().host) ranks += member.ranks;
+  }
+  return ranks;
+}
+
+}  // namespace
 
 RunForecast forecast_run(const RunSpec& spec, const LaunchOptions& options, const MachineInfo& machine) {
-  const double ranks = own_gpus(options.device, spec.mesh.world) ? 1 : spec.mesh.world;  // that share what was measured
+  const int here = ranks_of_host(options, spec.mesh.world);
+  const int on_these_cores =
+      options.courier == nullptr ? spec.mesh.world : options.courier->self().ranks * options.sharing;
+  // That share what was measured.
+  const double ranks = own_gpus(options.device, spec.mesh.world) ? 1 : on_these_cores;
   DeviceModel device;
   device.target = target_of(options.device, options.threads);
   device.peak_flops = machine.peak_gflops * 1e9 / ranks;
@@ -30,18 +46,21 @@ RunForecast forecast_run(const RunSpec& spec, const LaunchOptions& options, cons
     // While one stage waits the others have its share of the machine: their mean is what counts.
     for (const auto& [op, seconds] : plan.op_seconds) forecast.roofline_seconds += seconds / spec.mesh.pp;
   }
+  const double share = static_cast<double>(here) / spec.mesh.world;
+  forecast.host_bytes = static_cast<uint64_t>(share * static_cast<double>(forecast.total_bytes));
   return forecast;
 }
 
 void require_memory(const RunForecast& forecast, uint64_t available_bytes, const std::string& advice) {
-  if (forecast.total_bytes <= available_bytes) return;
-  throw user_error("this run needs {} of memory and {} can be had", format_bytes(forecast.total_bytes),
-                   format_bytes(available_bytes))
+  if (forecast.host_bytes <= available_bytes) return;
+  throw user_error("this run needs {} of memory{} and {} can be had", format_bytes(forecast.host_bytes),
+                   forecast.host_bytes == forecast.total_bytes ? "" : " on this host", format_bytes(available_bytes))
       .advise(advice + "; sluice plan FILE says where memory goes and what frees some");
 }
 
 MachineInfo measure_for(const RunSpec& spec, const LaunchOptions& options) {
-  return options.device == DeviceKind::cuda ? measure_gpu(spec.dtype) : measure_machine(options.threads);
+  return options.device == DeviceKind::cuda ? measure_gpu(spec.dtype)
+                                            : measure_machine(options.threads * options.sharing);
 }
 
 uint64_t memory_for(const RunSpec& spec, const LaunchOptions& options) {

@@ -11,6 +11,7 @@
 #include "base/text.h"
 #include "cli/bench_table.h"
 #include "cli/command.h"
+#include "cli/job_processes.h"
 #include "cli/model_notes.h"
 #include "cli/ops_table.h"
 #include "cli/outputs.h"
@@ -46,7 +47,8 @@ void set_steps(ScaledConfig& scaled, int timed) {
 }
 
 // `written`: the file as it stands; it is read once, for it may be a pipe.
-PreparedRow prepare(const std::string& file, const Config& written, const BenchOptions& options, bool row_layout) {
+PreparedRow prepare(const std::string& file, const Config& written, const BenchOptions& options, bool row_layout,
+                    int processes) {
   PreparedRow row;
   const Config settings = apply_settings(written, options.overrides, options.shortcuts);
   row.published = published_row(written);
@@ -55,7 +57,7 @@ PreparedRow prepare(const std::string& file, const Config& written, const BenchO
   row.job.scale = options.scale.value_or(!row.published ? "full" : row_layout ? "tiny" : "laptop");
   row.job.profile_ops = options.ops;
   const std::optional<Scale> scale = scale_named(row.job.scale);
-  const int ranks = row_layout ? ranks_of(settings) : options.ranks.value_or(1);
+  const int ranks = row_layout ? ranks_of(settings) : options.ranks.value_or(processes);
   ScaledConfig scaled = row_layout ? scale_within_layout(settings, scale) : scale_config(settings, scale, ranks);
   if (options.steps) set_steps(scaled, *options.steps);
   row.job.settings = std::move(scaled.config);
@@ -67,22 +69,22 @@ PreparedRow prepare(const std::string& file, const Config& written, const BenchO
   return row;
 }
 
-Layouts layouts_of(const BenchOptions& options) {
+Layouts layouts_of(const BenchOptions& options, int processes) {
   if (options.layout) {
     return *options.layout == "row" ? Layouts::row : *options.layout == "fit" ? Layouts::fitted : Layouts::both;
   }
   const bool of_layout = std::ranges::any_of(options.overrides, [](const std::string& argument) {
     return argument.starts_with("--distributed.") || argument.starts_with("--step_scheduler.");
   });
-  return options.ranks || options.scale || of_layout ? Layouts::fitted : Layouts::both;
+  return options.ranks || options.scale || of_layout || processes > 1 ? Layouts::fitted : Layouts::both;
 }
 
 std::string word(Layouts layouts) {
   return layouts == Layouts::row ? "row" : layouts == Layouts::fitted ? "fit" : "both";
 }
 
-std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
-  const Layouts layouts = layouts_of(options);
+std::vector<PreparedRow> prepare_all(const BenchOptions& options, int processes) {
+  const Layouts layouts = layouts_of(options, processes);
   if (layouts == Layouts::row && options.ranks) {
     throw user_error("--ranks {} with --layout row: a row's own layout has its own ranks", *options.ranks)
         .at("command line")
@@ -92,14 +94,40 @@ std::vector<PreparedRow> prepare_all(const BenchOptions& options) {
   for (const std::string& name : options.files.empty() ? published_rows() : options.files) {
     const std::string file = file_of_row(name);
     const Config written = config::load(file);
-    if (layouts != Layouts::row) prepared.push_back(prepare(file, written, options, false));
+    if (layouts != Layouts::row) prepared.push_back(prepare(file, written, options, false, processes));
     if (layouts == Layouts::fitted || (layouts == Layouts::both && !prepared.back().published)) continue;
-    PreparedRow own = prepare(file, written, options, true);
+    PreparedRow own = prepare(file, written, options, true, processes);
     if (layouts == Layouts::row || has_quick_step(own.spec)) prepared.push_back(std::move(own));
   }
   std::set<std::string> told;
   for (const PreparedRow& row : prepared) warn_of_unread_fields(row.job.settings, told);
   return prepared;
+}
+
+// Processes meet once, for as many ranks as all rows have.
+void connect(JobProcesses& processes, const BenchOptions& options, std::vector<PreparedRow>& prepared) {
+  const PreparedRow& first = prepared.front();
+  JobProcesses::Meeting meeting{.words = options.ops ? "--ops" : "",
+                                .ranks = first.spec.mesh.world,
+                                .threads = first.job.settings.runtime.threads,
+                                .timeout_s = 0};
+  for (const PreparedRow& row : prepared) {
+    if (row.spec.mesh.world != meeting.ranks && processes.several()) {
+      throw user_error("{} has {} ranks and {} has {}: several processes run rows of as many ranks as each other",
+                       first.job.config, meeting.ranks, row.job.config, row.spec.mesh.world)
+          .at("command line")
+          .advise("start sluice bench once for each, or give --ranks");
+    }
+    meeting.configuration += fmt::format("# {} {} {}\n{}", row.job.config, row.job.scale,
+                                         row.job.row_layout ? "row" : "fit", config::to_yaml(row.job.settings));
+    meeting.timeout_s = std::max(meeting.timeout_s, row.job.settings.watchdog_seconds());
+  }
+  processes.connect(meeting);
+  if (!processes.several()) return;
+  for (PreparedRow& row : prepared) {
+    row.job.session = launch_options(row.job.settings);
+    processes.share(*row.job.session, row.job.settings);
+  }
 }
 
 BenchmarkRow run_row(const PreparedRow& prepared, MachineInfo& machine) {
@@ -163,15 +191,19 @@ int print_recorded(const BenchOptions& options) {
   return 0;
 }
 
-}  // namespace
-
-int run_bench(const BenchOptions& options) {
-  if (options.from) return print_recorded(options);
+int run_bench(const BenchOptions& options, JobProcesses& processes) {
+  if (options.from) return processes.first() ? print_recorded(options) : 0;
   if (options.ranks) checked_ranks(*options.ranks);
   if (options.steps && *options.steps < 1) {
     throw user_error("--steps {}: at least one is needed", *options.steps).at("command line");
   }
-  const std::vector<PreparedRow> prepared = prepare_all(options);
+  std::vector<PreparedRow> prepared = prepare_all(options, processes.count());
+  connect(processes, options, prepared);
+  if (!processes.first()) {
+    MachineInfo not_measured;
+    for (const PreparedRow& next : prepared) run_row(next, not_measured);
+    return 0;
+  }
   std::optional<OutputFile> json = result_file(options, prepared);
 
   if (const double load = busy_cores(); load > 0.5 * usable_cores()) {
@@ -180,13 +212,13 @@ int run_bench(const BenchOptions& options) {
   const size_t width = page_width();
   BenchmarkReport report{.version = std::string(version()),
                          .commit = std::string(commit()),
-                         .layouts = word(layouts_of(options)),
+                         .layouts = word(layouts_of(options, processes.count())),
                          .machine = {},
                          .rows = {}};
   std::tuple<DeviceKind, int, DType> measured{DeviceKind::cpu, 0, DType::f32};
   std::string ops;
   for (const PreparedRow& next : prepared) {
-    const LaunchOptions session = launch_options(next.job.settings);
+    const LaunchOptions session = next.job.session ? *next.job.session : launch_options(next.job.settings);
     const std::tuple now{session.device, session.threads,
                          session.device == DeviceKind::cuda ? next.spec.dtype : DType::f32};
     if (now != std::exchange(measured, now)) {
@@ -204,6 +236,12 @@ int run_bench(const BenchOptions& options) {
   }
   print("\n" + table_notes(report, width) + ops);
   return 0;
+}
+
+}  // namespace
+
+int run_bench(const BenchOptions& options) {
+  return JobProcesses::run(options.identity, [&](JobProcesses& processes) { return run_bench(options, processes); });
 }
 
 Command bench_command() {
@@ -227,16 +265,16 @@ Command bench_command() {
                    "size of the model (default: of published rows laptop)",
                    "laptop|tiny|full",
                    {"laptop", "tiny", "full"}},
-                  {"--ranks", &options->ranks, "ranks of a fitted layout, threads here (default: 1)", "N"},
+                  {"--ranks", &options->ranks, "ranks of a fitted layout, threads here (default: one a process)", "N"},
                   {"--steps", &options->steps, "timed steps, after the warm-up (default: as configured)", "N"},
                   {"--json", &options->json, "also write the results to a file", "FILE"},
                   overwrite_option(options->overwrite),
                   {"--from", &options->from, "print what --json wrote; nothing is run", "FILE"},
                   {"--ops", &options->ops, "show where one more step's time goes, by operation"}},
       .overrides = &options->overrides,
-      .one_process = true,
       .run = [options] { return run_bench(*options); }};
   add_shortcuts(command, options->shortcuts);
+  add_identity(command, options->identity);
   return command;
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/setup.h"
+#include "launch/identity.h"
 
 namespace sluice::cli {
 
@@ -15,11 +16,12 @@ enum class Layouts : uint8_t { fitted, row, both };
 struct BenchOptions {
   // Or names of published rows; none: all of those.
   std::vector<std::string> files;
-  // "fit", "row", "both"; none: both, unless ranks, scale, layout or batch are given: then "fit".
+  // "fit", "row", "both"; none: both, unless ranks, scale, layout or batch are given or there are several processes:
+  // then "fit".
   std::optional<std::string> layout;
   // "laptop", "tiny", "full"; none: of a published row laptop, at its own layout tiny, of another file full.
   std::optional<std::string> scale;
-  std::optional<int> ranks;         // of a fitted layout; none: 1
+  std::optional<int> ranks;         // of a fitted layout; none: one for each process
   std::optional<int> steps;         // timed ones
   std::optional<std::string> json;  // file for the results
   bool overwrite = false;           // it may be there
@@ -27,6 +29,7 @@ struct BenchOptions {
   bool ops = false;                 // where one step's time goes
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
+  launch::IdentityFlags identity;
 };
 
 int run_bench(const BenchOptions& options);

@@ -83,6 +83,11 @@ std::string settings_note(const BenchmarkReport& report, size_t width) {
       width);
 }
 
+// "4 processes", "4 processes on 2 hosts"
+std::string processes_of(const BenchmarkRow& row) {
+  return fmt::format("{} processes{}", row.processes, row.hosts == 1 ? "" : fmt::format(" on {} hosts", row.hosts));
+}
+
 std::string timing_of(const BenchmarkRow& row) {
   if (row.step_seconds.size() > 1) {
     return fmt::format("median of {} steps after {}", row.step_seconds.size(), row.warmup_steps);
@@ -119,10 +124,11 @@ std::string details(const BenchmarkRow& row, size_t width) {
   const std::string mtp = row.mtp_losses.empty() ? ""
                                                  : fmt::format(", of the extra layer {:.4f} -> {:.4f}",
                                                                row.mtp_losses.front(), row.mtp_losses.back());
-  text += note(fmt::format("{} loss {:.4f} -> {:.4f}{} | {} | peak memory {} | {} on {} thread{}", name,
-                           row.losses.front(), row.losses.back(), mtp, roofline_note(row),
-                           format_bytes(row.max_memory_bytes), row.device, row.threads, row.threads == 1 ? "" : "s"),
-               width);
+  text += note(
+      fmt::format("{} loss {:.4f} -> {:.4f}{} | {} | peak memory {} | {} on {} thread{}{}", name, row.losses.front(),
+                  row.losses.back(), mtp, roofline_note(row), format_bytes(row.max_memory_bytes), row.device,
+                  row.threads, row.threads == 1 ? "" : "s", row.processes == 1 ? "" : " of " + processes_of(row)),
+      width);
   return text;
 }
 
@@ -178,9 +184,9 @@ std::string layout_note(const BenchmarkReport& report, size_t width) {
   const auto own = std::ranges::find_if(report.rows, &BenchmarkRow::row_layout);
   if (own != report.rows.end()) {
     text +=
-        note(fmt::format("layout: the file's own ranks, degrees and batch, each rank a thread; model and sequence of "
+        note(fmt::format("layout: the file's own ranks, degrees and batch, each rank a thread{}; model and sequence of "
                          "{} size.",
-                         own->scale),
+                         own->processes == 1 ? "" : " of " + processes_of(*own), own->scale),
              width);
   }
   std::string missing;

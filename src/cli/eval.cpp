@@ -2,10 +2,12 @@
 #include <cmath>
 #include <memory>
 
+#include "base/log.h"
 #include "base/text.h"
 #include "checkpoint/checkpoint_model.h"
 #include "cli/checkpoint_settings.h"
 #include "cli/command.h"
+#include "cli/job_processes.h"
 #include "cli/model_notes.h"
 #include "cli/outputs.h"
 #include "cli/setup.h"
@@ -30,9 +32,10 @@ struct EvalOptions {
   bool overwrite = false;
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
+  launch::IdentityFlags identity;
 };
 
-int run_eval(const EvalOptions& options) {
+int run_eval(const EvalOptions& options, JobProcesses& processes) {
   outlive_readers();
   const std::optional<std::filesystem::path> checkpoint = find_checkpoint(options.file);
   const Config config = checkpoint
@@ -41,24 +44,35 @@ int run_eval(const EvalOptions& options) {
   if (options.batches && *options.batches < 1) {
     throw user_error("--batches {}: at least one is needed", *options.batches).at("command line");
   }
-  RunSpec spec = resolve(config, checked_ranks(options.ranks.value_or(ranks_of(config))));
+  const int ranks = checked_ranks(options.ranks.value_or(ranks_of(config)));
+  RunSpec spec = resolve(config, ranks);
   spec.optimize = false;
   warn_of_unread_fields(config);
-  const LaunchOptions session = launch_options(config);
+  processes.connect({.configuration = config::to_yaml(config),
+                     .words = options.batches ? fmt::format("--batches {}", *options.batches) : "",
+                     .ranks = ranks,
+                     .threads = config.runtime.threads,
+                     .timeout_s = config.watchdog_seconds()});
+  LaunchOptions session = launch_options(config);
+  processes.share(session, config);
   const bool validation = config.validation_dataset.target != config::DatasetKind::none;
   const std::string section = validation ? "validation_dataset" : "dataset";
   const config::Dataset& data = validation ? config.validation_dataset : config.dataset;
   const std::unique_ptr<Dataset> dataset = make_dataset(config, data, section, spec);
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
+  const int64_t samples = evaluation_samples(spec, *dataset, options.batches);
+  if (!processes.first()) {
+    run_evaluation(spec, session, *dataset, samples, weights.get(), {});
+    return 0;
+  }
   Outputs outputs(Inputs(config, file_of_row(options.file)), options.overwrite);
   std::optional<OutputFile> json;
   if (options.json) json.emplace(outputs.file(*options.json, "--json", "command line"), options.overwrite);
   Progress progress(stderr, watched_width(), "");
   progress.wait_for("planning the evaluation");
-  require_memory(forecast_run(spec, session, measure_machine(session.threads)), available_memory(), kSmallerBatch);
+  require_memory(forecast_run(spec, session, measure_for(spec, session)), memory_for(spec, session), kSmallerBatch);
   progress.finish();
   const ParamCount parameters = param_count(spec.model);
-  const int64_t samples = evaluation_samples(spec, *dataset, options.batches);
   const auto line = [](const std::string& text) { print(wrap(text, page_width(), 2) + "\n"); };
   line(fmt::format("{}: {} parameters{}, {} of {} x {} tokens in batches of {}", options.file,
                    format_magnitude(static_cast<double>(parameters.total)), weights ? "" : " drawn at random", section,
@@ -114,13 +128,16 @@ Command eval_command() {
           "configuration with its weights, a run's directory for its newest checkpoint.",
       .options = {{"FILE", &options->file, "the configuration, a checkpoint or a run's directory", "", {}, true},
                   {"--batches", &options->batches, "global batches at most (default: all the data has)", "N"},
-                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
+                  {"--ranks", &options->ranks, "ranks, threads of its processes (default: as few as it allows)", "N"},
                   {"--json", &options->json, "also write the result to a file, with all digits", "FILE"},
                   overwrite_option(options->overwrite)},
       .overrides = &options->overrides,
-      .one_process = true,
-      .run = [options] { return run_eval(*options); }};
+      .run = [options] {
+        return JobProcesses::run(options->identity,
+                                 [&](JobProcesses& processes) { return run_eval(*options, processes); });
+      }};
   add_shortcuts(command, options->shortcuts);
+  add_identity(command, options->identity);
   return command;
 }
 

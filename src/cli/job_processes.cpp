@@ -1,8 +1,10 @@
 #include "cli/job_processes.h"
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <set>
+#include <thread>
 
 #include "base/log.h"
 #include "base/thread_signals.h"
@@ -11,6 +13,9 @@
 
 namespace sluice::cli {
 namespace {
+
+// In which a launcher ends the others where the first process has failed.
+constexpr std::chrono::seconds kMoment{1};
 
 // Threads that begin meanwhile get no signals: they are this program's to hear.
 class SignalsHeld {
@@ -35,41 +40,57 @@ std::string plural(size_t count, const std::string& thing, const std::string& en
 
 }  // namespace
 
-JobProcesses::JobProcesses() : identity_(launch::identify({}, environment_)) {
+int JobProcesses::run(const launch::IdentityFlags& flags, const std::function<int(JobProcesses& processes)>& body) {
+  JobProcesses processes(flags);
+  try {
+    return body(processes);
+  } catch (const Error& error) {
+    if (!processes.processes_ && !processes.first()) std::this_thread::sleep_for(kMoment);
+    if (processes.tell(error)) throw;
+    return error.kind() == ErrorKind::user ? 2 : 1;
+  } catch (const std::exception& error) {
+    processes.tell(runtime_failure("{}", error.what()));
+    throw;
+  }
+}
+
+JobProcesses::JobProcesses(const launch::IdentityFlags& flags) : identity_(launch::identify(flags, environment_)) {
   if (!first()) log::set_level(log::Level::error);
   if (!identity_.disagreement.empty()) log::info("{}", identity_.disagreement);
 }
 
-void JobProcesses::connect(const Config& config, const std::string& words, int ranks) {
-  if (!several()) return;
-  const launch::Processes::Job job{.ranks = ranks,
+void JobProcesses::connect(const Meeting& meeting) {
+  if (!several()) {
+    if (identity_.source != launch::Source::alone) warn_of_binding({launch::place_of_process()}, meeting.threads);
+    return;
+  }
+  const launch::Processes::Job job{.ranks = meeting.ranks,
                                    .common = {{"version", std::string(version())},
-                                              {"command line", words},
-                                              {"configuration", config::to_yaml(config)}},
-                                   .timeout_s = config.watchdog_seconds()};
+                                              {"command line", meeting.words},
+                                              {"configuration", meeting.configuration}},
+                                   .timeout_s = meeting.timeout_s};
   const SignalsHeld held;
   processes_.emplace(identity_, environment_, job);
+  if (!first()) return;
+  log::info("{}", describe());
+  warn_of_binding(processes_->places(), meeting.threads);
 }
 
 void JobProcesses::share(LaunchOptions& options, const Config& config) {
   if (!processes_) return;
   options.courier = &processes_->courier();
-  sharing_ = processes_->sharing();
-  if (!config.runtime.threads) options.threads = std::max(1, usable_cores() / sharing_);
+  options.sharing = processes_->sharing();
+  if (!config.runtime.threads) options.threads = std::max(1, usable_cores() / options.sharing);
+}
+
+void JobProcesses::warn_of_binding(const std::vector<launch::Place>& places, std::optional<int64_t> threads) const {
+  if (const std::string note = launch::binding_note(places, threads, identity_.source); !note.empty()) {
+    log::warn("{}", note);
+  }
 }
 
 std::string JobProcesses::from_first(const std::string& text) const {
   return processes_ ? processes_->from_first(text) : text;
-}
-
-double JobProcesses::share_of_host() const {
-  if (!processes_) return 1;
-  const Courier& courier = processes_->courier();
-  int here = 0;
-  for (const Member& member : courier.members()) {
-    if (member.host == courier.self().host) here += member.ranks;
-  }
-  return static_cast<double>(here) / courier.world();
 }
 
 std::string JobProcesses::describe() const {
@@ -88,12 +109,26 @@ bool JobProcesses::tell(const Error& failure) const {
   return true;
 }
 
+void add_identity(Command& command, launch::IdentityFlags& flags) {
+  const std::vector<Option> options = {
+      {"--process", &flags.process, "which process of the job this is, from 0 (default: as its launcher says)", "N"},
+      {"--processes", &flags.processes, "how many there are", "N"},
+      {"--local-process", &flags.local_process, "which of this host's processes it is, from 0", "N"},
+      {"--local-processes", &flags.local_processes, "how many this host has", "N"},
+      {"--master", &flags.master, "where process 0 is found (default: MASTER_ADDR, MASTER_PORT)", "HOST:PORT"}};
+  command.options.insert(command.options.end(), options.begin(), options.end());
+}
+
+void let_the_first_speak() {
+  if (launch::follows_another(launch::Environment::of_process())) std::this_thread::sleep_for(kMoment);
+}
+
 void refuse_several_processes(const std::string& command) {
   const launch::Identity identity = launch::identify({}, launch::Environment::of_process());
   if (identity.processes == 1) return;
   throw user_error("sluice {} runs in one process, and {} has started {}", command, identity.launcher,
                    identity.processes)
-      .advise("start it without the launcher; sluice train is what several processes run");
+      .advise("start it without the launcher; train, bench and eval are what several processes run");
 }
 
 }  // namespace sluice::cli

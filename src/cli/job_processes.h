@@ -2,9 +2,11 @@
 // with them.
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <string>
 
+#include "cli/command.h"
 #include "config/config.h"
 #include "launch/launcher.h"
 #include "launch/processes.h"
@@ -13,36 +15,49 @@ namespace sluice::cli {
 
 class JobProcesses {
  public:
-  // Finds out who this process is by its environment.
-  JobProcesses();
+  // Finds out who this process is, by the command line or its environment, and does `body`. What ends it before its end
+  // is told to the others, which end too, and thrown where it is this process's to say: the first one says everybody's.
+  // Returns the exit code.
+  static int run(const launch::IdentityFlags& flags, const std::function<int(JobProcesses& processes)>& body);
 
   bool several() const { return identity_.processes > 1; }
   // Whether this process has rank 0.
   bool first() const { return identity_.process == 0; }
-  // Waits for the others, where there are any: all must have the same configuration and `words` of the command line.
-  void connect(const Config& config, const std::string& words, int ranks);
-  // Gives the options the way to the other processes, and of the cores that several may use this one's share.
+  struct Meeting {
+    std::string configuration, words;     // which all must have, the words of the command line
+    int ranks = 1;                        // of the job
+    std::optional<int64_t> threads = {};  // that each process is to have; none: its share of the cores
+    double timeout_s = 600;
+  };
+  // Waits for the others, where there are any. The first says who they are, and where a launcher keeps them from
+  // processors that they would use.
+  void connect(const Meeting& meeting);
+  // Gives the options the way to the other processes, and of the cores that several use this one's share.
   void share(LaunchOptions& options, const Config& config);
-  // How many processes have such a share.
-  int sharing() const { return sharing_; }
+  int count() const { return identity_.processes; }
   // The first process's text, in all of them; alone it is its own.
   std::string from_first(const std::string& text) const;
 
-  // Of the ranks, those on this host.
-  double share_of_host() const;
+ private:
+  explicit JobProcesses(const launch::IdentityFlags& flags);
+  // Whether a failure is this process's to say.
+  bool tell(const Error& failure) const;
   // "8 ranks in 4 processes on 2 hosts"
   std::string describe() const;
+  void warn_of_binding(const std::vector<launch::Place>& places, std::optional<int64_t> threads) const;
 
-  // To be called with what ends this process before its end: the others end too. Whether it is this process's own, to
-  // be said by it; the first one says everybody's.
-  bool tell(const Error& failure) const;
-
- private:
   launch::Environment environment_ = launch::Environment::of_process();
   launch::Identity identity_;
   std::optional<launch::Processes> processes_;
-  int sharing_ = 1;
 };
+
+// The options that say who this process is, at the end of a command's.
+void add_identity(Command& command, launch::IdentityFlags& flags);
+
+// Where a launcher has started several processes of this program, all but the first wait a moment: with the same
+// mistake in their command or its files the first says it for all, and the launcher ends them. A mistake that it has
+// not they say themselves.
+void let_the_first_speak();
 
 // User error where a launcher has started several processes of a command that runs in one.
 void refuse_several_processes(const std::string& command);

@@ -22,11 +22,17 @@ int report(const std::string& text, int code) {
 
 int run(const std::vector<std::string>& arguments) {
   std::vector<sluice::cli::Command> commands = sluice::cli::all_commands();
-  const sluice::cli::Parsed parsed = sluice::cli::parse(commands, arguments);
-  if (parsed.command != nullptr) {
-    if (parsed.command->one_process) sluice::cli::refuse_several_processes(parsed.command->name);
-    return parsed.command->run();
+  sluice::cli::Parsed parsed;
+  try {
+    parsed = sluice::cli::parse(commands, arguments);
+    if (parsed.command != nullptr && parsed.command->one_process) {
+      sluice::cli::refuse_several_processes(parsed.command->name);
+    }
+  } catch (const sluice::Error&) {
+    sluice::cli::let_the_first_speak();
+    throw;
   }
+  if (parsed.command != nullptr) return parsed.command->run();
   sluice::cli::print(parsed.text);
   return 0;
 }

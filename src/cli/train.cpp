@@ -356,7 +356,11 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   say_ignored(config, options.file);
   warn_of_unread_fields(config);
   note_long_sequences(config, spec.seq_len);
-  processes.connect(config, words_of(options), ranks);
+  processes.connect({.configuration = config::to_yaml(config),
+                     .words = words_of(options),
+                     .ranks = ranks,
+                     .threads = config.runtime.threads,
+                     .timeout_s = config.watchdog_seconds()});
   LaunchOptions session = launch_options(config);
   processes.share(session, config);
   const std::unique_ptr<Dataset> dataset = make_dataset(config, config.dataset, "dataset", spec);
@@ -426,17 +430,11 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   }
 
   progress.wait_for("measuring the machine");
-  // The ranks of other processes compute on this host too.
-  LaunchOptions measured = session;
-  measured.threads *= processes.sharing();
-  MachineInfo machine = measure_for(spec, measured);
+  MachineInfo machine = measure_for(spec, session);
   progress.wait_for("planning the run");
-  Yardstick yardstick(spec, measured, config.benchmark.peak_tflops, machine);
-  RunForecast here = yardstick.forecast();
-  here.total_bytes = static_cast<uint64_t>(static_cast<double>(here.total_bytes) * processes.share_of_host());
-  require_memory(here, memory_for(spec, session), kSmallerBatch);
+  Yardstick yardstick(spec, session, config.benchmark.peak_tflops, machine);
+  require_memory(yardstick.forecast(), memory_for(spec, session), kSmallerBatch);
   progress.finish();
-  if (processes.several()) log::info("{}", processes.describe());
   std::string kept = saving ? describe_saving(job.schedule, directory->path()) : std::string();
   if (exported) kept += fmt::format("{}the trained weights in {}", kept.empty() ? "" : "; ", *options.export_directory);
   print(header(options.file, spec, job, yardstick.forecast().total_bytes, kept));
@@ -554,16 +552,7 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
 }  // namespace
 
 int run_train(const TrainOptions& options) {
-  JobProcesses processes;
-  try {
-    return run_train(options, processes);
-  } catch (const Error& error) {
-    if (processes.tell(error)) throw;
-    return error.kind() == ErrorKind::user ? 2 : 1;
-  } catch (const std::exception& error) {
-    processes.tell(runtime_failure("{}", error.what()));
-    throw;
-  }
+  return JobProcesses::run(options.identity, [&](JobProcesses& processes) { return run_train(options, processes); });
 }
 
 Command train_command() {
@@ -580,7 +569,7 @@ Command train_command() {
           "terminal\n"
           "do so too (128 + the signal). A second one ends it at once: what was saved before stays whole.",
       .options = {{"FILE", &options->file, "the configuration", "", {}, true},
-                  {"--ranks", &options->ranks, "ranks, threads of this process (default: as few as it allows)", "N"},
+                  {"--ranks", &options->ranks, "ranks, threads of its processes (default: as few as it allows)", "N"},
                   {.name = "--resume",
                    .target = &options->resume,
                    .help = "go on from the newest checkpoint, of DIR if it is named",
@@ -592,6 +581,7 @@ Command train_command() {
       .overrides = &options->overrides,
       .run = [options] { return run_train(*options); }};
   add_shortcuts(command, options->shortcuts);
+  add_identity(command, options->identity);
   return command;
 }
 

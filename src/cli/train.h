@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "cli/setup.h"
+#include "launch/identity.h"
 
 namespace sluice::cli {
 
@@ -17,6 +18,7 @@ struct TrainOptions {
   bool overwrite = false;
   Shortcuts shortcuts;
   std::vector<std::string> overrides;
+  launch::IdentityFlags identity;
 };
 
 int run_train(const TrainOptions& options);

@@ -74,6 +74,13 @@ std::optional<Identity> started_by_launcher(const Environment& environment) {
   return std::nullopt;
 }
 
+bool follows_another(const Environment& environment) {
+  for (const char* name : {"RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"}) {
+    if (const auto value = environment.text(name)) return *value != "0";
+  }
+  return false;
+}
+
 int ranks_of_each(const Identity& identity, int ranks) {
   if (ranks % identity.processes == 0) return ranks / identity.processes;
   std::vector<std::string> fitting;

@@ -50,6 +50,9 @@ Identity identify(const IdentityFlags& flags, const Environment& environment);
 // has, or none that can be read.
 std::optional<Identity> started_by_launcher(const Environment& environment);
 
+// Whether a launcher calls this process another than the first, though what it says may not be whole.
+bool follows_another(const Environment& environment);
+
 // How many of the run's ranks each process has. User error where they cannot be spread equally.
 int ranks_of_each(const Identity& identity, int ranks);
 

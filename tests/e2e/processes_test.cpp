@@ -159,10 +159,86 @@ TEST_F(ProcessRun, OneThatCannotWriteSaysSoAndTheLastSaveIsAnError) {
   EXPECT_FALSE(std::filesystem::exists(folder_.path("full/step-6")));
 }
 
+// What both have in common is in the output of `bench --json` and `eval --json`.
+nlohmann::json losses_in(const std::string& file) {
+  const auto json = nlohmann::json::parse(read_file(file, 1 << 24));
+  return json.contains("rows") ? json.at("rows").at(0).at("loss") : json.at("loss");
+}
+
+TEST_F(ProcessRun, BenchmarksAndEvaluationsHaveTheBitsOfThreads) {
+  const std::string threads = folder_.path("threads.json"), processes = folder_.path("processes.json");
+  const std::string file = " '" + file_ + "' --overwrite --json ";
+  // A benchmark has one rank a process where nothing is said.
+  for (const auto& [command, alone] : {std::pair<std::string, std::string>{"bench --steps 1 --threads 1", " --ranks 2"},
+                                       {"eval --ranks 4 --batches 2", ""}}) {
+    SCOPED_TRACE(command);
+    ASSERT_EQ(shell(fmt::format("$SLUICE {}{}{}{}", command, alone, file, threads)).code, 0);
+    const Outcome outcome = shell(fmt::format("$SLUICE launch --nproc 2 -- {}{}{}", command, file, processes));
+    EXPECT_EQ(outcome.code, 0) << outcome.err;
+    EXPECT_EQ((outcome.out + outcome.err).find("[1]"), std::string::npos) << outcome.out << outcome.err;
+    EXPECT_EQ(losses_in(processes), losses_in(threads));
+    if (command.starts_with("eval")) continue;
+    expect_in(outcome.out, {"of 2 processes"});
+    const auto row = nlohmann::json::parse(read_file(processes, 1 << 24)).at("rows").at(0);
+    EXPECT_EQ(row.at("processes"), 2);
+    EXPECT_GT(row.at("max_memory_bytes"), 0);
+    EXPECT_EQ(row.at("max_memory_bytes"),
+              nlohmann::json::parse(read_file(threads, 1 << 24)).at("rows").at(0).at("max_memory_bytes"));
+  }
+  const Outcome several = shell("$SLUICE launch --nproc 2 -- bench R4 R6 --layout row --scale tiny");
+  EXPECT_EQ(several.code, 2);
+  expect_in(several.err, {"has 8 ranks and", "has 64: several processes run rows of as many ranks as each other"});
+}
+
+TEST_F(ProcessRun, WhoIsWhoCanBeSaidOnTheCommandLine) {
+  ASSERT_EQ(shell("$SLUICE " + train("threads")).code, 0);
+  const std::string self = " --processes 2 --local-processes 2 --master 127.0.0.1:$port --process ";
+  // The names of another launcher say something else.
+  const Outcome outcome =
+      shell("port=$((20000 + $$ % 20000)); export RANK=0 WORLD_SIZE=1 LOCAL_RANK=0 " +
+            ("LOCAL_WORLD_SIZE=1; $SLUICE " + train("flags", self)) + "1 --local-process 1 & $SLUICE " +
+            train("flags", self) + "0 --local-process 0; code=$?; wait $!; echo $code $?");
+  EXPECT_TRUE(outcome.out.ends_with("0 0\n")) << outcome.out << outcome.err;
+  EXPECT_TRUE(result("flags") == result("threads"));
+  const Outcome half = shell("$SLUICE " + train("half", "--process 1 --processes 2"));
+  EXPECT_EQ(half.code, 2);
+  EXPECT_EQ(
+      half.err,
+      "error: command line: --process 1 and --processes 2 are set, --local-process and --local-processes are not\n"
+      "       give all four, or none: then the launcher's names are read\n");
+}
+
+TEST_F(ProcessRun, AMistakeOfAllIsSaidOnceAndThatOfOneIsSaid) {
+  for (const std::string mistake : {"--step_scheduler.max_steps x", "--typo", "--model.typo 1"}) {
+    const Outcome all = shell("$SLUICE launch --nproc 3 -- " + train("never", mistake) + "; echo $?");
+    const size_t first = all.err.find("error: ");
+    EXPECT_EQ(all.out, "2\n") << all.err;
+    EXPECT_EQ(all.err.find("[1] error"), std::string::npos) << all.err;
+    EXPECT_EQ(all.err.find("[2] error"), std::string::npos) << all.err;
+    EXPECT_NE(first, std::string::npos);
+  }
+  // As with a file that is another one on the second host, whose launcher hears of nothing.
+  const Outcome one =
+      shell("RANK=1 WORLD_SIZE=2 LOCAL_RANK=1 LOCAL_WORLD_SIZE=2 MASTER_ADDR=127.0.0.1 $SLUICE train '" +
+            folder_.file("other.yaml", configuration(kSteps) + "sead: 7\n") + "' --ranks 4");
+  EXPECT_EQ(one.code, 2);
+  expect_in(one.err, {"sead is not a key"});
+}
+
+TEST_F(ProcessRun, AProcessThatIsKeptFromProcessorsSaysSo) {
+  const std::string run =
+      "OMPI_COMM_WORLD_RANK=0 OMPI_COMM_WORLD_SIZE=1 OMPI_COMM_WORLD_LOCAL_RANK=0 "
+      "OMPI_COMM_WORLD_LOCAL_SIZE=1 taskset -c $(taskset -pc $$ | sed 's/.*: //; s/[,-].*//') "
+      "$SLUICE eval '" +
+      file_ + "' --batches 1";
+  if (shell("[ $(nproc) -gt 1 ] && command -v taskset").code != 0) GTEST_SKIP() << "one core, or no taskset";
+  expect_in(shell(run + "; true").err, {"process 0 on host", "may run on 1 of", "mpirun --bind-to none"});
+}
+
 TEST_F(ProcessRun, WhatRunsInOneProcessSaysSo) {
-  const Outcome outcome = shell("$SLUICE launch --nproc 2 -- eval " + file_);
+  const Outcome outcome = shell("$SLUICE launch --nproc 2 -- generate " + folder_.path("") + " --prompt x");
   EXPECT_EQ(outcome.code, 2);
-  expect_in(outcome.err, {"sluice eval runs in one process, and", "has started 2"});
+  expect_in(outcome.err, {"sluice generate runs in one process, and", "has started 2"});
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // Collectives of ranks in several processes, beside MPI's own in the same run: each in turn, medians, of the slowest
 // process. Ours add up in rank order, so that all layouts have the same bits.
 //   mpirun -n 2 --bind-to none build/release/bin/bench_mpi
+// With OMPI_MCA_btl_vader_single_copy_mechanism=cma in the environment both take Open MPI's own way of large messages.
 // As root OMPI_ALLOW_RUN_AS_ROOT=1 and OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 have to be set.
 #include <fmt/core.h>
 #include <mpi.h>
@@ -117,8 +118,9 @@ int main() {
       throw user_error("one process has nobody to talk to")
           .advise("mpirun -n 2 --bind-to none build/release/bin/bench_mpi");
     if (session->process() == 0) {
-      fmt::print("{} processes, {}: milliseconds, medians of {}\n{:<16} {:>8} {:>10} {:>10} {:>6}\n",
-                 session->processes(), mpi::version(), kRounds * kCalls, "", "a rank", "sluice", "MPI", "ratio");
+      fmt::print("{} processes, {}, {}={}: milliseconds, medians of {}\n{:<16} {:>8} {:>10} {:>10} {:>6}\n",
+                 session->processes(), mpi::version(), mpi::kSingleCopy, std::getenv(mpi::kSingleCopy),
+                 kRounds * kCalls, "", "a rank", "sluice", "MPI", "ratio");
     }
     measure_all(*session, 4, "4 B");
     measure_all(*session, size_t{64} << 10, "64 KiB");

@@ -18,6 +18,10 @@ namespace sluice::mpi {
 bool available();
 std::string version();
 
+// Open MPI's setting of how data go from process to process on a host: it is "none" unless the environment says
+// otherwise.
+inline constexpr const char* kSingleCopy = "OMPI_MCA_btl_vader_single_copy_mechanism";
+
 // How the launcher has started this process, where it is known: 0 and -1 where it is not.
 struct Launched {
   int process = -1;

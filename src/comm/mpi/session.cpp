@@ -172,6 +172,9 @@ std::unique_ptr<Session> start(const Launched& launched) {
   }
   // While it waits, MPI asks the network again and again: it must not keep a core from those it waits for.
   if (launched.local_processes * launched.threads > allowed_cores()) setenv("OMPI_MCA_mpi_yield_when_idle", "1", 0);
+  // In which Open MPI reads another process's memory where it can: slower than its other way by half, and for ours by
+  // half again, where it was measured (docs/performance.md). Who has set it has chosen.
+  setenv(kSingleCopy, "none", 0);
   auto session = std::make_unique<MpiSession>();
   session->expect(launched);
   return session;

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/descriptor.h"
+#include "base/log.h"
 
 namespace sluice {
 
@@ -45,6 +46,12 @@ std::optional<SaveRates> try_save_rates(const fs::path& folder, uint64_t bytes, 
     constexpr size_t kPiece = size_t{1} << 20;
     const std::string piece(kPiece, '\0');
     const Descriptor file(path, O_WRONLY | O_CREAT | O_TRUNC, "write", 0600);
+    // From here on it has no name: whatever ends the program, nothing is left.
+    std::error_code failed;
+    if (!fs::remove(path, failed) && failed) {
+      log::warn("{}, a file to try the disk's speed, is left over: it cannot be removed: {}", path.string(),
+                failed.message());
+    }
     const Stopwatch watch;
     for (size_t done = 0; done < tried; done += kPiece) {
       write_all(file, std::string_view(piece).substr(0, tried - done), path);
@@ -60,8 +67,6 @@ std::optional<SaveRates> try_save_rates(const fs::path& folder, uint64_t bytes, 
   } catch (const std::exception&) {
     rates.reset();
   }
-  std::error_code ignored;
-  fs::remove(path, ignored);
   return rates;
 }
 

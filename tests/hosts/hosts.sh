@@ -45,13 +45,21 @@ package_of() {
 # Called first, with the script's arguments: goes on in the sandbox, where it returns; the caller outside waits for it and
 # passes its exit code on. Ended in whatever way, it takes the sandbox with it.
 enter_sandbox() {
-  [[ -z ${SLUICE_SANDBOX:-} ]] || return 0
-  local -a namespaces=(--mount --net --pid --ipc --uts --fork --kill-child --mount-proc)
+  [[ ${SLUICE_SANDBOX:-} != hosts ]] || return 0
+  local -a namespaces=(--mount --net --pid --ipc --uts)
   # Without root, as the only user of a namespace of users.
   [[ $(id -u) == 0 ]] || namespaces+=(--user --map-root-user)
-  local refused inside code
+  again_in hosts "${namespaces[*]}" "$@"
+}
+
+# again_in NAME NAMESPACES ARGUMENTS...: the script once more, as the first process of new namespaces; does not return.
+again_in() {
+  local name=$1 refused inside code
+  local -a namespaces
+  read -ra namespaces <<<"$2 --fork --kill-child --mount-proc"
+  shift 2
   refused=$(unshare "${namespaces[@]}" true 2>&1) || skip "namespaces are not permitted here: $refused"
-  SLUICE_SANDBOX=1 setpriv --pdeathsig KILL unshare "${namespaces[@]}" bash "$0" "$@" </dev/null &
+  SLUICE_SANDBOX=$name setpriv --pdeathsig KILL unshare "${namespaces[@]}" bash "$0" "$@" </dev/null &
   inside=$!
   # shellcheck disable=SC2064
   trap "kill -KILL $inside 2>/dev/null" EXIT
@@ -75,7 +83,7 @@ make_hosts() {
     printf '%s %s\n' 127.0.0.1 localhost "${addresses[0]}" "${hosts[0]}" "${addresses[1]}" "${hosts[1]}" \
       >"$at/host/${hosts[i]}.hosts"
     unshare --net --uts --mount --ipc bash -c "
-      hostname ${hosts[i]} && mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm &&
+      hostname ${hosts[i]} && mount -t tmpfs tmpfs /tmp && mount -t tmpfs tmpfs /dev/shm && mount -t tmpfs tmpfs /run &&
         mount --bind $at/host/${hosts[i]}.hosts /etc/hosts && ip link set lo up && touch $at/host/${hosts[i]}.up &&
         exec sleep infinity" &
     echo $! >"$at/host/${hosts[i]}.pid"
@@ -171,7 +179,7 @@ says() {
 # The errors in a log, for those who read the record of a run of this script.
 show_errors() {
   sed -nE '/error: |^mpirun noticed|^MPI_ABORT|^ORTE has lost/,/^$/p' "$1" | grep -vE '^step|^saved|^-+$|^$' | cut -c1-300 |
-    sed "s/^/    ${1##*.} | /"
+    sed "s/^/    $(basename "$1" | sed 's/.*[.]//') | /"
 }
 
 # Step, loss and gradient norm of each step, in full.

@@ -35,7 +35,8 @@ def places(program):
     tracked = files()
     readers = [(r"(README|CONTRIBUTING|docs/.*)\.md", find.markdown),
                (r"(examples|benchmarks/configs)/.*\.yaml", find.yaml_head),
-               (r"(tools/.*\.sh|tests/parity/.*\.txt|\.ci/run|run)", find.script_head),
+               (r"(tools/.*\.sh|tests/hosts/.*\.sh|tests/parity/.*\.txt|\.ci/run|run)", find.script_head),
+               (r"examples/slurm/.*\.sbatch", find.batch_script),
                (r"(tools|benchmarks|tests)/.*\.py", find.docstring),
                (r"benchmarks/.*\.(cpp|h)", find.cpp_head),
                (r"src/.*\.(cpp|h|cu)", find.source)]

@@ -55,6 +55,10 @@ class Found(unittest.TestCase):
         shell = "#!/bin/sh\n# What it does, with `sluice plan FILE`.\n#   tools/x.sh [--call 1|2] [FOLDER]    notes\n" \
                 "#   bin/   things\nset -e\n#   tools/y.sh\n"
         self.assertEqual(texts(find.script_head(shell)), ["tools/x.sh [--call 1|2] [FOLDER]", "sluice plan FILE"])
+        batch = "#!/bin/bash\n# What.\n#   sbatch a.sbatch my.yaml\n#SBATCH --nodes=2\n\nsrun --mpi=pmix sluice train \\\n" \
+                '  a.yaml "$@"\necho srun\n'
+        self.assertEqual([(each.line, each.text) for each in find.batch_script(batch)],
+                         [(3, "sbatch a.sbatch my.yaml"), (7, "srun --mpi=pmix sluice train a.yaml")])
         python = '"""What it does.\n\n  peer.py --layers 8            small\n  python3 -m venv v && v/bin/pip install -r x' \
                  '.txt\n    config.json   as it is saved\n"""\nimport os\n'
         self.assertEqual(texts(find.docstring(python)),
@@ -90,7 +94,7 @@ class Found(unittest.TestCase):
 
 class FakeProgram:
     subcommands = ["bench", "train", "plan", "config"]
-    options = {"bench": {"--scale": "laptop|tiny|full", "--steps": "N", "--ops": ""}, "train": {"--export": "DIRECTORY"},
+    options = {"bench": {"--scale": "laptop|tiny|full", "--steps": "N", "--ops": ""}, "train": {"--export": "DIRECTORY", "--ranks": "N"},
                "plan": {"--profile": "NAME"}, "config": {"--keys": ""}}
     needs = {"bench": 0, "train": 1, "plan": 1, "config": 1}
     keys = {"seed", "distributed.ep_size"}
@@ -124,6 +128,12 @@ class Checked(unittest.TestCase):
         job = self.jobs("./run bench FILE --device cuda")[0]
         self.assertEqual((job.kind, job.words[3:5]), ("gpu", ["--device", "cpu"]))
 
+    def test_a_row_under_srun_is_planned(self):
+        row = "examples/benchmark/configs/qwen3_moe_30b_8.yaml"
+        jobs = self.jobs(f"srun --mpi=none sluice train {row} --ranks 8 --export x")
+        self.assertEqual([(job.kind, job.words[1:]) for job in jobs],
+                         [("launcher", []), ("run", ["plan", row, "--ranks", "8"])])
+
     def test_a_misspelt_word_is_run_as_it_is(self):
         self.assertEqual(self.words("./run bench FIEL --scale laptpo"), ["sluice bench FIEL --scale laptpo --steps 1"])
         self.assertEqual(self.words("./run bench --sclae tiny"), ["sluice bench --sclae tiny --scale tiny --steps 1"])
@@ -146,6 +156,9 @@ class Checked(unittest.TestCase):
                 ("tools/gpu_chekc.sh", "command", "is of no class"),
                 ("benchmarks/peers/torch_moe.py --layer 8", "command", "does not know --layer"),
                 ("tools/gpu_tests.py --jsonl FILE", "command", "does not know --jsonl"),
+                ("srun --mpi=pmix sluice trian FILE", "command", "sluice has no command trian"),
+                ("mpirun -n 2 sluice train FILE --rnaks 2", "command", "--rnaks is no option and no key"),
+                ("sbatch examples/slurm/nowhere.sbatch", "command", "there is no examples/slurm/nowhere.sbatch"),
                 ("cmake --preset debgu", "command", "there is no preset debgu"),
                 ("./run test nowhere", "command", "there is no folder tests/nowhere"),
                 ("./run test --every", "command", "does not know --every"),

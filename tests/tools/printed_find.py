@@ -11,8 +11,8 @@ import printed_table as table
 
 # What a command begins with.
 BEGIN = re.compile(r"(\./|\.ci/|sluice(?=[\s,.;:]|$)|build/[\w<>]+/bin/|venv/bin/|tools/|benchmarks/|"
-                   r"tests/(parity|tools)/|("
-                   r"python3?(\.\d+)?|cmake|ctest|mpirun|srun|pip|apt(-get)?|git|bench_\w+|[\w/]+\.(py|sh))(?=\s|$))")
+                   r"tests/(parity|tools|hosts)/|("
+                   r"python3?(\.\d+)?|cmake|ctest|mpirun|srun|sbatch|pip|apt(-get)?|git|bench_\w+|[\w/]+\.(py|sh))(?=\s|$))")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +124,16 @@ def usage_lines(lines):
 
 def script_head(text):
     return usage_lines(comment_head(text, "#"))
+
+
+def batch_script(text):
+    """Of a script of Slurm: its head, and the steps that it starts."""
+    steps, goes_on = [], False
+    for number, line in enumerate(text.splitlines(), 1):
+        if goes_on or line.startswith("srun "):
+            steps.append((number, line.strip().replace(' "$@"', "")))
+            goes_on = line.endswith("\\")
+    return script_head(text) + block_lines(steps)
 
 
 def cpp_head(text):

@@ -139,8 +139,15 @@ class Reader:
         kind = self.entry("NOT_RUN", " ".join(words)) or self.begun("READ", words)
         if kind is not None:
             self.read(place, words)
-            return [Job(place, kind)]
+            return [Job(place, kind), *self.plan_of(place, words)]
         return [self.script(place, words)]
+
+    def plan_of(self, place, words):
+        """What several processes train of a row, planned for as many ranks."""
+        row = next((word for word in words if word.startswith("examples/benchmark/configs/")), None)
+        if words[0] != "srun" or row is None:
+            return []
+        return [Job(place, "run", [f"{BINARIES}/sluice", "plan", row, *words[words.index("--ranks"):][:2]])]
 
     # sluice COMMAND ...; [--key value] may be left out.
     def sluice(self, place, words, loose):
@@ -278,8 +285,20 @@ class Reader:
             for word in words[1:]:
                 if word.startswith("build/"):
                     self.path(dataclasses.replace(place, printed=dataclasses.replace(place.printed, text=word)))
+            if "sluice" in words:
+                self.read_sluice(words[words.index("sluice") + 1:])
+        elif words[0] == "sbatch":
+            self.near(place, words[1])
         elif not words[0].startswith(("venv/", "cmake", "pip", "apt", "python", "nsys")):
             self.near(place, words[0])
+
+    def read_sluice(self, words):
+        """Its name and its options are known; their values are not looked at."""
+        if words[0] not in self.program.subcommands:
+            raise Wrong(f"sluice has no command {words[0]}")
+        for word in words[1:]:
+            if word.startswith("--"):
+                self.known(word, self.program.options[words[0]])
 
     def read_test(self, words):
         source = (ROOT / "run").read_text()

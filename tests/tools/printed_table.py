@@ -159,7 +159,7 @@ CLASSES = {
     "packages": "installs packages, as root",
     "torch": "needs a Python environment with torch",
     "build": "is the build or the tests themselves",
-    "launcher": "is for several processes, which tests/comm/mpi starts",
+    "launcher": "is for several processes, which tests/comm/mpi and tests/hosts start",
     "long": "takes minutes or gigabytes whatever its size",
 }
 # By the command's beginning, where the rest can be read without running it.
@@ -170,6 +170,7 @@ READ = {
     "venv/bin/python": "torch",
     "mpirun": "launcher",
     "srun": "launcher",
+    "sbatch": "launcher",
 }
 # By the whole command, where it cannot.
 NOT_RUN = {
@@ -193,6 +194,8 @@ SCRIPTS = {
     "tools/pack_carry.sh": ("build", None),
     "tools/fetch_cuda_headers.sh": ("network", None),
     "tools/fetch_cuda_headers.sh --missing": ("run", ""),
+    "tests/hosts/two_hosts.sh": ("launcher", None),
+    "tests/hosts/slurm.sh": ("packages", None),
     "tests/tools/printed_commands.py": ("build", None),
     "tests/mutants/run.py": ("build", None),
     "tests/mutants/run.py --list": ("run", ""),

@@ -32,11 +32,8 @@ need() {
 package_of() {
   case $1 in
     ip | ss) echo iproute2 ;;
-    mpirun) echo openmpi-bin ;;
-    munged) echo munge ;;
-    srun | sbatch | scontrol | scancel | sinfo) echo slurm-client ;;
-    slurmctld | slurmd) echo "$1" ;;
-    *) echo util-linux procps ;;
+    pgrep) echo procps ;;
+    *) echo util-linux ;;
   esac
 }
 
@@ -178,7 +175,7 @@ says() {
 
 # The errors in a log, for those who read the record of a run of this script.
 show_errors() {
-  sed -nE '/error: |^mpirun noticed|^MPI_ABORT|^ORTE has lost/,/^$/p' "$1" | grep -vE '^step|^saved|^-+$|^$' | cut -c1-300 |
+  sed -nE '/error: |^mpirun noticed|^MPI_ABORT|^ORTE has lost/,/^$/p' "$1" | grep -vE '^step|^saved|^-+$|^$' | cut -c1-300 | awk '!seen[$0]++' |
     sed "s/^/    $(basename "$1" | sed 's/.*[.]//') | /"
 }
 

@@ -12,7 +12,7 @@ set -uo pipefail
 # shellcheck source-path=SCRIPTDIR source=hosts.sh
 source "$(dirname "${BASH_SOURCE[0]}")/hosts.sh"
 
-script=$(readlink -f "${BASH_SOURCE[0]}")
+script=$root/tests/hosts/slurm.sh
 packages=(slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge libpmix2 openmpi-bin iproute2)
 ranks=8
 short=20 # steps of the runs that nothing is to interrupt
@@ -182,13 +182,14 @@ with_kill() {
 
 with_sbatch() {
   local job
-  say "sbatch --time=1 --signal=USR1@30 examples/slurm/cpu.sbatch, $long steps"
+  say "sbatch --time=2 --signal=USR1@30 examples/slurm/cpu.sbatch, $long steps"
   check "one process, 8 threads" alone "whole" --step_scheduler.max_steps "$long"
   cp "$root/examples/slurm/cpu.sbatch" "$at/cpu.sbatch"
-  job=$(on node1 env PATH="$at/bin:$PATH" sbatch --parsable --time=1 --signal=USR1@30 --output="$at/log/sbatch" \
+  job=$(on node1 env PATH="$at/bin:$PATH" sbatch --parsable --time=2 --signal=USR1@30 --output="$at/log/sbatch" \
     "$at/cpu.sbatch" "$runs/r4.yaml" --ranks "$ranks" --checkpoint.checkpoint_dir "$runs/requeued" \
     --step_scheduler.max_steps "$long")
   check "it runs and is over within 10 minutes" wait_until 600 is_over_or_goes_on "$job"
+  grep -h "JobId=$job" "$at/log/slurmctld" | sed 's/^/    | /' | tail -n 20
   check "it is over well" is "$(state_of "$job" JobState) $(state_of "$job" ExitCode)" "COMPLETED 0:0"
   check "it was requeued" test "$(state_of "$job" Restarts)" -ge 1
   check "the signal saved" says "$at/log/sbatch" "is saved; to go on:"
@@ -210,7 +211,12 @@ main() {
     [[ ${SLUICE_SANDBOX:-} == layer ]] || again_in layer "--mount --pid" "$@"
     install_in_a_layer
   fi
-  need ip ss unshare nsenter setpriv mpirun munged slurmctld slurmd srun sbatch scontrol sinfo
+  local command
+  for command in ip ss mpirun munged slurmctld slurmd srun sbatch scontrol sinfo; do
+    command -v "$command" >/dev/null ||
+      skip "there is no $command here (Debian: apt-get install ${packages[*]}; or --install: for this script alone)"
+  done
+  need unshare nsenter setpriv
   [[ $(id -u) == 0 ]] || skip "Slurm's processes need root"
   [[ -x $program ]] || skip "there is no $program (./run --version makes it)"
   enter_sandbox "$@"
@@ -220,11 +226,11 @@ main() {
   mpirun --version | head -n 1
   say "Linux $(uname -r), $(nproc) cores, $(date -u +%Y-%m-%d)"
   start_slurm || { say "Slurm does not come up" && exit 1; }
-  "$sluice" config "$root/examples/benchmark/configs/qwen3_moe_30b_8.yaml" --scale tiny --ranks "$ranks" --step_scheduler.global_batch_size 512 --checkpoint.enabled true \
-    --runtime.watchdog_seconds 20 >"$runs/r4.yaml" || exit 1
+  "$sluice" config "$root/examples/benchmark/configs/qwen3_moe_30b_8.yaml" --scale tiny --ranks "$ranks" \
+    --step_scheduler.global_batch_size 512 --checkpoint.enabled true --runtime.watchdog_seconds 20 >"$runs/r4.yaml" || exit 1
   with_srun
-  # About a minute and a half: longer than the job's time.
-  long=$((short * 90000 / took_ms + short))
+  # For about two minutes: the signal comes after half a minute at the earliest, and after one and a half at the latest.
+  long=$((short * 120000 / took_ms + short))
   with_kill
   with_sbatch
   finish

@@ -94,7 +94,8 @@ class Found(unittest.TestCase):
 
 class FakeProgram:
     subcommands = ["bench", "train", "plan", "config"]
-    options = {"bench": {"--scale": "laptop|tiny|full", "--steps": "N", "--ops": ""}, "train": {"--export": "DIRECTORY", "--ranks": "N"},
+    options = {"bench": {"--scale": "laptop|tiny|full", "--steps": "N", "--ops": ""},
+               "train": {"--export": "DIRECTORY", "--ranks": "N"},
                "plan": {"--profile": "NAME"}, "config": {"--keys": ""}}
     needs = {"bench": 0, "train": 1, "plan": 1, "config": 1}
     keys = {"seed", "distributed.ep_size"}

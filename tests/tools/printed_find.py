@@ -131,7 +131,7 @@ def batch_script(text):
     steps, goes_on = [], False
     for number, line in enumerate(text.splitlines(), 1):
         if goes_on or line.startswith("srun "):
-            steps.append((number, line.strip().replace(' "$@"', "")))
+            steps.append((number, re.sub(r"\s+\\$", r"\\", line.strip()).replace(' "$@"', "")))
             goes_on = line.endswith("\\")
     return script_head(text) + block_lines(steps)
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <map>
+#include <set>
 #include <thread>
 
 namespace sluice {
@@ -25,6 +26,13 @@ Error error_of(const std::exception_ptr& cause) {
 const char* verb_of(Collective kind) {
   if (kind == Collective::recv) return "sent";
   return kind == Collective::send ? "received" : "arrived";
+}
+
+// How much longer a rank waits for others that wait themselves: whoever waits for the rank to blame fails meanwhile,
+// which takes as long as other processes may take to answer.
+double patience(double timeout_s) {
+  constexpr double kMost = 10;
+  return std::min(timeout_s, kMost);
 }
 
 std::vector<int> rising(std::vector<int> ranks) {
@@ -114,8 +122,11 @@ void Job::wait(const Waiting& waiting, const std::function<bool()>& ready,
   const int rank = waiting.rank_;
   const CallName& call = waiting.call_;
   const auto begin = Bell::Clock::now();
-  const auto deadline = begin + std::chrono::duration_cast<Bell::Clock::duration>(
-                                    std::chrono::duration<double>(std::min(timeout_s_, 1e8)));
+  const auto after = [&](double seconds) {
+    return begin + std::chrono::duration_cast<Bell::Clock::duration>(std::chrono::duration<double>(seconds));
+  };
+  auto deadline = after(std::min(timeout_s_, 1e8));
+  bool patient = false;
   while (true) {
     const uint32_t heard = waiting.bell_.count();
     if (ready()) return;
@@ -130,8 +141,14 @@ void Job::wait(const Waiting& waiting, const std::function<bool()>& ready,
           std::ranges::any_of(gone, [&](int r) { return std::ranges::find(absent, r) != absent.end(); });
       if ((hopeless || (late && !absent.empty())) && !ready()) {
         const double waited = std::chrono::duration<double>(Bell::Clock::now() - begin).count();
+        const Account others = account(rank, call, absent);
+        if (!hopeless && !patient && others.all_wait) {
+          patient = true;
+          deadline = after(waited + patience(timeout_s_));
+          continue;
+        }
         const std::string waits = hopeless ? "waits" : fmt::format("waited {:.1f} s", waited);
-        fail_with(rank, runtime_failure("rank {} {} in {}: {}", rank, waits, call.str(), account(rank, call, absent)));
+        fail_with(rank, runtime_failure("rank {} {} in {}: {}", rank, waits, call.str(), others.text));
       }
     }
     // When all have come, what they wait for is under way and ends by itself.
@@ -158,14 +175,16 @@ void Job::for_each_waiting(See&& see) const {
   }
 }
 
-std::string Job::account(int rank, const CallName& call, const std::vector<int>& missing) const {
+Job::Account Job::account(int rank, const CallName& call, const std::vector<int>& missing) const {
   std::vector<int> gone;
   std::vector<int> late;
   for (const int r : missing) (has_left(r) ? gone : late).push_back(r);
   std::vector<int> here;
+  std::set<int> waiting;  // of the late ones of this process
   std::string elsewhere;
   for_each_waiting([&](int other, const CallName& its) {
     if (std::find(missing.begin(), missing.end(), other) != missing.end()) {
+      waiting.insert(other);
       elsewhere += fmt::format("; rank {} is waiting in {}", other, its.str());
     } else if (other != rank && its == call) {
       here.push_back(other);
@@ -178,15 +197,20 @@ std::string Job::account(int rank, const CallName& call, const std::vector<int>&
                         late.size() == 1 ? "has" : "have", verb_of(call.kind));
   }
   text += elsewhere;
-  if (elsewhere_ != nullptr) {
-    std::erase_if(late, [&](int r) { return find_seat(r) != nullptr; });
-    const std::string answers = late.empty() ? "" : elsewhere_->account(late);
-    if (!answers.empty()) text += "; " + answers;
+  bool all_wait = gone.empty();
+  std::erase_if(late, [&](int r) {
+    if (find_seat(r) != nullptr) all_wait = all_wait && waiting.contains(r);
+    return find_seat(r) != nullptr;
+  });
+  if (elsewhere_ != nullptr && !late.empty()) {
+    const Account answers = elsewhere_->account(late);
+    if (!answers.text.empty()) text += "; " + answers.text;
+    all_wait = all_wait && answers.all_wait;
   }
   if (!here.empty()) {
     text += fmt::format("; {} {} waiting in the same call", format_ranks(here), here.size() == 1 ? "is" : "are");
   }
-  return text;
+  return {.text = text, .all_wait = all_wait};
 }
 
 std::string Job::bystanders(int rank) const {

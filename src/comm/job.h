@@ -1,7 +1,8 @@
 // Job: the ranks of this process, which are threads. It runs them, watches every wait, and ends all of them with the
 // first failure. A wait ends by a timeout, at once when a rank it needs has left, or when any rank fails; the message
-// says who waits for whom in which call, and what the missing ranks wait for instead. Ranks may have peers in other
-// processes (Elsewhere).
+// says who waits for whom in which call, and what the missing ranks wait for instead. Where these wait themselves a
+// wait lasts a little longer, so that the rank to blame is named, by one that waits for it. Ranks may have peers in
+// other processes (Elsewhere).
 #pragma once
 
 #include <atomic>
@@ -24,6 +25,12 @@ class Job {
   struct Seat;
 
  public:
+  // What ranks do that others wait for.
+  struct Account {
+    std::string text;
+    bool all_wait = true;  // each of them waits itself: another one is to blame
+  };
+
   // The job's ranks in other processes, for those here. Called from any thread, also with a job's mutex held: only
   // account() may wait.
   class Elsewhere {
@@ -34,7 +41,7 @@ class Job {
     virtual ~Elsewhere() = default;
     virtual bool has_left(int rank) const = 0;
     // What these ranks do, as their processes answer now: "rank 5 on host b is waiting in ...". Empty: nothing to add.
-    virtual std::string account(const std::vector<int>& ranks) = 0;
+    virtual Account account(const std::vector<int>& ranks) = 0;
     virtual void tell_failure(int rank, const Error& cause) = 0;
     virtual void tell_left(int rank) = 0;
   };
@@ -111,7 +118,7 @@ class Job {
   template <class See>
   void for_each_waiting(See&& see) const;
   // "rank 1 has not arrived; ranks 0, 2 are waiting in the same call"
-  std::string account(int rank, const CallName& call, const std::vector<int>& missing) const;
+  Account account(int rank, const CallName& call, const std::vector<int>& missing) const;
   std::string bystanders(int rank) const;
   [[noreturn]] void rethrow_cause() const;
 

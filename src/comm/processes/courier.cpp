@@ -17,6 +17,11 @@ constexpr uint32_t kMostBulkId = uint32_t{1} << 30;
 // How long others are waited for where nothing of theirs is needed any more.
 constexpr std::chrono::seconds kAnswerTime{2}, kGoodbyeTime{5}, kGoodbyeTimeAfterFailure{1};
 
+// How an answer begins to say what a rank waits in.
+std::string is_waiting(int rank, const std::string& host) {
+  return fmt::format("rank {} on host {} is waiting in ", rank, host);
+}
+
 Clock::time_point after_seconds(double seconds) {
   constexpr double kMost = 1e8;
   return Clock::now() +
@@ -487,12 +492,12 @@ bool Courier::has_left(int rank) const {
   return std::ranges::none_of(incoming_, is_its) && std::ranges::none_of(outgoing_, is_its);
 }
 
-std::string Courier::account(const std::vector<int>& ranks) {
+Job::Account Courier::account(const std::vector<int>& ranks) {
   std::set<int> processes;
   for (const int rank : ranks) {
     if (!here(rank)) processes.insert(process_of(rank));
   }
-  std::string text;
+  Job::Account account;
   for (const int process : processes) {
     uint32_t number = 0;
     {
@@ -517,9 +522,14 @@ std::string Courier::account(const std::vector<int>& ranks) {
     }
     const std::string none = fmt::format("no answer from {}: the process has stopped, or cannot be reached",
                                          members_[static_cast<size_t>(process)].str());
-    text += (text.empty() ? "" : "; ") + answer.value_or(none);
+    account.text += (account.text.empty() ? "" : "; ") + answer.value_or(none);
+    for (const int rank : ranks) {
+      if (process_of(rank) != process) continue;
+      account.all_wait =
+          account.all_wait && answer && answer->find(is_waiting(rank, host_of(rank))) != std::string::npos;
+    }
   }
-  return text;
+  return account;
 }
 
 // What the ranks of this process do, for others.
@@ -534,8 +544,9 @@ std::string Courier::whereabouts() const {
   std::string text;
   for (int rank = self().first_rank; rank < self().first_rank + self().ranks; ++rank) {
     const auto found = waits.find(rank);
-    text += fmt::format("{}rank {} on host {} {}", text.empty() ? "" : ", ", rank, self().host,
-                        found == waits.end() ? "computes" : "is waiting in " + found->second);
+    text += text.empty() ? "" : ", ";
+    text += found == waits.end() ? fmt::format("rank {} on host {} computes", rank, self().host)
+                                 : is_waiting(rank, self().host) + found->second;
   }
   return text;
 }

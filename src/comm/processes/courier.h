@@ -60,7 +60,7 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
   void withdraw(Message& message);
 
   bool has_left(int rank) const override;
-  std::string account(const std::vector<int>& ranks) override;
+  Job::Account account(const std::vector<int>& ranks) override;
   void tell_failure(int rank, const Error& cause) override;
   void tell_left(int rank) override;
 

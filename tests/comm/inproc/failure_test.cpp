@@ -135,6 +135,23 @@ TEST_P(Failure, ALateRankIsNamedWithTheOnesThatWait) {
       << message;
 }
 
+TEST_P(Failure, TheRankToBlameIsNamedByOneThatWaitsForIt) {
+  std::atomic<bool> ended = false;
+  const Error error = error_of(3, 0.4, kSoon, [&](Communicator& world, Stream& stream) {
+    sum_once(world, stream, "warm up");
+    const EndMark mark(ended);
+    if (world.rank() == 2) return ended.wait(false);
+    // So that rank 0, which waits for one that waits, has waited longer.
+    if (world.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    float value = 0;
+    world.recv(stream, tensor_of(&value, {1}), world.rank() + 1, 0, "activations").wait(stream);
+  });
+  EXPECT_TRUE(
+      std::regex_match(error.what(), std::regex("rank 1 waited 0\\.[4-9] s in recv of activations \\(axis world\\): "
+                                                "rank 2 has not sent.*")))
+      << error.what();
+}
+
 TEST_P(Failure, TheStepIsNamedOnAllAxes) {
   const Error error = error_of(2, 0.4, kSoon, [&](Communicator& world, Stream& stream) {
     const auto before = world.split("ep", [](int) { return 0; });

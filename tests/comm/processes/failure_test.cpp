@@ -115,6 +115,35 @@ TEST_P(ProcessFailure, ALateRankIsNamedWithItsHostAndWhatItDoes) {
   for (const Ended& each : errors) EXPECT_TRUE(matches(each.text, pattern)) << each.text;
 }
 
+TEST_P(ProcessFailure, TheRankToBlameIsNamedByOneThatWaitsForIt) {
+  std::atomic<int> ended = 0;
+  const auto errors = errors_of({.ranks = {1, 1, 1}, .timeout_s = 0.4}, [&](Communicator& world, Stream& stream) {
+    sum(world, stream, 16, "warm up");
+    if (world.rank() == 2) {
+      ended.wait(0);
+      throw user_error("late");
+    }
+    // So that rank 0, which waits for one that waits, has waited longer.
+    if (world.rank() == 1) std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    try {
+      float value = 0;
+      world.recv(stream, tensor_of(&value, {1}), world.rank() + 1, 0, "activations").wait(stream);
+    } catch (...) {
+      ended = 1;
+      ended.notify_all();
+      throw;
+    }
+  });
+  for (const int process : {0, 1}) {
+    const std::string& text = errors[static_cast<size_t>(process)].text;
+    EXPECT_TRUE(
+        matches(text,
+                "rank 1(| on host b) waited 0\\.[4-9] s in recv of activations \\(axis world\\): rank 2 has not "
+                "sent; rank 2 on host c computes"))
+        << text;
+  }
+}
+
 TEST_P(ProcessFailure, ADeadlockShowsWhereTheOtherProcessWaits) {
   const auto errors = errors_of({.ranks = {1, 1}, .timeout_s = 0.4}, [](Communicator& world, Stream& stream) {
     const auto ep = world.split("ep", [](int) { return 0; });

@@ -3,8 +3,8 @@
 #   tests/hosts/two_hosts.sh
 # Each run must have the losses and weights of one process, bit for bit; what fails on one host must end the run on both
 # within the time-out, named with its rank and host, with a checkpoint that the run goes on from to the same bits, and with
-# no process, port or file left. Takes some two minutes. Exits with 77 where namespaces are not permitted. SLUICE: another
-# program than the one in build/release.
+# no process, port or file left. Takes some two minutes, and no root where namespaces of users are permitted; exits with 77
+# where no namespaces are. SLUICE: another program than the one in build/release.
 set -uo pipefail
 
 # shellcheck source-path=SCRIPTDIR source=hosts.sh

@@ -179,8 +179,7 @@ stopped() {
   since=$SECONDS
   await
   check "all fail" fails "$result"
-  # Of those whose time is over at once the first speaks: it may wait for the stopped one, or for one that waits for it.
-  check "rank and host are named" says "$at/log/$name.node1" "rank [0-9] .*rank [0-9] on host node[12]"
+  check "step, rank and host are named" says "$at/log/$name.node1" "step [0-9]+.: .*no answer from rank [23] on host node2"
   ended "$name" "$since"
 }
 

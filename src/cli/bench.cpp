@@ -119,7 +119,7 @@ void connect(JobProcesses& processes, const BenchOptions& options, std::vector<P
           .advise("start sluice bench once for each, or give --ranks");
     }
     meeting.configuration += fmt::format("# {} {} {}\n{}", row.job.config, row.job.scale,
-                                         row.job.row_layout ? "row" : "fit", config::to_yaml(row.job.settings));
+                                         row.job.row_layout ? "row" : "fit", settings_of(row.job.settings));
     meeting.timeout_s = std::max(meeting.timeout_s, row.job.settings.watchdog_seconds());
   }
   processes.connect(meeting);

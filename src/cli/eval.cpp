@@ -48,7 +48,7 @@ int run_eval(const EvalOptions& options, JobProcesses& processes) {
   RunSpec spec = resolve(config, ranks);
   spec.optimize = false;
   warn_of_unread_fields(config);
-  processes.connect({.configuration = config::to_yaml(config),
+  processes.connect({.configuration = settings_of(config),
                      .words = options.batches ? fmt::format("--batches {}", *options.batches) : "",
                      .ranks = ranks,
                      .threads = config.runtime.threads,

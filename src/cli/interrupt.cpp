@@ -43,6 +43,7 @@ Interrupt::Interrupt(Answers answers, std::vector<int> signals)
 Interrupt::~Interrupt() {
   watcher_.request_stop();
   watcher_.join();
+  if (std::uncaught_exceptions() > exceptions_) return;
   const sigset_t set = wishes(signals_);
   pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <atomic>
+#include <exception>
 #include <functional>
 #include <string>
 #include <thread>
@@ -23,6 +24,7 @@ class Interrupt {
   // To be made before the threads it should speak for; they inherit that the signals are not theirs. The answers are
   // given on a thread of its own. `signals` are listened to beside SIGINT, SIGTERM, SIGHUP.
   explicit Interrupt(Answers answers, std::vector<int> signals = {});
+  // Where an exception ends the program signals stay unheard until it has said why: its launcher may end it meanwhile.
   ~Interrupt();
   Interrupt(const Interrupt&) = delete;
   Interrupt& operator=(const Interrupt&) = delete;
@@ -39,6 +41,7 @@ class Interrupt {
   Answers answers_;
   std::vector<int> signals_;
   std::atomic<int> signal_ = 0;
+  int exceptions_ = std::uncaught_exceptions();
   std::jthread watcher_;
 };
 

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/thread_signals.h"
 #include "cli/version.h"
+#include "config/load.h"
 #include "machine/machine_info.h"
 
 namespace sluice::cli {
@@ -47,6 +48,8 @@ int JobProcesses::run(const launch::IdentityFlags& flags, const std::function<in
   } catch (const Error& error) {
     if (!processes.processes_ && !processes.first()) std::this_thread::sleep_for(kMoment);
     if (processes.tell(error)) throw;
+    // Who says it is not to be ended before that.
+    std::this_thread::sleep_for(kMoment);
     return error.kind() == ErrorKind::user ? 2 : 1;
   } catch (const std::exception& error) {
     processes.tell(runtime_failure("{}", error.what()));
@@ -104,9 +107,15 @@ std::string JobProcesses::describe() const {
 bool JobProcesses::tell(const Error& failure) const {
   if (!processes_) return true;
   Courier& courier = processes_->courier();
-  if (courier.failed_elsewhere()) return first();
+  if (courier.failed_elsewhere()) return courier.first_alive();
   courier.tell_failure(courier.self().first_rank, failure);
   return true;
+}
+
+std::string settings_of(const Config& config) {
+  std::string text;
+  for (const auto& [key, value] : config::values(config)) text += fmt::format("{}: {}\n", key, value);
+  return text;
 }
 
 void add_identity(Command& command, launch::IdentityFlags& flags) {

@@ -16,7 +16,8 @@ namespace sluice::cli {
 class JobProcesses {
  public:
   // Finds out who this process is, by the command line or its environment, and does `body`. What ends it before its end
-  // is told to the others, which end too, and thrown where it is this process's to say: the first one says everybody's.
+  // is told to the others, which end too, and thrown where it is this process's to say: the first that is alive says
+  // everybody's.
   // Returns the exit code.
   static int run(const launch::IdentityFlags& flags, const std::function<int(JobProcesses& processes)>& body);
 
@@ -24,7 +25,7 @@ class JobProcesses {
   // Whether this process has rank 0.
   bool first() const { return identity_.process == 0; }
   struct Meeting {
-    std::string configuration, words;     // which all must have, the words of the command line
+    std::string configuration, words;     // which all must have: settings_of, the words of the command line
     int ranks = 1;                        // of the job
     std::optional<int64_t> threads = {};  // that each process is to have; none: its share of the cores
     double timeout_s = 600;
@@ -50,6 +51,9 @@ class JobProcesses {
   launch::Identity identity_;
   std::optional<launch::Processes> processes_;
 };
+
+// All settings, a line each: the same for the same run, whatever else its file says.
+std::string settings_of(const Config& config);
 
 // The options that say who this process is, at the end of a command's.
 void add_identity(Command& command, launch::IdentityFlags& flags);

@@ -356,7 +356,7 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   say_ignored(config, options.file);
   warn_of_unread_fields(config);
   note_long_sequences(config, spec.seq_len);
-  processes.connect({.configuration = config::to_yaml(config),
+  processes.connect({.configuration = settings_of(config),
                      .words = words_of(options),
                      .ranks = ranks,
                      .threads = config.runtime.threads,

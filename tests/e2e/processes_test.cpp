@@ -149,6 +149,21 @@ TEST_F(ProcessRun, AnotherConfigurationInOneOfThemIsFoundBeforeTheFirstStep) {
   EXPECT_TRUE(outcome.out.ends_with("2 2\n")) << outcome.out << outcome.err;
   expect_in(outcome.err, {"configuration differs", "seed: 7"});
   EXPECT_FALSE(std::filesystem::exists(folder_.path("differ")));
+  // What a file says beside its settings is nobody's business.
+  const std::string words = folder_.file("words.yaml", "# as on the other host\n" + configuration(kSteps));
+  second.replace(second.find(other), other.size(), words);
+  const Outcome alike = by_hand(train("differ"), second);
+  EXPECT_TRUE(alike.out.ends_with("0 0\n")) << alike.out << alike.err;
+}
+
+TEST_F(ProcessRun, WhereTheFirstIsKilledTheNextNamesIt) {
+  const std::string steps = "--step_scheduler.max_steps 100000 --step_scheduler.ckpt_every_steps 50000";
+  const Outcome outcome =
+      by_hand(train("first", steps) + " & first=$!; until [ -s '" + folder_.path("first/training.jsonl") +
+                  "' ]; do sleep 0.02; done; kill -9 $first; wait $first",
+              train("first", steps));
+  EXPECT_TRUE(outcome.out.ends_with("137 1\n")) << outcome.out << outcome.err;
+  expect_in(outcome.err, {"ranks 0-1 on host ", " ended or cannot be reached"});
 }
 
 // As on a host whose disk is full: the run goes on until its last save, and who knows why says it.

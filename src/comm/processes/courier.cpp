@@ -163,6 +163,11 @@ bool Courier::failed_elsewhere() const {
   return failure_.has_value() && !failed_here_;
 }
 
+bool Courier::first_alive() const {
+  const std::lock_guard guard(mutex_);
+  return std::all_of(peers_.begin(), peers_.begin() + process_, [](const Peer& peer) { return peer.lost; });
+}
+
 // Of another process.
 void Courier::fail(int rank, const Error& cause) {
   const std::lock_guard job_guard(job_mutex_);

@@ -52,6 +52,8 @@ class Courier final : public Job::Elsewhere, private Wire::Events {
 
   // Whether another process has failed, or was lost, first.
   bool failed_elsewhere() const;
+  // Whether no process before this one can be reached: it is the first, or all before it are gone.
+  bool first_alive() const;
 
   // The memory belongs to the courier until the message is done. Where both sides do not agree the job fails.
   void send(const MessagePtr& message);

@@ -83,9 +83,15 @@ std::string named(const Member& member) {
   return fmt::format("process {} ({})", member.process, member.str());
 }
 
-// What can be shown of a value in a message: all of a short one, else what is round the place where values differ.
-std::string excerpt(const std::string& value, size_t differ_at) {
+// What can be shown of a value in a message: of several lines the one where values differ, which is the same one in all
+// of them; all of a short line, else what is round the place.
+std::string excerpt(std::string value, size_t differ_at) {
   constexpr size_t most = 60;
+  if (differ_at != std::string::npos && differ_at <= value.size()) {
+    const size_t line = differ_at == 0 ? 0 : value.rfind('\n', differ_at - 1) + 1;  // npos + 1 is 0
+    value = value.substr(line, value.find('\n', line) - line);
+    differ_at -= line;
+  }
   if (value.empty()) return "nothing";
   if (value.size() <= most) return printable_line(value);
   const size_t begin = differ_at < most / 2 ? 0 : std::min(differ_at - most / 2, value.size() - 1);

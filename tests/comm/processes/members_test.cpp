@@ -164,6 +164,24 @@ TEST(Members, WhatDiffersIsNamedWithEveryValueAndWhoHasIt) {
             "host b)");
 }
 
+TEST(Members, OfSeveralLinesTheOneIsShownThatDiffers) {
+  std::vector<Member> members{member(0, "a", 0, 1), member(1, "b", 1, 1)};
+  const auto said = [&](const std::string& mine, const std::string& other) {
+    members[0].common = {{"configuration", mine}};
+    members[1].common = {{"configuration", other}};
+    return refusal(members, 2);
+  };
+  const auto differs = [](const std::string& mine, const std::string& other) {
+    return fmt::format(
+        "the processes of the job do not agree: the configuration differs: {} (rank 0 on host a), {} "
+        "(rank 1 on host b)",
+        mine, other);
+  };
+  EXPECT_EQ(said("lr: 1\nseed: 7\nsteps: 9\n", "lr: 1\nseed: 78\nsteps: 9\n"), differs("seed: 7", "seed: 78"));
+  EXPECT_EQ(said("lr: 1\nseed: 7\n", "lr: 2\nseed: 7\n"), differs("lr: 1", "lr: 2"));
+  EXPECT_EQ(said("lr: 1\nsteps: 9\n", "lr: 1\n"), differs("steps: 9", "nothing"));
+}
+
 TEST(Members, LongValuesAreShownWhereTheyDiffer) {
   std::vector<Member> members{member(0, "a", 0, 1), member(1, "b", 1, 1)};
   const std::string same(500, 'x');

@@ -294,9 +294,9 @@ void Job::leave(int rank) {
 
 void Job::rethrow_cause() const {
   const auto named = [&](const std::string& message) {
-    return (ranks_.size() == 1 && elsewhere_ == nullptr) || message.starts_with("rank ")
-               ? message
-               : fmt::format("rank {}: {}", cause_rank_, message);
+    const bool says_who = message.starts_with("rank ") || message.starts_with("ranks ");
+    return says_who || (ranks_.size() == 1 && elsewhere_ == nullptr) ? message
+                                                                     : fmt::format("rank {}: {}", cause_rank_, message);
   };
   try {
     std::rethrow_exception(cause_);

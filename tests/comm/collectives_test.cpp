@@ -45,12 +45,16 @@ INSTANTIATE_TEST_SUITE_P(Cpu, Collectives,
                                          process_transport(Processes::two, false),
                                          process_transport(Processes::two, true),
                                          process_transport(Processes::each, false),
-                                         process_transport(Processes::each, true), emulated_nccl()),
+                                         process_transport(Processes::each, true), emulated_nccl(),
+                                         emulated_nccl(Processes::two), emulated_nccl(Processes::each)),
                          name_of_transport);
 INSTANTIATE_TEST_SUITE_P(Mpi, Collectives, testing::Values(mpi_transport(false), mpi_transport(true)),
                          name_of_transport);
-INSTANTIATE_TEST_SUITE_P(OneGpu, Collectives, testing::Values(inproc_on_gpu(), nccl_on_one_gpu()), name_of_transport);
-INSTANTIATE_TEST_SUITE_P(ManyGpus, Collectives, testing::Values(nccl_on_many_gpus()), name_of_transport);
+INSTANTIATE_TEST_SUITE_P(OneGpu, Collectives,
+                         testing::Values(inproc_on_gpu(), nccl_on_one_gpu(), nccl_on_one_gpu(Processes::each)),
+                         name_of_transport);
+INSTANTIATE_TEST_SUITE_P(ManyGpus, Collectives, testing::Values(nccl_on_many_gpus(), nccl_on_many_gpus(Processes::two)),
+                         name_of_transport);
 
 // What rank r holds at i: rounding makes the order of a sum visible.
 template <class T>

@@ -1,5 +1,8 @@
 #include "comm/transports.h"
 
+#include <numeric>
+#include <optional>
+
 #include "comm/cuda/cuda_mover.h"
 #include "comm/inproc/inproc.h"
 #include "comm/nccl/nccl.h"
@@ -15,8 +18,14 @@ namespace {
 
 constexpr double kTimeout = 60;
 
-// `sizes` that there are GPUs for; `missing` if none is.
-Transport nccl_transport(const std::vector<int>& sizes) {
+// The ranks of each process.
+std::vector<int> spread(Processes processes, int ranks) {
+  if (processes == Processes::two && ranks > 1) return {(ranks + 1) / 2, ranks / 2};
+  return std::vector<int>(static_cast<size_t>(ranks), 1);
+}
+
+// `sizes` that there are GPUs for; `missing` if none is. `processes`: how the ranks are spread; none: in one.
+Transport nccl_transport(const std::vector<int>& sizes, std::optional<Processes> processes = {}) {
   Transport transport{.carrier = Kernel::nccl, .rank_order = false, .tags = false, .float_maxima = false};
   const cuda::Gpus gpus = cuda::find_gpus();
   for (const int ranks : sizes) {
@@ -30,18 +39,26 @@ Transport nccl_transport(const std::vector<int>& sizes) {
     transport.missing = fmt::format("needs {} GPUs, and there is {}", sizes.front(), gpus.list.size());
   }
   const int most = transport.sizes.empty() ? sizes.back() : transport.sizes.back();
-  transport.name = most == 1 ? "nccl_1_rank_on_cuda" : fmt::format("nccl_up_to_{}_ranks_on_cuda", most);
+  const std::string name = processes ? "nccl_processes" : "nccl";
+  transport.name =
+      most == 1 ? fmt::format("{}_1_rank_on_cuda", name) : fmt::format("{}_up_to_{}_ranks_on_cuda", name, most);
   if (transport.sizes.empty()) transport.sizes = {1};
-  transport.run = [](int ranks, const auto& body) {
-    nccl::run_ranks(ranks, {.timeout_s = kTimeout, .message_axes = {"world", "pp", "pair"}, .calls_at_one = true},
-                    [&](Communicator& world) {
-                      const auto backend = cuda::make_backend({.ordinal = world.rank()});
-                      backend->after_reads([&] { world.check_alive(); });
-                      const auto memory = cuda::make_device_memory(world.rank());
-                      Stream stream(backend->compute_stream());
-                      TransportRank rank{world, stream, *backend, *memory};
-                      body(rank);
-                    });
+  const nccl::NcclOptions options{.timeout_s = kTimeout, .message_axes = {"world", "pp", "pair"}, .calls_at_one = true};
+  transport.run = [processes, options](int ranks, const auto& body) {
+    const auto on_rank = [&](Communicator& world) {
+      const auto backend = cuda::make_backend({.ordinal = world.rank()});
+      backend->after_reads([&] { world.check_alive(); });
+      const auto memory = cuda::make_device_memory(world.rank());
+      Stream stream(backend->compute_stream());
+      TransportRank rank{world, stream, *backend, *memory};
+      body(rank);
+    };
+    if (!processes) return nccl::run_ranks(ranks, options, on_rank);
+    expect_couriers({.ranks = spread(*processes, ranks), .timeout_s = kTimeout}, [&](Courier& courier) {
+      std::vector<int> own(static_cast<size_t>(courier.self().ranks));
+      std::iota(own.begin(), own.end(), courier.self().first_rank);
+      nccl::run_ranks(courier, own, options, on_rank);
+    });
   };
   return transport;
 }
@@ -68,9 +85,7 @@ Transport process_transport(Processes processes, bool async) {
           .sizes = {1, 2, 3, 4, 5, 8},
           .carrier = Kernel::processes,
           .run = [processes, async](int ranks, const auto& body) {
-            ProcessCase test{
-                .ranks = std::vector<int>(static_cast<size_t>(ranks), 1), .timeout_s = kTimeout, .async = async};
-            if (processes == Processes::two && ranks > 1) test.ranks = {(ranks + 1) / 2, ranks / 2};
+            const ProcessCase test{.ranks = spread(processes, ranks), .timeout_s = kTimeout, .async = async};
             expect_processes(test, [&](Communicator& world) {
               RefBackend backend;
               HostMemory memory;
@@ -142,12 +157,35 @@ Transport emulated_nccl() {
           }};
 }
 
+Transport emulated_nccl(Processes processes) {
+  Transport transport = emulated_nccl();
+  transport.name = fmt::format("nccl_emulated_{}", processes == Processes::two ? "two_processes" : "process_each");
+  transport.sizes = processes == Processes::two ? std::vector<int>{2, 3, 5} : std::vector<int>{1, 4};
+  transport.run = [processes](int ranks, const auto& body) {
+    const ProcessCase test{.ranks = spread(processes, ranks), .timeout_s = kTimeout};
+    expect_couriers(test, [&](Courier& courier) {
+      emulation::run_nccl({.timeout_s = kTimeout, .courier = &courier}, [&](emulation::NcclRank& nccl) {
+        HostMemory memory;
+        TransportRank rank{nccl.world, nccl.stream, nccl.backend, memory};
+        body(rank);
+      });
+    });
+  };
+  return transport;
+}
+
 Transport nccl_on_one_gpu() {
   return nccl_transport({1});
+}
+Transport nccl_on_one_gpu(Processes processes) {
+  return nccl_transport({1}, processes);
 }
 
 Transport nccl_on_many_gpus() {
   return nccl_transport({2, 3, 4, 8});
+}
+Transport nccl_on_many_gpus(Processes processes) {
+  return nccl_transport({2, 3, 4, 8}, processes);
 }
 
 }  // namespace sluice::test

@@ -50,9 +50,12 @@ Transport mpi_transport(bool async);
 Transport inproc_on_emulated_gpu();
 Transport inproc_on_gpu();
 Transport emulated_nccl();
+Transport emulated_nccl(Processes processes);
 // NCCL itself, its calls made for groups of one too.
 Transport nccl_on_one_gpu();
+Transport nccl_on_one_gpu(Processes processes);
 Transport nccl_on_many_gpus();
+Transport nccl_on_many_gpus(Processes processes);
 
 // Values in a rank's memory.
 template <class T>

@@ -31,4 +31,9 @@ void run_ranks(int /*ranks*/, const NcclOptions& /*options*/,
   refuse();
 }
 
+void run_ranks(Courier& /*courier*/, const std::vector<int>& /*gpus*/, const NcclOptions& /*options*/,
+               const std::function<void(Communicator& world)>& /*body*/) {
+  refuse();
+}
+
 }  // namespace sluice::nccl

@@ -1,5 +1,8 @@
 #include "comm/nccl/channel.h"
 
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <chrono>
 #include <thread>
 
@@ -19,7 +22,7 @@ void pause(int polls) {
 }  // namespace
 
 Channel::Channel(std::shared_ptr<Rank> rank, ChannelSpec spec, const ncclUniqueId& id)
-    : rank_(std::move(rank)), spec_(std::move(spec)), stream_(spec_.urgent) {
+    : rank_(std::move(rank)), spec_(std::move(spec)), axes_({spec_.axis}), stream_(spec_.urgent) {
   const CallPtr call = rank_->take({Collective::barrier, spec_.axis, "the making of a communicator"});
   if (rank_->peers().ledger) {
     book_ = rank_->peers().ledger->book(spec_.name, spec_.members);
@@ -95,6 +98,12 @@ void Channel::abandon(Call& call, const char* reason) {
   Rank::outlast(call);
 }
 
+void Channel::also_of(const std::string& axis) {
+  rank_->guarded([&] {
+    if (std::find(axes_.begin(), axes_.end(), axis) == axes_.end()) axes_.push_back(axis);
+  });
+}
+
 void Channel::settle(const char* function, const CallName& call, ncclResult_t result) const {
   for (int polls = 0; result == ncclInProgress; ++polls) {
     pause(polls);
@@ -119,7 +128,8 @@ std::string Channel::async_error() const {
   const ncclResult_t asked = ncclCommGetAsyncError(comm_, &result);
   if (asked != ncclSuccess) result = asked;
   if (result == ncclSuccess || result == ncclInProgress) return {};
-  return blame("NCCL", fmt::format("a call of axis {}", spec_.axis), result);
+  return blame("NCCL", fmt::format("a call of ax{} {}", axes_.size() == 1 ? "is" : "es", fmt::join(axes_, ", ")),
+               result);
 }
 
 void Channel::abort() {

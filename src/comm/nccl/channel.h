@@ -13,8 +13,8 @@
 namespace sluice::nccl {
 
 struct ChannelSpec {
-  std::string name;  // equal on its ranks and no other channel's
-  std::string axis;
+  std::string name;          // equal on its ranks and no other channel's
+  std::string axis;          // of the group that it was made for
   std::vector<int> members;  // ranks of the world
   int self = 0;              // this rank in `members`
   bool urgent = false;
@@ -45,6 +45,11 @@ class Channel {
   }
 
   cudaStream_t stream() const { return stream_.get(); }
+  void* token() const { return token_.get(); }
+  bool urgent() const { return spec_.urgent; }
+  const std::vector<int>& members() const { return spec_.members; }
+  // Another group has it too.
+  void also_of(const std::string& axis);
 
   // By the Rank, under its lock. What NCCL found wrong since; empty if nothing.
   std::string async_error() const;
@@ -61,7 +66,9 @@ class Channel {
 
   std::shared_ptr<Rank> rank_;
   ChannelSpec spec_;
+  std::vector<std::string> axes_;  // of all groups that have it; under the Rank's lock
   Ledger::BookPtr book_;
+  Token token_;  // outlives what is on the stream
   CommStream stream_;
   Event after_;
   UnwindingSince unwinding_;

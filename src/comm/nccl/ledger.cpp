@@ -29,6 +29,7 @@ Ledger::BookPtr Ledger::book(const std::string& name, const std::vector<int>& me
   if (!book) {
     book = std::make_shared<Book>();
     book->members = members;
+    book->here = static_cast<size_t>(std::count_if(members.begin(), members.end(), [&](int r) { return here(r); }));
     book->issued.assign(members.size(), 0);
   }
   return book;
@@ -66,7 +67,7 @@ int64_t Ledger::post(Book& book, int member, Entry entry) {
   last_[book.members[self]] = entry.call;
   round.entries[self] = std::move(entry);
   ++round.posted;
-  while (!book.open.empty() && book.open.front().posted == book.members.size()) {
+  while (!book.open.empty() && book.open.front().posted == book.here) {
     book.open.pop_front();
     ++book.first_open;
   }
@@ -81,8 +82,14 @@ void Ledger::leave(int rank) {
 std::vector<int> Ledger::missing(const Book& book, int64_t number) const {
   std::vector<int> ranks;
   for (size_t m = 0; m < book.members.size(); ++m) {
-    if (book.issued[m] <= number) ranks.push_back(book.members[m]);
+    if (here(book.members[m]) && book.issued[m] <= number) ranks.push_back(book.members[m]);
   }
+  return ranks;
+}
+
+std::vector<int> Ledger::elsewhere(const Book& book) const {
+  std::vector<int> ranks = book.members;
+  std::erase_if(ranks, [&](int rank) { return here(rank); });
   return ranks;
 }
 
@@ -93,7 +100,7 @@ bool Ledger::has_left(int rank) const {
 std::string Ledger::account(const Book& book, int64_t number) const {
   const std::lock_guard guard(mutex_);
   const std::vector<int> ranks = missing(book, number);
-  if (ranks.empty()) return "all ranks have issued it";
+  if (ranks.empty()) return {};
   std::vector<int> gone;
   std::vector<int> late;
   for (const int rank : ranks) (has_left(rank) ? gone : late).push_back(rank);

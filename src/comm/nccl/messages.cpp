@@ -6,22 +6,12 @@ namespace sluice::nccl {
 
 namespace {
 
-constexpr int kParities = 2;
-// A message is large and alone on its way: more than this many thread blocks would only take memory and SMs.
-constexpr int kMostBlocks = 8;
-
-std::vector<int> neighbours_of(int rank, int size) {
-  std::vector<int> ranks = {(rank + 1) % size};
-  if (size > 2) ranks.push_back((rank + size - 1) % size);
-  return ranks;
-}
-
 // Every (sender, receiver, parity) of a ring of `size` ranks, in the one order in which all ranks go through theirs.
 std::vector<std::tuple<int, int, int>> ring_of(int size) {
   std::vector<std::tuple<int, int, int>> ring;
   for (int from = 0; from < size; ++from) {
-    for (const int to : neighbours_of(from, size)) {
-      for (int parity = 0; parity < kParities; ++parity) ring.emplace_back(from, to, parity);
+    for (const int to : neighbours_on_ring(from, size)) {
+      for (int parity = 0; parity < kMessageParities; ++parity) ring.emplace_back(from, to, parity);
     }
   }
   return ring;
@@ -66,7 +56,7 @@ Messages::Messages(const std::shared_ptr<Rank>& rank, Communicator& bootstrap, c
                                               .members = {sender, receiver},
                                               .self = from == self_ ? 0 : 1,
                                               .urgent = true,
-                                              .most_blocks = kMostBlocks},
+                                              .most_blocks = kMessageBlocks},
                                   all[i]);
     void* token = tokens_.emplace_back(std::make_unique<Token>())->get();
     const CallName call{from == self_ ? Collective::send : Collective::recv, axis, "a first message"};

@@ -34,9 +34,8 @@ std::string terms_of(DType dtype, int64_t elements) {
   return fmt::format("{} x {}", name_of(dtype), elements);
 }
 
-// Before the compute stream: what a block waits for at once. Parameters and gradients come in time anyway.
-bool is_urgent(const std::string& axis) {
-  return axis == "ep" || axis == "pp" || axis == "tp" || axis == "cp";
+bool contains(const std::vector<std::string>& axes, const std::string& axis) {
+  return std::find(axes.begin(), axes.end(), axis) != axes.end();
 }
 
 class NcclWork final : public Work::Pending {
@@ -61,24 +60,30 @@ class NcclWork final : public Work::Pending {
 
 }  // namespace
 
-NcclCommunicator::NcclCommunicator(std::shared_ptr<Rank> rank, std::unique_ptr<Communicator> bootstrap,
+NcclCommunicator::NcclCommunicator(std::shared_ptr<Channels> channels, std::unique_ptr<Communicator> bootstrap,
                                    std::string path)
     : Communicator(bootstrap->axis(), bootstrap->members(), bootstrap->rank()),
-      rank_(std::move(rank)),
+      channels_(std::move(channels)),
+      rank_(channels_->rank()),
       bootstrap_(std::move(bootstrap)),
       path_(std::move(path)) {
   if (NcclCommunicator::alone()) return;
-  ncclUniqueId id{};
-  if (this->rank() == 0) id = make_id(*rank_);
-  Stream host;
-  bootstrap_->broadcast(host, Tensor(&id, {static_cast<int64_t>(sizeof(id))}, DType::u8), 0, "NCCL's identity")
-      .wait(host);
-  channel_.emplace(rank_, ChannelSpec{path_, axis(), members(), this->rank(), is_urgent(axis())}, id);
-  meet(nullptr, "a first meeting");
-  const std::vector<std::string>& with_messages = rank_->options().message_axes;
-  if (size() > 1 && std::find(with_messages.begin(), with_messages.end(), axis()) != with_messages.end()) {
+  if (size() > 1 && contains(rank_->options().message_axes, axis())) {
     messages_.emplace(rank_, *bootstrap_, axis(), path_);
+  } else {
+    channel();
   }
+}
+
+// A pipeline has messages alone: its communicator for collectives would only take memory.
+Channel& NcclCommunicator::channel() {
+  if (channel_ == nullptr) {
+    bool made = false;
+    channel_ = &channels_->of(*bootstrap_, path_, made);
+    if (made) meet(nullptr, "a first meeting");
+    if (made && contains(rank_->options().exchange_axes, axis())) meet_in_pairs();
+  }
+  return *channel_;
 }
 
 Entry NcclCommunicator::entry(Collective kind, std::string_view what, std::string terms) const {
@@ -88,7 +93,7 @@ Entry NcclCommunicator::entry(Collective kind, std::string_view what, std::strin
 template <class Enqueue>
 Work NcclCommunicator::issue(Stream& after, Entry entry, const char* function, Enqueue&& enqueue) {
   return Work(std::make_unique<NcclWork>(
-      rank_, channel_->issue(native(after), std::move(entry), function, std::forward<Enqueue>(enqueue))));
+      rank_, channel().issue(native(after), std::move(entry), function, std::forward<Enqueue>(enqueue))));
 }
 
 Work NcclCommunicator::do_all_gather(Stream& after, const Tensor& out, const Tensor& in, std::string_view what) {
@@ -185,10 +190,26 @@ Work NcclCommunicator::do_recv(Stream& after, const Tensor& data, int from, int 
 
 // Its operand is a number that nobody looks at.
 void NcclCommunicator::meet(cudaStream_t after, std::string_view what) {
-  const CallPtr call = channel_->issue(
+  const CallPtr call = channel().issue(
       after, entry(Collective::barrier, what, {}), "ncclAllReduce", [&](ncclComm_t comm, cudaStream_t stream) {
-        return ncclAllReduce(token_.get(), token_.get(), 1, ncclInt32, ncclMax, comm, stream);
+        return ncclAllReduce(channel().token(), channel().token(), 1, ncclInt32, ncclMax, comm, stream);
       });
+  rank_->await(*call);
+}
+
+void NcclCommunicator::meet_in_pairs() {
+  void* const token = channel().token();
+  const auto to_all = [&](ncclComm_t comm, cudaStream_t stream) {
+    Grouped group;
+    for (int r = 0; r < size(); ++r) {
+      if (r == rank()) continue;
+      group.keep(ncclSend(token, Token::kBytes, ncclUint8, r, comm, stream));
+      group.keep(ncclRecv(token, Token::kBytes, ncclUint8, r, comm, stream));
+    }
+    return group.end();
+  };
+  const CallPtr call = channel().issue(nullptr, entry(Collective::all_to_all_v, "a first exchange", {}),
+                                       "an all-to-all of ncclSend and ncclRecv", to_all);
   rank_->await(*call);
 }
 
@@ -210,7 +231,7 @@ std::unique_ptr<Communicator> NcclCommunicator::do_split(std::string axis, std::
     const int peer = bootstrap_->members()[static_cast<size_t>(r)];
     return std::find(members.begin(), members.end(), peer) != members.end() ? 0 : 1;
   });
-  return std::make_unique<NcclCommunicator>(rank_, std::move(part), std::move(path));
+  return std::make_unique<NcclCommunicator>(channels_, std::move(part), std::move(path));
 }
 
 }  // namespace sluice::nccl

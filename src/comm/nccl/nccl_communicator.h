@@ -1,12 +1,12 @@
-// NcclCommunicator: the collectives of a group as NCCL's calls. The group's channel carries its collectives; messages
-// have channels of their own (messages.h).
+// NcclCommunicator: the collectives of a group as NCCL's calls. A channel of the group's ranks carries its collectives
+// (channels.h); messages have channels of their own (messages.h).
 #pragma once
 
 #include <memory>
 #include <optional>
 #include <string>
 
-#include "comm/nccl/channel.h"
+#include "comm/nccl/channels.h"
 #include "comm/nccl/messages.h"
 
 namespace sluice::nccl {
@@ -14,7 +14,7 @@ namespace sluice::nccl {
 class NcclCommunicator final : public Communicator {
  public:
   // All ranks of `bootstrap` call this at the same time. `path` names the group among those of the job.
-  NcclCommunicator(std::shared_ptr<Rank> rank, std::unique_ptr<Communicator> bootstrap, std::string path);
+  NcclCommunicator(std::shared_ptr<Channels> channels, std::unique_ptr<Communicator> bootstrap, std::string path);
 
   bool real() const override { return true; }
   KernelSet transport() const override { return Kernel::nccl; }
@@ -38,14 +38,17 @@ class NcclCommunicator final : public Communicator {
   template <class Enqueue>
   Work issue(Stream& after, Entry entry, const char* function, Enqueue&& enqueue);
   void meet(cudaStream_t after, std::string_view what);
+  void meet_in_pairs();
+  Channel& channel();
   Messages& messages(Collective kind, int peer, std::string_view what);
 
+  std::shared_ptr<Channels> channels_;
   std::shared_ptr<Rank> rank_;
   std::unique_ptr<Communicator> bootstrap_;
   std::string path_;
   int splits_ = 0;
-  Token token_;
-  std::optional<Channel> channel_;    // not where the group is alone
+  // One of channels_; null where the group is alone, and where nothing but messages was asked for yet.
+  Channel* channel_ = nullptr;
   std::optional<Messages> messages_;  // on axes that have them
 };
 

@@ -23,6 +23,7 @@ Rank::~Rank() {
   }
   changed_.notify_all();
   watchdog_.join();
+  waiting_.reset();
 }
 
 void Rank::check_locked() const {
@@ -97,16 +98,27 @@ void Rank::fail_locked(const std::string& message, bool tell) {
   if (!failure_.empty()) return;
   failure_ = message;
   for (Channel* channel : channels_) channel->abort();
-  if (tell && peers_.tell) peers_.tell(message);
+  if (tell && peers_.job != nullptr) {
+    peers_.job->fail(world_rank_, std::make_exception_ptr(runtime_failure("{}", message)));
+  }
+}
+
+std::string Rank::failure_of_job(const CallName& call) const {
+  try {
+    peers_.job->check(world_rank_, call);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
 }
 
 void Rank::dropped(Call& call, bool unwinding) {
   const std::string message =
       fmt::format("rank {}: the Work of {} was destroyed before it was waited for", world_rank_, call.name.str());
-  if (peers_.dropped) peers_.dropped(call.name, unwinding);
+  if (peers_.job != nullptr) peers_.job->dropped(world_rank_, call.name, unwinding);
   {
     const std::lock_guard guard(mutex_);
-    fail_locked(message, !peers_.dropped);
+    fail_locked(message, false);
   }
   outlast(call);
 }
@@ -120,7 +132,6 @@ void Rank::outlast(const Call& call) {
 }
 
 std::string Rank::trouble_of(Call& call, Clock::time_point now) const {
-  const Ledger* ledger = call.book ? peers_.ledger.get() : nullptr;
   if (call.issued) {
     const cudaError_t end = call.ended.query();
     call.done = end == cudaSuccess;
@@ -135,14 +146,21 @@ std::string Rank::trouble_of(Call& call, Clock::time_point now) const {
       call.since = now;
     }
   }
-  if (ledger != nullptr && ledger->hopeless(*call.book, call.number)) {
-    return fmt::format("rank {} waits in {}: {}", world_rank_, call.name.str(),
-                       ledger->account(*call.book, call.number));
+  if (call.book && peers_.ledger->hopeless(*call.book, call.number)) {
+    return fmt::format("rank {} waits in {}{}", world_rank_, call.name.str(), account(call));
   }
   const double waited = std::chrono::duration<double>(now - call.since).count();
   if (waited < options_.timeout_s) return {};
-  return fmt::format("rank {} waited {:.1f} s in {}{}{}", world_rank_, waited, call.name.str(),
-                     ledger != nullptr ? ": " : "", ledger != nullptr ? ledger->account(*call.book, call.number) : "");
+  return fmt::format("rank {} waited {:.1f} s in {}{}", world_rank_, waited, call.name.str(), account(call));
+}
+
+std::string Rank::account(const Call& call) const {
+  if (!call.book) return {};
+  std::string text = peers_.ledger->account(*call.book, call.number);
+  const std::vector<int> others = peers_.ledger->elsewhere(*call.book);
+  const std::string answers = others.empty() ? "" : peers_.elsewhere(others, call.name);
+  if (!answers.empty()) text += (text.empty() ? "" : "; ") + answers;
+  return ": " + (text.empty() ? "all ranks have issued it" : text);
 }
 
 void Rank::look() {
@@ -157,10 +175,22 @@ void Rank::look() {
     if (call->done) finished_.push_back(call);
   }
   std::erase_if(watched_, [](const CallPtr& call) { return call->done; });
+  if (peers_.job == nullptr) return;
+  show();
   // A rank that has nothing under way learns of the others' failures with its next call.
-  if (!peers_.failure || watched_.empty()) return;
-  const std::string failure = peers_.failure(watched_.front()->name);
+  if (watched_.empty()) return;
+  const std::string failure = failure_of_job(watched_.front()->name);
   if (!failure.empty()) fail_locked(failure, false);
+}
+
+void Rank::show() {
+  const auto begun = [](const CallPtr& call) { return call->running || !call->issued; };
+  const auto first = std::find_if(watched_.begin(), watched_.end(), begun);
+  CallPtr now = first == watched_.end() ? nullptr : *first;
+  if (now == shown_) return;
+  waiting_.reset();
+  shown_ = std::move(now);
+  if (shown_) waiting_.emplace(*peers_.job, world_rank_, shown_->name, bell_);
 }
 
 void Rank::loop() {

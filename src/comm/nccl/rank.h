@@ -7,10 +7,12 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "comm/job.h"
 #include "comm/nccl/api.h"
 #include "comm/nccl/ledger.h"
 #include "comm/nccl/nccl.h"
@@ -19,15 +21,13 @@ namespace sluice::nccl {
 
 class Channel;
 
-// The other ranks of the job, where they are threads of this process; empty where they are not.
+// The job that the rank belongs to, where it knows one: its other ranks are threads of this process, or of others.
 struct Peers {
-  // Ends the job with this rank's failure.
-  std::function<void(const std::string& message)> tell;
-  // A Work of this rank was dropped.
-  std::function<void(const CallName& call, bool unwinding)> dropped;
-  // Why the job has ended, as it is to be reported by a rank that is in `call`; empty while it has not.
-  std::function<std::string(const CallName& call)> failure;
-  std::shared_ptr<Ledger> ledger;
+  Job* job = nullptr;
+  std::shared_ptr<Ledger> ledger;  // of the ranks of this process
+  // What `members` in other processes do, of those that are not in `call` as well: "rank 5 on host b computes". Empty:
+  // nothing to add. May ask their processes and wait for the answers.
+  std::function<std::string(const std::vector<int>& members, const CallName& call)> elsewhere = {};
 };
 
 // A call on its way. The rank's thread owns it until watch(), then the fields below are under the Rank's lock.
@@ -92,7 +92,13 @@ class Rank {
  private:
   void check_locked() const;
   void fail_locked(const std::string& message, bool tell);
+  // Why the job has failed, for a rank that is in `call`; empty while it has not.
+  std::string failure_of_job(const CallName& call) const;
   void look();
+  // Lets the job's register say what the GPU waits in.
+  void show();
+  // ": " and whom the call waits for; empty where nobody can say.
+  std::string account(const Call& call) const;
   // What is wrong with the call at `now`; empty if nothing.
   std::string trouble_of(Call& call, Call::Clock::time_point now) const;
   void loop();
@@ -109,6 +115,9 @@ class Rank {
   std::vector<Channel*> channels_;
   std::vector<CallPtr> watched_;
   std::vector<CallPtr> finished_;  // to be used again
+  CallPtr shown_;                  // what the register has
+  Bell bell_;                      // nobody listens to it
+  std::optional<Job::Waiting> waiting_;
   std::thread watchdog_;
 };
 

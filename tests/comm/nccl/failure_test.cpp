@@ -89,8 +89,9 @@ TEST(NcclFailure, AUserErrorStaysAsItWas) {
 
 TEST(NcclFailure, ARankThatLeftIsNoticedSoon) {
   const Error error = error_of({.ranks = 3, .timeout_s = kLong}, [&](NcclRank& rank) {
-    if (rank.world.rank() == 1) return;
     std::vector<float> v(4);
+    sum_once(rank, rank.world, "warm up", v);
+    if (rank.world.rank() == 1) return;
     sum_once(rank, rank.world, "gradient norm", v);
   });
   EXPECT_TRUE(
@@ -260,6 +261,7 @@ TEST(NcclFailure, ADroppedWorkFailsTheJob) {
 TEST(NcclFailure, WorksUnwindWithAnException) {
   const Error error = error_of({.ranks = 2, .timeout_s = kLong}, [&](NcclRank& rank) {
     std::vector<float> v(1000, 1.0F);
+    sum_once(rank, rank.world, "warm up", v);
     if (rank.world.rank() == 0) {
       // Its collective is under way when the exception destroys its Work and its buffer.
       const Work work = rank.world.all_reduce(rank.stream, tensor_of(v.data(), {1000}), ReduceOp::sum, "never joined");

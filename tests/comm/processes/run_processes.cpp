@@ -6,8 +6,17 @@
 
 namespace sluice::test {
 
-std::vector<std::exception_ptr> run_processes(const ProcessCase& test,
-                                              const std::function<void(Communicator& world)>& body) {
+namespace {
+
+void rethrow_first(const std::vector<std::exception_ptr>& thrown) {
+  for (const std::exception_ptr& each : thrown) {
+    if (each) std::rethrow_exception(each);
+  }
+}
+
+}  // namespace
+
+std::vector<std::exception_ptr> run_couriers(const ProcessCase& test, const std::function<void(Courier&)>& body) {
   const auto count = static_cast<int>(test.ranks.size());
   std::vector<Member> members;
   int ranks = 0;
@@ -27,7 +36,7 @@ std::vector<std::exception_ptr> run_processes(const ProcessCase& test,
     threads.emplace_back([&, process] {
       try {
         Courier courier(test.wire ? test.wire(process) : wires.wire(process), members, test.timeout_s);
-        run_ranks(courier, {.timeout_s = test.timeout_s, .async = test.async}, body);
+        body(courier);
       } catch (...) {
         thrown[static_cast<size_t>(process)] = std::current_exception();
       }
@@ -37,10 +46,18 @@ std::vector<std::exception_ptr> run_processes(const ProcessCase& test,
   return thrown;
 }
 
+std::vector<std::exception_ptr> run_processes(const ProcessCase& test,
+                                              const std::function<void(Communicator& world)>& body) {
+  return run_couriers(
+      test, [&](Courier& courier) { run_ranks(courier, {.timeout_s = test.timeout_s, .async = test.async}, body); });
+}
+
+void expect_couriers(const ProcessCase& test, const std::function<void(Courier&)>& body) {
+  rethrow_first(run_couriers(test, body));
+}
+
 void expect_processes(const ProcessCase& test, const std::function<void(Communicator& world)>& body) {
-  for (const std::exception_ptr& each : run_processes(test, body)) {
-    if (each) std::rethrow_exception(each);
-  }
+  rethrow_first(run_processes(test, body));
 }
 
 }  // namespace sluice::test

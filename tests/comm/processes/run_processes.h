@@ -20,10 +20,13 @@ struct ProcessCase {
   std::function<void(MemoryWires&)> wires = {};
 };
 
+// body(courier) in each process; what it has thrown, null where nothing.
+std::vector<std::exception_ptr> run_couriers(const ProcessCase& test, const std::function<void(Courier&)>& body);
 // What each process's run has thrown, null where nothing.
 std::vector<std::exception_ptr> run_processes(const ProcessCase& test,
                                               const std::function<void(Communicator& world)>& body);
 // The same, where nothing is thrown.
+void expect_couriers(const ProcessCase& test, const std::function<void(Courier&)>& body);
 void expect_processes(const ProcessCase& test, const std::function<void(Communicator& world)>& body);
 
 }  // namespace sluice::test

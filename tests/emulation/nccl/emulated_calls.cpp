@@ -254,6 +254,11 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId* id) {
   return ncclSuccess;
 }
 
+int64_t identities() {
+  const std::lock_guard guard(registry().mutex);
+  return static_cast<int64_t>(registry().next) - 1;
+}
+
 const char* ncclGetErrorString(ncclResult_t result) {
   return result == ncclInvalidUsage ? "invalid usage" : "refused by the emulation";
 }

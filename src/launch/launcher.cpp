@@ -3,14 +3,21 @@
 #include <utility>
 
 #include "comm/inproc/inproc.h"
-#include "comm/nccl/nccl.h"
 #include "comm/processes/process_world.h"
+#include "launch/nccl_network.h"
+#include "launch/near_gpu.h"
 #include "machine/machine_info.h"
 
 namespace sluice {
 namespace {
 
+void check_world(const MeshSpec& mesh, const Courier* courier) {
+  if (courier == nullptr) return;
+  require(mesh.world == courier->world(), "a mesh of {} ranks among processes of {}", mesh.world, courier->world());
+}
+
 void run_rank(const Hardware& hardware, Communicator& world, const std::function<void(Rank&)>& body) {
+  const launch::OnProcessors near(hardware.processors ? hardware.processors(world.rank()) : std::vector<int>());
   const auto backend = hardware.backend(world.rank());
   backend->after_reads([&] { world.check_alive(); });
   const auto memory = hardware.memory(world.rank());
@@ -32,17 +39,20 @@ class ThreadLauncher final : public Launcher {
   LaunchOptions::Communication comm_;
 };
 
-// Threads with a GPU each.
+// Threads with a GPU each, of this process alone or of several.
 class GpuLauncher final : public Launcher {
  public:
-  GpuLauncher(Hardware hardware, double timeout_s) : hardware_(std::move(hardware)), timeout_s_(timeout_s) {}
+  GpuLauncher(Hardware hardware, Courier* courier, double timeout_s)
+      : hardware_(std::move(hardware)), courier_(courier), timeout_s_(timeout_s) {}
   void run(const MeshSpec& mesh, const std::function<void(Rank&)>& body) override {
-    nccl::run_ranks(mesh.world, {.timeout_s = timeout_s_},
-                    [&](Communicator& world) { run_rank(hardware_, world, body); });
+    check_world(mesh, courier_);
+    hardware_.gpu_ranks(mesh.world, courier_, timeout_s_,
+                        [&](Communicator& world) { run_rank(hardware_, world, body); });
   }
 
  private:
   Hardware hardware_;
+  Courier* courier_;
   double timeout_s_;
 };
 
@@ -52,7 +62,7 @@ class ProcessLauncher final : public Launcher {
   ProcessLauncher(Courier& courier, Hardware hardware, LaunchOptions::Communication comm)
       : courier_(courier), hardware_(std::move(hardware)), comm_(comm) {}
   void run(const MeshSpec& mesh, const std::function<void(Rank&)>& body) override {
-    require(mesh.world == courier_.world(), "a mesh of {} ranks among processes of {}", mesh.world, courier_.world());
+    check_world(mesh, &courier_);
     run_ranks(courier_, {.timeout_s = comm_.timeout_s, .async = comm_.async},
               [&](Communicator& world) { run_rank(hardware_, world, body); });
   }
@@ -79,16 +89,21 @@ LaunchOptions launch_options(const Config& config) {
 }
 
 std::unique_ptr<Launcher> make_launcher(const LaunchOptions& options, int world) {
-  Hardware hardware = options.hardware.backend ? options.hardware : hardware_of(options.device, options.threads, world);
-  if (options.courier != nullptr) {
-    if (hardware.mover || hardware.nccl || options.device == DeviceKind::cuda) {
-      throw user_error("runtime.device cuda in several processes is not available")
-          .advise("one process has a rank for each of its GPUs; several train with runtime.device cpu");
-    }
-    return std::make_unique<ProcessLauncher>(*options.courier, std::move(hardware), options.comm);
+  Courier* const courier = options.courier;
+  if (courier != nullptr && options.device == DeviceKind::cuda) launch::choose_nccl_interface(*courier, options.master);
+  Hardware hardware = options.hardware;
+  if (!hardware.backend) {
+    hardware = courier == nullptr ? hardware_of(options.device, options.threads, world)
+                                  : hardware_of(options.device, options.threads, *courier, options.local());
   }
-  if (hardware.nccl) return std::make_unique<GpuLauncher>(std::move(hardware), options.comm.timeout_s);
-  return std::make_unique<ThreadLauncher>(std::move(hardware), options.comm);
+  if (hardware.gpu_ranks) return std::make_unique<GpuLauncher>(std::move(hardware), courier, options.comm.timeout_s);
+  if (courier == nullptr) return std::make_unique<ThreadLauncher>(std::move(hardware), options.comm);
+  require(!hardware.mover, "ranks of several processes that share a GPU");
+  return std::make_unique<ProcessLauncher>(*courier, std::move(hardware), options.comm);
+}
+
+bool own_gpus(const LaunchOptions& options, int world) {
+  return options.courier != nullptr ? options.device == DeviceKind::cuda : own_gpus(options.device, world);
 }
 
 }  // namespace sluice

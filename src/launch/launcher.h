@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <string>
 
 #include "comm/mesh.h"
 #include "comm/processes/courier.h"
@@ -42,15 +43,26 @@ struct LaunchOptions {
   Hardware hardware = {};      // instead of what `device` names
   Courier* courier = nullptr;  // to the job's other processes; null: there are none
   int sharing = 1;             // processes that use the same cores, each with so many threads
+  // Where it stands among the processes of its host, and the host of the first one as it was given, empty where it was
+  // not: for ranks that own a GPU each.
+  int local_process = 0;
+  int local_processes = 1;
+  std::string master = {};
 
   // The lowest rank of this process.
   int first_rank() const { return courier == nullptr ? 0 : courier->self().first_rank; }
+  // What `courier`'s process has of its host.
+  launch::LocalRanks local() const { return {local_process, local_processes, courier->self().ranks}; }
 };
 
 // How the configuration asks for it to be run here. User error for a device that computes nothing.
 LaunchOptions launch_options(const Config& config);
 
-// For a world of so many ranks. User error where there is no GPU and one is asked for.
+// For a world of so many ranks. User error where there is no GPU and one is asked for. Of several processes each calls
+// it.
 std::unique_ptr<Launcher> make_launcher(const LaunchOptions& options, int world);
+
+// Whether each of so many ranks has a GPU of its own.
+bool own_gpus(const LaunchOptions& options, int world);
 
 }  // namespace sluice

@@ -25,7 +25,7 @@ RunForecast forecast_run(const RunSpec& spec, const LaunchOptions& options, cons
   const int on_these_cores =
       options.courier == nullptr ? spec.mesh.world : options.courier->self().ranks * options.sharing;
   // That share what was measured.
-  const double ranks = own_gpus(options.device, spec.mesh.world) ? 1 : on_these_cores;
+  const double ranks = own_gpus(options, spec.mesh.world) ? 1 : on_these_cores;
   DeviceModel device;
   device.target = target_of(options.device, options.threads);
   device.peak_flops = machine.peak_gflops * 1e9 / ranks;
@@ -59,14 +59,24 @@ void require_memory(const RunForecast& forecast, uint64_t available_bytes, const
 }
 
 MachineInfo measure_for(const RunSpec& spec, const LaunchOptions& options) {
-  return options.device == DeviceKind::cuda ? measure_gpu(spec.dtype)
-                                            : measure_machine(options.threads * options.sharing);
+  if (options.device != DeviceKind::cuda) return measure_machine(options.threads * options.sharing);
+  if (spec.mesh.world > 1) cuda::load_kernels_first();
+  return measure_gpu(spec.dtype);
 }
 
 uint64_t memory_for(const RunSpec& spec, const LaunchOptions& options) {
   if (options.device != DeviceKind::cuda) return available_memory();
+  if (options.courier != nullptr) {
+    // Those of this process stand for all of the host: others may not be seen from here.
+    const launch::LocalRanks local = options.local();
+    uint64_t own = 0;
+    for (const int gpu : launch::choose_gpus(static_cast<int>(cuda::find_gpus().list.size()), local)) {
+      own += cuda::free_memory(gpu);
+    }
+    return own * static_cast<uint64_t>(local.processes);
+  }
   uint64_t bytes = 0;
-  const int gpus = own_gpus(options.device, spec.mesh.world) ? spec.mesh.world : 1;
+  const int gpus = own_gpus(options, spec.mesh.world) ? spec.mesh.world : 1;
   for (int gpu = 0; gpu < gpus; ++gpu) bytes += cuda::free_memory(gpu);
   return bytes;
 }

@@ -55,8 +55,15 @@ inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaEventDisableTiming = 2;
 inline constexpr unsigned cudaHostAllocMapped = 2;
 
+struct cudaUUID_t {
+  char bytes[16] = {};
+};
 struct cudaDeviceProp {
   char name[256] = "emulated";
+  cudaUUID_t uuid = {};
+  int pciDomainID = 0;
+  int pciBusID = 0;
+  int pciDeviceID = 0;
   size_t totalGlobalMem = size_t{1} << 34;
   int multiProcessorCount = 4;
   int major = 9;

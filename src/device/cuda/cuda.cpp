@@ -1,10 +1,26 @@
 #include "device/cuda/cuda.h"
 
+#include <cstdlib>
+
 #include "device/cuda/api.h"
 #include "device/cuda/cuda_backend.h"
 #include "device/cuda/memory.h"
 
 namespace sluice::cuda {
+
+namespace {
+
+std::string hexadecimal(const cudaUUID_t& uuid) {
+  std::string text;
+  for (const char byte : uuid.bytes) text += fmt::format("{:02x}", static_cast<unsigned char>(byte));
+  return text;
+}
+
+}  // namespace
+
+void load_kernels_first() {
+  setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+}
 
 Gpus find_gpus() {
   Gpus gpus;
@@ -20,7 +36,10 @@ Gpus find_gpus() {
     gpus.list.push_back({.name = properties.name,
                          .num_sms = properties.multiProcessorCount,
                          .capability = 10 * properties.major + properties.minor,
-                         .memory_bytes = properties.totalGlobalMem});
+                         .memory_bytes = properties.totalGlobalMem,
+                         .uuid = hexadecimal(properties.uuid),
+                         .pci = fmt::format("{:04x}:{:02x}:{:02x}.0", properties.pciDomainID, properties.pciBusID,
+                                            properties.pciDeviceID)});
   }
   gpus.versions = library_versions();
   return gpus;

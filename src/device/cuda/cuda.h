@@ -17,6 +17,8 @@ struct Gpu {
   int num_sms = 0;
   int capability = 0;  // 90 for sm_90
   uint64_t memory_bytes = 0;
+  std::string uuid;  // 32 hexadecimal digits that no other GPU has
+  std::string pci;   // its address there: "0000:3b:00.0"
 };
 
 struct Gpus {
@@ -27,6 +29,10 @@ struct Gpus {
   std::string versions;
 };
 Gpus find_gpus();
+// Kernels are loaded when CUDA begins, and not each at its first launch: that one waits until the GPU is idle, which
+// may never be while it is in a collective whose other ranks wait for this one. To be called before anything else here;
+// what the environment says (CUDA_MODULE_LOADING) stays.
+void load_kernels_first();
 // Bytes of a GPU's memory that nobody has taken.
 uint64_t free_memory(int ordinal);
 

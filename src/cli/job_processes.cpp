@@ -82,6 +82,9 @@ void JobProcesses::connect(const Meeting& meeting) {
 void JobProcesses::share(LaunchOptions& options, const Config& config) {
   if (!processes_) return;
   options.courier = &processes_->courier();
+  options.local_process = identity_.local_process;
+  options.local_processes = identity_.local_processes;
+  if (identity_.master) options.master = identity_.master->host;
   options.sharing = processes_->sharing();
   if (!config.runtime.threads) options.threads = std::max(1, usable_cores() / options.sharing);
 }

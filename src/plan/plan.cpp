@@ -86,9 +86,8 @@ double StepTime::communication() const {
 }
 
 const StagePlan& Plan::fullest() const {
-  return *std::max_element(stages.begin(), stages.end(), [](const StagePlan& a, const StagePlan& b) {
-    return a.rank.ledger.peak() < b.rank.ledger.peak();
-  });
+  return *std::max_element(stages.begin(), stages.end(),
+                           [](const StagePlan& a, const StagePlan& b) { return a.bytes() < b.bytes(); });
 }
 
 void count_gate(const RunSpec& spec, Pool& pool, const std::function<void(int64_t done, int64_t all)>& progress) {
@@ -126,9 +125,13 @@ Plan make_plan(const RunSpec& spec, const Profile& profile, Detail detail) {
     };
   }
   Plan plan{.spec = spec, .profile = profile, .stages = {}, .time = {}};
+  MetaWorld meta(profile.network, spec.mesh.world);
   for (RankPlan& rank : plan_ranks(spec, ranks, profile.device, profile.network, watch)) {
     plan.step_seconds = std::max(plan.step_seconds, rank.step_seconds);
+    const int number = rank.rank;
     StagePlan stage{.stage = static_cast<int>(plan.stages.size()), .rank = std::move(rank), .time = {}, .peak = {}};
+    const std::unique_ptr<Communicator> world = meta.communicator(number);
+    stage.communicators = profile.communicators.of_rank(nccl_groups(Mesh(spec.mesh, *world)), number, profile.network);
     if (const auto seen = watches.find(stage.rank.rank); seen != watches.end()) stage.peak = seen->second->peak();
     plan.stages.push_back(std::move(stage));
   }

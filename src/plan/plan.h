@@ -33,8 +33,12 @@ struct StepTime {
 struct StagePlan {
   int stage = 0;
   RankPlan rank;
+  size_t communicators = 0;  // bytes
   StepTime time;
   MemoryPeak peak;  // only in a detailed plan
+
+  // What a rank of the stage needs at most.
+  size_t bytes() const { return rank.ledger.peak() + communicators; }
 };
 
 struct Plan {
@@ -49,7 +53,7 @@ struct Plan {
 
   // The stage whose ranks need the most memory.
   const StagePlan& fullest() const;
-  size_t peak_bytes() const { return fullest().rank.ledger.peak(); }
+  size_t peak_bytes() const { return fullest().bytes(); }
   bool fits() const { return peak_bytes() <= profile.usable; }
 };
 

@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/text.h"
 
@@ -11,9 +13,22 @@ namespace {
 
 constexpr size_t kMiB = size_t{1} << 20;
 
-// Taken before the first tensor: the CUDA context (about 0.5 GiB), library workspaces (cuDNN's attention backward takes
-// 257 MiB for 2 x 4096 tokens of 32 heads of 128), and buffers of the communicators. An estimate, on the safe side.
+// Taken before the first tensor: the CUDA context (about 0.5 GiB), kernels, and library workspaces (cuDNN's attention
+// backward takes 257 MiB for 2 x 4096 tokens of 32 heads of 128). An estimate, on the safe side.
 constexpr size_t kReserved = 1536 * kMiB;
+
+// Communicators of NCCL, as its users have measured them on NVLink:
+// - after an all-reduce of 2 ranks 544 MB, of 3 or 4 ranks 688 MB (NVIDIA/nccl issue 964, A100);
+// - the first all-to-all of 8 ranks takes 3.28 GB more, for 7 peers: 32 channels to each, of 10 MiB where it receives
+//   and 2 MiB where it sends (issue 1685, H100);
+// - 512 MiB are shared by all that goes over the network (issue 2363, NCCL 2.28.9).
+constexpr size_t kMB = 1'000'000;
+constexpr CommunicatorMemory kNccl{.pair = 544 * kMB,
+                                   .group = 688 * kMB,
+                                   .peer = 3280 * kMB / 7,
+                                   .network = 512 * kMiB,
+                                   .sender = nccl::kMessageBlocks * 2 * kMiB,
+                                   .receiver = nccl::kMessageBlocks * 10 * kMiB};
 
 // Hopper's tensor cores: H100 and H200 reach the same (stas00/ml-engineering, compute/accelerator).
 DeviceModel hopper() {
@@ -66,7 +81,8 @@ Profile gpu_profile(std::string name, std::string description, DeviceModel devic
           .network = {.ranks_per_node = gpus_per_node, .intra = kNvlink, .inter = kInfiniband},
           .dtype = DType::bf16,
           .memory = memory,
-          .usable = memory - kReserved};
+          .usable = memory - kReserved,
+          .communicators = kNccl};
 }
 
 // As nvidia-smi shows them.
@@ -74,6 +90,19 @@ constexpr size_t kH100Memory = 81559 * kMiB;
 constexpr size_t kH200Memory = 143771 * kMiB;
 
 }  // namespace
+
+size_t CommunicatorMemory::of_rank(const NcclGroups& groups, int rank, const NetworkModel& network_model) const {
+  size_t bytes = 0;
+  for (const NcclGroups::Group& each : groups.groups) {
+    bytes += each.members.size() == 2 ? pair : group;
+    if (!each.exchanges) continue;
+    const auto near = std::count_if(each.members.begin(), each.members.end(),
+                                    [&](int other) { return other != rank && network_model.same_node(rank, other); });
+    bytes += static_cast<size_t>(near) * peer;
+    if (static_cast<size_t>(near) + 1 < each.members.size()) bytes += network;
+  }
+  return bytes + groups.receivers.size() * sender + groups.senders.size() * receiver;
+}
 
 std::vector<std::string> profile_names() {
   return {"cpu", "h100", "h200", "dgx-h100"};

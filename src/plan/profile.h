@@ -8,9 +8,22 @@
 #include <vector>
 
 #include "comm/meta/network.h"
+#include "comm/nccl_groups.h"
 #include "device/meta/meta_backend.h"
 
 namespace sluice {
+
+// Bytes of a GPU that a communicator of NCCL takes; 0 where ranks have none.
+struct CommunicatorMemory {
+  size_t pair = 0;      // for collectives of two ranks
+  size_t group = 0;     // of more
+  size_t peer = 0;      // for each peer of the same node that it exchanges rows with
+  size_t network = 0;   // once, where it has peers on other nodes
+  size_t sender = 0;    // of one for messages: at the rank that sends
+  size_t receiver = 0;  // and at the one that receives
+
+  size_t of_rank(const NcclGroups& groups, int rank, const NetworkModel& network_model) const;
+};
 
 struct Profile {
   std::string name;
@@ -20,6 +33,7 @@ struct Profile {
   DType dtype = DType::f32;  // of parameters and activations, unless a configuration says
   size_t memory = 0;         // bytes a rank has
   size_t usable = 0;         // of these, what the engine may plan with
+  CommunicatorMemory communicators;
 };
 
 // "cpu", "h100", "h200", "dgx-h100".

@@ -59,6 +59,8 @@ std::vector<Line> memory_lines(const Plan& plan) {
     const size_t bytes = ledger.at_peak(kind);
     if (bytes > 0) lines.push_back({std::string(name_of(kind)), static_cast<double>(bytes), format_bytes(bytes)});
   }
+  const size_t connected = plan.fullest().communicators;
+  if (connected > 0) lines.push_back({"NCCL", static_cast<double>(connected), format_bytes(connected)});
   return lines;
 }
 
@@ -228,18 +230,13 @@ nlohmann::ordered_json json_of(const StagePlan& stage) {
     const auto kind = static_cast<MemoryKind>(k);
     memory[std::string(name_of(kind))] = stage.rank.ledger.at_peak(kind);
   }
+  memory["nccl"] = stage.communicators;
   nlohmann::ordered_json arenas = nlohmann::ordered_json::object();
   for (const auto& [name, bytes] : stage.rank.sizes) arenas[name] = bytes;
   nlohmann::ordered_json ops = nlohmann::ordered_json::object();
   for (const auto& [op, seconds] : stage.rank.op_seconds) ops[std::string(op.name)] = seconds;
-  return {{"stage", stage.stage},
-          {"rank", stage.rank.rank},
-          {"peak_bytes", stage.rank.ledger.peak()},
-          {"memory", memory},
-          {"arenas", arenas},
-          {"peak_at", stage.peak.action},
-          {"time", json_of(stage.time)},
-          {"ops", ops}};
+  return {{"stage", stage.stage}, {"rank", stage.rank.rank},      {"peak_bytes", stage.bytes()}, {"memory", memory},
+          {"arenas", arenas},     {"peak_at", stage.peak.action}, {"time", json_of(stage.time)}, {"ops", ops}};
 }
 
 }  // namespace

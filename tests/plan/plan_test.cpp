@@ -9,6 +9,7 @@
 #include <limits>
 #include <sstream>
 
+#include "comm/meta/meta.h"
 #include "plan/report.h"
 #include "tiny.h"
 #include "trainer/batches.h"
@@ -420,7 +421,8 @@ TEST(Report, JsonHasWhatThePlanFound) {
   ASSERT_EQ(json["stages"].size(), 2U);
   size_t sum = 0;
   for (const auto& [kind, bytes] : json["stages"][1]["memory"].items()) sum += bytes.get<size_t>();
-  EXPECT_EQ(sum, plan.stages[1].rank.ledger.peak());
+  EXPECT_EQ(sum, plan.stages[1].bytes());
+  EXPECT_GT(plan.stages[1].communicators, 0U);
 }
 
 TEST(Profiles, AnUnknownNameIsRefusedWithTheNearest) {
@@ -442,6 +444,25 @@ TEST(Profiles, EveryNameHasAProfile) {
     EXPECT_LT(profile.usable, profile.memory);
     EXPECT_EQ(profile.device.target.row_align, 128);
   }
+}
+
+// As users of NCCL have measured it: see profile.cpp.
+TEST(Profiles, CommunicatorsTakeMemory) {
+  const auto bytes = [](const MeshSpec& mesh, int rank) {
+    const Profile profile = find_profile("dgx-h100", mesh.world, 1);
+    MetaWorld meta(profile.network, mesh.world);
+    const auto world = meta.communicator(rank);
+    return profile.communicators.of_rank(nccl_groups(Mesh(mesh, *world)), rank, profile.network);
+  };
+  constexpr size_t kMB = 1'000'000, kMiB = size_t{1} << 20;
+  EXPECT_EQ(bytes({.world = 1}, 0), 0U);
+  EXPECT_EQ(bytes({.world = 2}, 1), 544 * kMB);
+  EXPECT_EQ(bytes({.world = 8}, 5), 688 * kMB);
+  EXPECT_NEAR(static_cast<double>(bytes({.world = 8, .ep = 8}, 0)), (2 * 688 + 3280) * 1e6, 10);
+  // 7 peers of each node's 8, and the network for the rest.
+  EXPECT_NEAR(static_cast<double>(bytes({.world = 64, .ep = 64}, 17)), (2 * 688 + 3280) * 1e6 + 512.0 * kMiB, 10);
+  // World and pipeline: two communicators to the neighbour, two from it.
+  EXPECT_EQ(bytes({.world = 2, .pp = 2}, 0), 544 * kMB + 2 * 8 * 12 * kMiB);
 }
 
 TEST(Profiles, TheWholeRowIsPlannedAtItsTrueSize) {

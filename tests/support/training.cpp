@@ -155,6 +155,7 @@ Training train(const Layout& layout, const TrainingOptions& options) {
   session.comm.timeout_s = 120;
   session.comm.async = options.async_comm;
   session.hardware = options.hardware;
+  session.courier = options.courier;
   run_session(spec, session, dataset, [&](Trainer& trainer) {
     std::vector<double> losses;
     std::vector<std::vector<LayerLoad>> loads;

@@ -34,7 +34,8 @@ struct Training {
 
 struct TrainingOptions {
   DeviceKind device = DeviceKind::ref;
-  Hardware hardware = {};  // instead of `device`
+  Hardware hardware = {};      // instead of `device`
+  Courier* courier = nullptr;  // to the run's other processes; then what the other ranks have is left out (NaN)
   int threads = 1;
   bool async_comm = false;
   int steps = 5;

@@ -129,11 +129,17 @@ def transport_lines(all_runs):
     tests = [test for test in run["tests"] if test["file"].startswith("tests/comm/")] if run else []
     yield "| transport | its tests |"
     yield "|---|---|"
-    for title, is_nccl in (("CUDA memory, ranks in one process", False), ("NCCL", True)):
-        its = [test for test in tests if ("nccl" in (test["name"] + test["file"]).lower()) == is_nccl]
+    for title, kind in (("CUDA memory, ranks in one process", ""), ("NCCL, ranks in one process", "nccl"),
+                        ("NCCL, ranks in several processes", "nccl_processes")):
+        its = [test for test in tests if transport_of(test) == kind]
         yield f"| {title} | {verdict_of_tests(its)} |"
     yield ""
     yield "Sizes of NCCL: " + (nccl_sizes(run) if run else NEVER) + "."
+
+
+def transport_of(test):
+    named = (test["name"] + test["file"]).lower()
+    return next((kind for kind in ("nccl_processes", "nccl") if kind in named), "")
 
 
 def nccl_sizes(run):

@@ -4,6 +4,8 @@ namespace sluice::cuda {
 
 CudaBackend::CudaBackend(const CudaOptions& options) : options_(options), device_(options.ordinal) {
   name_ranges_on(nvtx_.get());
+  // It takes memory, which may wait for all that the GPU does: now, and not while that is in a collective.
+  device_.matmul();
 }
 
 void CudaBackend::read(const Tensor& t, void* to) {

@@ -25,7 +25,7 @@ class Device {
   int num_sms() const { return num_sms_; }
   // Device address of the fault record.
   Fault* fault() const { return fault_; }
-  // Made at the first use.
+  // Made at the first call.
   Matmul& matmul();
   AttentionPlans& attention_plans();
 

@@ -28,7 +28,7 @@ std::vector<int> choose_gpus(int gpus, const LocalRanks& local) {
 }
 
 std::string to_text(const ProcessGpus& gpus) {
-  std::string text = std::to_string(gpus.seen);
+  std::string text = fmt::format("{}\n{}", gpus.nccl, gpus.seen);
   for (const GpuName& gpu : gpus.own) text += fmt::format(" {} {}", gpu.uuid, gpu.pci);
   return text;
 }
@@ -36,9 +36,20 @@ std::string to_text(const ProcessGpus& gpus) {
 ProcessGpus from_text(const std::string& text) {
   std::istringstream in(text);
   ProcessGpus gpus;
+  std::getline(in, gpus.nccl);
   in >> gpus.seen;
   for (GpuName gpu; in >> gpu.uuid >> gpu.pci;) gpus.own.push_back(gpu);
   return gpus;
+}
+
+void check_same_nccl(const std::vector<Member>& members, const std::vector<ProcessGpus>& gpus) {
+  require(members.size() == gpus.size(), "{} processes with the GPUs of {}", members.size(), gpus.size());
+  for (size_t process = 1; process < members.size(); ++process) {
+    if (gpus[process].nccl == gpus[0].nccl) continue;
+    throw user_error("the processes have different versions of NCCL: {} ({}), {} ({})", gpus[0].nccl, members[0].str(),
+                     gpus[process].nccl, members[process].str())
+        .advise("install the same one on every host; LD_LIBRARY_PATH may lead to another than the system's");
+  }
 }
 
 void check_apart(const std::vector<Member>& members, const std::vector<ProcessGpus>& gpus) {

@@ -30,13 +30,17 @@ struct GpuName {
 
 // The GPUs of a process, as it tells the others.
 struct ProcessGpus {
+  std::string nccl;          // "NCCL 2.28.9"
   int seen = 0;              // how many it could have
   std::vector<GpuName> own;  // of its ranks
 };
 std::string to_text(const ProcessGpus& gpus);
 ProcessGpus from_text(const std::string& text);
 
-// User error that names both ranks where two of them have one GPU. `gpus`: of each of the members.
+// `gpus`: of each of the members. User error that names who has which where NCCL is not the same everywhere: its
+// versions do not understand each other.
+void check_same_nccl(const std::vector<Member>& members, const std::vector<ProcessGpus>& gpus);
+// User error that names both ranks where two of them have one GPU.
 void check_apart(const std::vector<Member>& members, const std::vector<ProcessGpus>& gpus);
 
 }  // namespace sluice::launch

@@ -13,7 +13,9 @@
 namespace sluice {
 
 bool own_gpus(DeviceKind device, int ranks) {
-  return device == DeviceKind::cuda && ranks > 1 && nccl::available() && std::ssize(cuda::find_gpus().list) >= ranks;
+  if (device != DeviceKind::cuda || ranks == 1 || !nccl::available()) return false;
+  cuda::load_kernels_first();
+  return std::ssize(cuda::find_gpus().list) >= ranks;
 }
 
 namespace {
@@ -26,10 +28,12 @@ cuda::Gpus gpus_there() {
 
 // Each rank has one, by `gpu_of`.
 Hardware with_gpus(const std::vector<cuda::Gpu>& list, const std::function<int(int rank)>& gpu_of) {
+  const auto near = [list, gpu_of](int rank) {
+    return launch::processors_near(list[static_cast<size_t>(gpu_of(rank))].pci);
+  };
   return {.backend = [gpu_of](int rank) { return cuda::make_backend({.ordinal = gpu_of(rank)}); },
           .memory = [gpu_of](int rank) { return cuda::make_device_memory(gpu_of(rank)); },
-          .processors = [list, gpu_of](
-                            int rank) { return launch::processors_near(list[static_cast<size_t>(gpu_of(rank))].pci); }};
+          .processors = near};
 }
 
 Hardware gpus_for(int ranks) {
@@ -60,13 +64,14 @@ Hardware gpus_for(Courier& courier, const launch::LocalRanks& local) {
   cuda::load_kernels_first();
   const cuda::Gpus gpus = gpus_there();
   const std::vector<int> chosen = launch::choose_gpus(static_cast<int>(gpus.list.size()), local);
-  launch::ProcessGpus mine{.seen = static_cast<int>(gpus.list.size())};
+  launch::ProcessGpus mine{.nccl = nccl::version(), .seen = static_cast<int>(gpus.list.size())};
   for (const int gpu : chosen) {
     const cuda::Gpu& own = gpus.list[static_cast<size_t>(gpu)];
     mine.own.push_back({.uuid = own.uuid, .pci = own.pci});
   }
   std::vector<launch::ProcessGpus> all;
   for (const std::string& text : courier.exchange(launch::to_text(mine))) all.push_back(launch::from_text(text));
+  launch::check_same_nccl(courier.members(), all);
   launch::check_apart(courier.members(), all);
 
   const int first = courier.self().first_rank;

@@ -21,7 +21,7 @@ void run_rank(const Hardware& hardware, Communicator& world, const std::function
   const auto backend = hardware.backend(world.rank());
   backend->after_reads([&] { world.check_alive(); });
   const auto memory = hardware.memory(world.rank());
-  Rank rank{*backend, *memory, world};
+  Rank rank{*backend, *memory, world, hardware.gpu_ranks != nullptr};
   body(rank);
 }
 

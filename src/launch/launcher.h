@@ -18,6 +18,8 @@ struct Rank {
   Backend& backend;
   Memory& memory;
   Communicator& world;
+  // Whether it has a GPU of its own, which collectives keep busy until all ranks have come.
+  bool own_gpu = false;
 };
 
 class Launcher {

@@ -100,7 +100,7 @@ void choose_nccl_interface(const Courier& courier, const std::string& master) {
   if (value.empty()) return;
   ::setenv(kName, value.c_str(), 0);
   if (courier.self().first_rank == 0) {
-    log::info("NCCL meets over {}, from which {} is reached; {} says otherwise", value.substr(1),
+    log::info("NCCL meets over {}, from which {} is reached; {} chooses another", value.substr(1),
               master.empty() ? courier.members().front().host : master, kName);
   }
 }

@@ -50,7 +50,7 @@ std::vector<Member> members() {
 }
 
 ProcessGpus with(int seen, const std::vector<std::string>& uuids) {
-  ProcessGpus gpus{.seen = seen};
+  ProcessGpus gpus{.nccl = "NCCL 2.28.9", .seen = seen};
   for (const std::string& uuid : uuids) gpus.own.push_back({.uuid = uuid, .pci = "0000:3b:00.0"});
   return gpus;
 }
@@ -63,8 +63,18 @@ TEST(GpuChoice, RanksWithTheSameGpuAreNamed) {
             "ranks 2 and 3 have the same GPU (0000:3b:00.0): host b has 3 GPUs for 2 ranks");
 }
 
+TEST(GpuChoice, VersionsOfNcclAreTheSame) {
+  std::vector<ProcessGpus> gpus = {with(1, {"a0"}), with(1, {"a1"}), with(2, {"b0", "b1"})};
+  EXPECT_EQ(error_of([&] { check_same_nccl(members(), gpus); }), "");
+  gpus[2].nccl = "NCCL 2.27.3";
+  EXPECT_EQ(error_of([&] { check_same_nccl(members(), gpus); }),
+            "the processes have different versions of NCCL: NCCL 2.28.9 (rank 0 on host a), NCCL 2.27.3 (ranks 2-3 on "
+            "host b)");
+}
+
 TEST(GpuChoice, TravelsAsText) {
   const ProcessGpus gpus = from_text(to_text(with(4, {"00ff", "01ff"})));
+  EXPECT_EQ(gpus.nccl, "NCCL 2.28.9");
   EXPECT_EQ(gpus.seen, 4);
   ASSERT_EQ(gpus.own.size(), 2U);
   EXPECT_EQ(gpus.own[1].uuid, "01ff");

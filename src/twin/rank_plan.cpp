@@ -34,8 +34,10 @@ ArenaSizes measure_arenas(const RunSpec& spec, int rank, const DeviceModel& devi
 
 }  // namespace
 
-std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ranks, const DeviceModel& device,
-                                 const NetworkModel& network, const PlanWatch& watch) {
+namespace {
+
+std::vector<RankPlan> plan_all(const RunSpec& spec, const std::vector<int>& ranks, const DeviceModel& device,
+                               const NetworkModel& network, const PlanWatch& watch, Rehearsal* rehearsal) {
   MetaWorld world(network, spec.mesh.world, ranks.size() > 1 ? ranks : std::vector<int>{});
   std::map<int, RankPlan> plans;
   for (const int rank : ranks) plans[rank].rank = rank;
@@ -43,6 +45,7 @@ std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ra
     RankPlan& result = plans.at(communicator.rank());
     result.sizes = measure_arenas(spec, result.rank, device);
     MetaBackend backend(device);
+    backend.tell(rehearsal);
     MetaMemory memory;
     Trainer trainer(spec, {&backend, &memory, &communicator}, nullptr, &result.sizes);
     if (watch) watch(result.rank, trainer);
@@ -70,8 +73,16 @@ std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ra
   return list;
 }
 
-RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network) {
-  return plan_ranks(spec, {rank}, device, network).front();
+}  // namespace
+
+std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ranks, const DeviceModel& device,
+                                 const NetworkModel& network, const PlanWatch& watch) {
+  return plan_all(spec, ranks, device, network, watch, nullptr);
+}
+
+RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network,
+                   Rehearsal* rehearsal) {
+  return plan_all(spec, {rank}, device, network, {}, rehearsal).front();
 }
 
 }  // namespace sluice

@@ -30,6 +30,8 @@ using PlanWatch = std::function<void(int rank, Trainer&)>;
 // are not listed are taken to be as fast as those that are.
 std::vector<RankPlan> plan_ranks(const RunSpec& spec, const std::vector<int>& ranks, const DeviceModel& device,
                                  const NetworkModel& network, const PlanWatch& watch = {});
-RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network);
+// `rehearsal`, if it is not null, hears what the rank runs in a step.
+RankPlan plan_rank(const RunSpec& spec, int rank, const DeviceModel& device, const NetworkModel& network,
+                   Rehearsal* rehearsal = nullptr);
 
 }  // namespace sluice

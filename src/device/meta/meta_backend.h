@@ -6,6 +6,7 @@
 #include <string>
 
 #include "device/backend.h"
+#include "device/rehearsal.h"
 
 namespace sluice {
 
@@ -32,12 +33,22 @@ template <class Base>
 class EmptyBodies<Base, OpList<>> : public Base {
  protected:
   using Base::execute;
+  template <class O>
+  void tell(const O& op) {
+    if constexpr (requires(Rehearsal& rehearsal) { rehearsal.add(op); }) {
+      if (rehearsal_ != nullptr) rehearsal_->add(op);
+    }
+  }
+  Rehearsal* rehearsal_ = nullptr;
 };
 template <class Base, class First, class... Rest>
 class EmptyBodies<Base, OpList<First, Rest...>> : public EmptyBodies<Base, OpList<Rest...>> {
  protected:
   using EmptyBodies<Base, OpList<Rest...>>::execute;
-  Outcome<First> execute(const First& /*op*/, const Tensor& /*scratch*/) final { return Outcome<First>(); }
+  Outcome<First> execute(const First& op, const Tensor& /*scratch*/) final {
+    this->tell(op);
+    return Outcome<First>();
+  }
 };
 
 }  // namespace meta_detail
@@ -48,6 +59,8 @@ class MetaBackend final : public meta_detail::EmptyBodies<Backend, AllOps> {
   Target target() const override { return model_.target; }
   std::string_view name() const override { return "meta"; }
   bool real() const override { return false; }
+  // From here on it hears of what is run; null: nobody does. It outlives this.
+  void tell(Rehearsal* rehearsal) { rehearsal_ = rehearsal; }
   // Seconds charged so far, by operation.
   const std::map<OpId, double>& seconds_by_op() const { return seconds_; }
 

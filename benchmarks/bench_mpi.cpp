@@ -114,9 +114,10 @@ int main() {
   try {
     const auto session = mpi::start(
         {.processes = number_in("OMPI_COMM_WORLD_SIZE"), .local_processes = number_in("OMPI_COMM_WORLD_LOCAL_SIZE")});
-    if (session->processes() < 2)
+    if (session->processes() < 2) {
       throw user_error("one process has nobody to talk to")
           .advise("mpirun -n 2 --bind-to none build/release/bin/bench_mpi");
+    }
     if (session->process() == 0) {
       fmt::print("{} processes, {}, {}={}: milliseconds, medians of {}\n{:<16} {:>8} {:>10} {:>10} {:>6}\n",
                  session->processes(), mpi::version(), mpi::kSingleCopy, std::getenv(mpi::kSingleCopy),

@@ -11,6 +11,7 @@
 #include <sstream>
 
 #include "base/text.h"
+#include "launch/hosts.h"
 
 namespace sluice::launch {
 namespace {
@@ -37,15 +38,17 @@ struct HostShare {
 };
 
 const char* way_out(Source source) {
-  if (source == Source::mpi) return "mpirun keeps each on a core of its own: mpirun --bind-to none leaves them free";
-  if (source == Source::slurm) return "srun --cpus-per-task=N gives each N, srun --cpu-bind=none all";
+  if (source == Source::mpi) return "each is kept on a core of its own, unless it is started by mpirun --bind-to none";
+  if (source == Source::slurm) return "for N processors each: srun --cpus-per-task=N";
   return "what started them keeps them there (taskset, numactl, a launcher's option)";
 }
 
 }  // namespace
 
 Place place_of_process() {
-  return {.processors = processors_of(0), .around = static_cast<int>(processors_of(::getppid()).size())};
+  return {.host = machine_name(),
+          .processors = processors_of(0),
+          .around = static_cast<int>(processors_of(::getppid()).size())};
 }
 
 std::string to_text(const Place& place) {

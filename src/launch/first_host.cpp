@@ -76,7 +76,7 @@ bool FirstHost::receive(Correspondent& visitor) {
     admit(visitor, *introduction);
   } else if (letter.kind == LetterKind::join) {
     const Error refused = user_error("at port {} launchers meet, and this is a process of a run", listener_.port())
-                              .advise("let sluice launch start the processes of all hosts");
+                              .advise("let the launchers start the processes of all hosts");
     send_letter(visitor.number(), {LetterKind::refusal, to_text(refused)}, deadline_in(kLetter_s));
   }
   return false;

@@ -32,6 +32,8 @@ NO_COMMANDS = {
 
 # Options outside of advise() that tell what to add to a command, by file.
 ADVICE = {
+    ("src/launch/binding.cpp", "--bind-to none"),
+    ("src/launch/binding.cpp", "--cpus-per-task=N"),
     ("src/plan/advice.cpp", "--ranks {}"),
     ("src/training/benchmark.cpp", "--scale laptop"),
     ("src/training/benchmark.cpp", "--scale tiny"),
@@ -47,6 +49,9 @@ BASES = {
     "src/cli/trained_export.cpp": "sluice train FILE",
     "src/config/load.cpp": "sluice config FILE",
     "src/device/pool.cpp": "sluice bench FILE",
+    "src/launch/binding.cpp": "mpirun",
+    "src/launch/first_host.cpp": "sluice launch",
+    "src/launch/further_host.cpp": "sluice launch",
     "src/launch/local_plan.cpp": "sluice launch",
     "src/plan/advice.cpp": "sluice plan FILE",
     "src/training/benchmark.cpp": "sluice bench FILE",

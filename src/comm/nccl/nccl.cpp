@@ -51,7 +51,7 @@ std::string whereabouts(Courier& courier, const std::vector<int>& members, const
   }
   std::string text = gone.empty() ? "" : format_ranks(gone) + (gone.size() == 1 ? " has left" : " have left");
   for (size_t i = 0; i < std::min(asked.size(), kMostAsked); ++i) {
-    std::string answer = courier.account({asked[i]->first_rank});
+    std::string answer = courier.account({asked[i]->first_rank}).text;
     for (int rank = asked[i]->first_rank; rank < asked[i]->first_rank + asked[i]->ranks; ++rank) {
       const std::string same = fmt::format("rank {} on host {} is waiting in {}", rank, asked[i]->host, call.str());
       drop(answer, ", " + same);

@@ -80,9 +80,10 @@ Error cannot_listen(const std::string& address, int port, int code) {
   if (code == EADDRINUSE) {
     return std::move(error).advise(fmt::format(
         "another program has that port, maybe a job that has not ended (`ss -ltnp` shows which): end it, or give all "
-        "processes of this job another port (MASTER_PORT, or --master)"));
+        "processes of this job another port (MASTER_PORT, or the launcher's option)"));
   }
-  if (code == EACCES) return std::move(error).advise("give all processes a port from 1024 on (MASTER_PORT, or --master)");
+  if (code == EACCES)
+    return std::move(error).advise("give all processes a port from 1024 on (MASTER_PORT, or the launcher's option)");
   if (code == EADDRNOTAVAIL) return std::move(error).advise("that is no address of this machine: give one that is");
   return error;
 }

@@ -158,10 +158,13 @@ TEST_F(ProcessRun, AnotherConfigurationInOneOfThemIsFoundBeforeTheFirstStep) {
 
 TEST_F(ProcessRun, WhereTheFirstIsKilledTheNextNamesIt) {
   const std::string steps = "--step_scheduler.max_steps 100000 --step_scheduler.ckpt_every_steps 50000";
+  const std::string names = "MASTER_ADDR=127.0.0.1 MASTER_PORT=$port WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 ",
+                    words = " $SLUICE " + train("first", steps);
   const Outcome outcome =
-      by_hand(train("first", steps) + " & first=$!; until [ -s '" + folder_.path("first/training.jsonl") +
-                  "' ]; do sleep 0.02; done; kill -9 $first; wait $first",
-              train("first", steps));
+      shell("port=$((20000 + $$ % 20000)); " + names + "RANK=1 LOCAL_RANK=1" + words + " & second=$!; " + names +
+            "RANK=0 LOCAL_RANK=0" + words + " & first=$!; until [ -s '" + folder_.path("first/training.jsonl") +
+            "' ]; do sleep 0.02; done; kill -9 $first; wait $first; code=$?; wait $second; "
+            "echo $code $?");
   EXPECT_TRUE(outcome.out.ends_with("137 1\n")) << outcome.out << outcome.err;
   expect_in(outcome.err, {"ranks 0-1 on host ", " ended or cannot be reached"});
 }

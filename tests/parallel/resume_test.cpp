@@ -68,7 +68,7 @@ std::map<std::string, std::vector<double>> contents(const fs::path& path) {
 // Trains until `steps`, from the newest checkpoint in the folder if there is one; saves at kSavedAt and at the end.
 Trained run(const Layout& layout, const fs::path& folder_path, int64_t steps, const Hardware& hardware = {}) {
   const Config config = tiny_config(layout.overrides, layout.family);
-  RunSpec spec = resolve(config, layout.ranks);
+  RunSpec spec = resolve(config, layout.ranks, Purpose::train);
   const WatchedDataset dataset(spec.model.vocab_size);
   TrainingJob job = training_job(config, spec, dataset, nullptr);
   job.steps = steps;

@@ -268,7 +268,7 @@ TEST(Benchmark, PublishedFiguresAreThoseOfTheModel) {
 }
 
 TEST(Forecast, RefusesWhatDoesNotFit) {
-  const RunForecast forecast{.total_bytes = uint64_t{3} << 30};
+  const RunForecast forecast{.total_bytes = uint64_t{3} << 30, .host_bytes = uint64_t{3} << 30};
   EXPECT_NO_THROW(require_memory(forecast, uint64_t{3} << 30, ""));
   try {
     require_memory(forecast, uint64_t{2} << 30, "take less");
@@ -277,6 +277,15 @@ TEST(Forecast, RefusesWhatDoesNotFit) {
     EXPECT_EQ(error.kind(), ErrorKind::user);
     EXPECT_STREQ(error.what(), "this run needs 3.00 GiB of memory and 2.00 GiB can be had");
     EXPECT_EQ(error.hint(), "take less; sluice plan FILE says where memory goes and what frees some");
+  }
+  // Where other hosts have a part of the ranks it is this one's that counts.
+  const RunForecast shared{.total_bytes = uint64_t{6} << 30, .host_bytes = uint64_t{3} << 30};
+  EXPECT_NO_THROW(require_memory(shared, uint64_t{3} << 30, ""));
+  try {
+    require_memory(shared, uint64_t{2} << 30, "take less");
+    FAIL() << "it does not fit";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "this run needs 3.00 GiB of memory on this host and 2.00 GiB can be had");
   }
 }
 

@@ -30,7 +30,7 @@ std::vector<int64_t> saved_steps(uint64_t disk, const Retention& retention, int 
                                  const std::function<uint64_t(int64_t)>& more = {}) {
   constexpr int64_t kSteps = 6;
   const Config config = tiny_config({});
-  RunSpec spec = resolve(config, ranks);
+  RunSpec spec = resolve(config, ranks, Purpose::train);
   const MockDataset dataset(7, 64);
   TrainingJob job = training_job(config, spec, dataset, nullptr);
   job.steps = kSteps;
@@ -59,7 +59,7 @@ uint64_t checkpoint_bytes() {
   static const uint64_t bytes = [] {
     const Config config = tiny_config({});
     uint64_t sum = 0;
-    run_session(resolve(config, 1), {.device = DeviceKind::ref}, MockDataset(7, 64),
+    run_session(resolve(config, 1, Purpose::train), {.device = DeviceKind::ref}, MockDataset(7, 64),
                 [&](Trainer& trainer) { sum = RankFile(kept_slices(trainer.state())).bytes(); });
     return sum;
   }();

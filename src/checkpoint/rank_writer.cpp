@@ -130,10 +130,8 @@ HashedFile RankWriter::finish() {
 void RankWriter::write_all() {
   block_signals();
   std::exception_ptr failure;
-  double writing = 0;
   try {
     write_blocks();
-    writing = watch_.seconds();
     if (::fsync(descriptor_.number()) != 0) throw system_failure("sync", path_, errno);
     if (const int code = descriptor_.close(); code != 0) throw system_failure("close", path_, code);
   } catch (...) {
@@ -141,7 +139,6 @@ void RankWriter::write_all() {
   }
   const std::scoped_lock lock(mutex_);
   failure_ = failure;
-  work_.writing_seconds = writing;
   ended_ = true;
   changed_.notify_all();
 }
@@ -161,6 +158,7 @@ void RankWriter::write_blocks() {
       lock.unlock();
       write_block(staged.block, {staged.bytes.first(file_.bytes_of_block(staged.block))});
       lock.lock();
+      work_.written_at.push_back(watch_.seconds());
       free_.push_back(staged.bytes);
     } else {
       const size_t block = next_++;
@@ -170,6 +168,7 @@ void RankWriter::write_blocks() {
       for (const RankFile::Part& part : file_.parts(block)) pieces.push_back(in_host_memory(part));
       write_block(block, pieces);
       lock.lock();
+      work_.written_at.push_back(watch_.seconds());
       in_place_ = false;
     }
     changed_.notify_all();

@@ -50,8 +50,8 @@ class RankWriter {
   HashedFile finish();
   // What it has done so far; complete when the end has come.
   struct Work {
-    double writing_seconds = 0;  // from the beginning, when all blocks were written; their synchronisation follows
-    uint64_t copied_bytes = 0;   // aside, by release()
+    std::vector<double> written_at;  // seconds from the beginning: a block more was written, not yet synchronised
+    uint64_t copied_bytes = 0;       // aside, by release()
     double copying_seconds = 0;
   };
   Work work() const;

@@ -6,6 +6,7 @@
 #include <cstring>
 #include <exception>
 #include <future>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -37,9 +38,26 @@ double copy_rate(std::span<std::byte> room) {
   return best;
 }
 
+// The part of a save that is written after so many seconds, between 0 and 1: evenly from one moment to the next.
+double share_at(const std::vector<double>& moments, double seconds) {
+  const auto next = std::ranges::upper_bound(moments, seconds);
+  if (next == moments.end()) return 1;
+  const double before = next == moments.begin() ? 0 : *std::prev(next);
+  const auto parts = static_cast<double>(next - moments.begin());
+  return (parts + (seconds - before) / (*next - before)) / static_cast<double>(moments.size());
+}
+
+// The other way round: the seconds after which so much of it is.
+double time_of(const std::vector<double>& moments, double share) {
+  const double parts = std::clamp(share, 0.0, 1.0) * static_cast<double>(moments.size());
+  const auto whole = std::min(static_cast<size_t>(parts), moments.size() - 1);
+  const double before = whole == 0 ? 0 : moments[whole - 1];
+  return before + (parts - static_cast<double>(whole)) * (moments[whole] - before);
+}
+
 }  // namespace
 
-std::optional<SaveRates> try_save_rates(const fs::path& folder, uint64_t bytes, std::span<std::byte> room) {
+std::optional<SaveSpeed> try_save_speed(const fs::path& folder, uint64_t bytes, std::span<std::byte> room) {
   const fs::path path = folder / ".speed.sluice-unfinished";
   const size_t tried = std::min<uint64_t>(bytes, kTriedBytes);
   const auto write = [&] {
@@ -58,29 +76,30 @@ std::optional<SaveRates> try_save_rates(const fs::path& folder, uint64_t bytes, 
     }
     return rate_of(tried, watch.seconds());
   };
-  std::optional<SaveRates> rates;
+  std::optional<SaveSpeed> speed;
   try {
-    rates = SaveRates{.write = write(), .copy = 1};
+    speed = SaveSpeed{.written_at = {static_cast<double>(bytes) / write()}, .copy = 1};
     auto writing = std::async(std::launch::async, write);
-    rates->copy = copy_rate(room);
+    speed->copy = copy_rate(room);
     writing.get();
   } catch (const std::exception&) {
-    rates.reset();
+    speed.reset();
   }
-  return rates;
+  return speed;
 }
 
-SaveRates measured_rates(const SaveRates& before, uint64_t bytes, int ranks, const RankWriter::Work& first) {
-  SaveRates rates{.write = rate_of(bytes, first.writing_seconds), .copy = before.copy};
-  if (first.copied_bytes >= kTriedBytes) rates.copy = rate_of(first.copied_bytes, first.copying_seconds) * ranks;
-  return rates;
+SaveSpeed measured_speed(const SaveSpeed& before, int ranks, const RankWriter::Work& first) {
+  SaveSpeed speed{.written_at = first.written_at, .copy = before.copy};
+  if (first.copied_bytes >= kTriedBytes) speed.copy = rate_of(first.copied_bytes, first.copying_seconds) * ranks;
+  return speed;
 }
 
-double blocked_seconds(const SaveSize& size, const SaveRates& rates) {
+double blocked_seconds(const SaveSize& size, const SaveSpeed& speed) {
   const auto bytes = static_cast<double>(size.bytes), room = static_cast<double>(size.staging);
-  const double rest = std::max(0.0, bytes - rates.write * size.seconds_left);
-  const double copying = size.staging > 0 ? rest / rates.copy : 0;
-  return std::max(copying, std::max(0.0, rest - room) / rates.write);
+  const double rest = bytes * (1 - share_at(speed.written_at, size.seconds_left));
+  const double copying = size.staging > 0 ? rest / speed.copy : 0;
+  const double writing = time_of(speed.written_at, (bytes - room) / std::max(bytes, 1.0)) - size.seconds_left;
+  return std::max({0.0, copying, writing});
 }
 
 }  // namespace sluice

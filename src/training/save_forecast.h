@@ -6,24 +6,26 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "checkpoint/rank_writer.h"
 
 namespace sluice {
 
-// Bytes per second that all ranks of a machine reach together.
-struct SaveRates {
-  double write = 0;  // to files, before they are synchronised
-  double copy = 0;   // within host memory, while files are written
+// How fast all ranks of a machine save together. Writing is not even: what the system takes at once at first it may not
+// take later on.
+struct SaveSpeed {
+  std::vector<double> written_at;  // seconds from the begin of a save: an equal part more of it is written
+  double copy = 0;                 // bytes per second within host memory, while files are written
 };
 
 // By trying: a file in `folder` of `bytes`, or less, is written twice and removed; the second time, as in a save, while
 // memory is copied within `room`. None where that cannot be done: what is wrong there a save will say.
-std::optional<SaveRates> try_save_rates(const std::filesystem::path& folder, uint64_t bytes, std::span<std::byte> room);
+std::optional<SaveSpeed> try_save_speed(const std::filesystem::path& folder, uint64_t bytes, std::span<std::byte> room);
 
-// Those of a save of `bytes` by so many ranks, which all did what the first one did, and at the same time; where too
-// little was copied to tell, as before.
-SaveRates measured_rates(const SaveRates& before, uint64_t bytes, int ranks, const RankWriter::Work& first);
+// That of a save by so many ranks, which all did what the first one did, and at the same time; where too little was
+// copied to tell, copying is as before.
+SaveSpeed measured_speed(const SaveSpeed& before, int ranks, const RankWriter::Work& first);
 
 struct SaveSize {
   uint64_t bytes = 0;       // of all ranks of the machine
@@ -31,10 +33,10 @@ struct SaveSize {
   double seconds_left = 0;  // from the begin of the save until weights change
 };
 
-// Seconds between the wish to change weights and the moment when they may be. By then write * seconds_left bytes are on
-// the disk. The rest, R, is copied, while writing goes on with what was copied and makes room again; copying is what is
-// waited for where there is room for all, writing where there is not:
-//   max(R / copy, (R - staging) / write), and R / write without staging
-double blocked_seconds(const SaveSize& size, const SaveRates& rates);
+// Seconds between the wish to change weights and the moment when they may be. The rest, R, that is not written by then
+// is copied, while writing goes on with what was copied and makes room again; copying is what is waited for where there
+// is room for all, writing where there is not:
+//   max(R / copy, time until all but `staging` bytes are written), and until all are written without staging
+double blocked_seconds(const SaveSize& size, const SaveSpeed& speed);
 
 }  // namespace sluice

@@ -54,7 +54,7 @@ struct Saver::Save {
 Saver::Saver(Trainer& trainer, SaveOptions options)
     : trainer_(trainer), options_(std::move(options)), first_(trainer.mesh().world.world_rank() == 0) {
   const uint64_t bytes = all_bytes();
-  if (first_) rates_ = try_save_rates(options_.path(), bytes, trainer_.staging());
+  if (first_) speed_ = try_save_speed(options_.path(), bytes, trainer_.staging());
 }
 
 // The writer's thread ends before the memory it reads.
@@ -108,10 +108,10 @@ void Saver::begin(const RunState& state, double seconds_left, bool final) {
         RankWriter::Options{.staging = trainer_.staging(), .copy = copier(trainer_)});
   });
   // A last save is waited for, whatever it takes.
-  if (rates_ && options_.in_background && !final) {
+  if (speed_ && options_.in_background && !final) {
     const auto staging =
         static_cast<uint64_t>(trainer_.staging().size()) * static_cast<uint64_t>(trainer_.mesh().world.size());
-    save_->forecast = blocked_seconds({.bytes = bytes, .staging = staging, .seconds_left = seconds_left}, *rates_);
+    save_->forecast = blocked_seconds({.bytes = bytes, .staging = staging, .seconds_left = seconds_left}, *speed_);
   }
   // What cannot be read by another thread is copied now.
   if (!trainer_.host_visible()) release();
@@ -209,9 +209,7 @@ void Saver::put_together() {
 
 void Saver::report() {
   last_step_ = save_->state.step;
-  if (rates_) {
-    rates_ = measured_rates(*rates_, *all_bytes_, trainer_.mesh().world.size(), save_->writer->work());
-  }
+  if (speed_) speed_ = measured_speed(*speed_, trainer_.mesh().world.size(), save_->writer->work());
   if (first_ && options_.saved) {
     options_.saved({.step = save_->state.step,
                     .path = options_.of_step(save_->state.step),

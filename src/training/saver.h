@@ -92,7 +92,7 @@ class Saver {
   SaveOptions options_;
   bool first_;
   std::optional<uint64_t> all_bytes_;
-  std::optional<SaveRates> rates_;  // on the first rank: as tried, then of the last save
+  std::optional<SaveSpeed> speed_;  // on the first rank: as tried, then of the last save
   std::optional<int64_t> last_step_;
   std::optional<std::string> unsaved_;  // why a final save failed; empty where another rank knows
   std::unique_ptr<Save> save_;

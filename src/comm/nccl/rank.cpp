@@ -8,8 +8,8 @@ namespace sluice::nccl {
 
 using Clock = Call::Clock;
 
-Rank::Rank(int world_rank, int gpu, const NcclOptions& options, Peers peers)
-    : world_rank_(world_rank), gpu_(gpu), options_(options), peers_(std::move(peers)) {
+Rank::Rank(int world_rank, int gpu, NcclOptions options, Peers peers)
+    : world_rank_(world_rank), gpu_(gpu), options_(std::move(options)), peers_(std::move(peers)) {
   require(options_.timeout_s > 0 && options_.poll_s > 0, "a timeout of {} s, looked at every {} s", options_.timeout_s,
           options_.poll_s);
   use();

@@ -48,7 +48,7 @@ using CallPtr = std::shared_ptr<Call>;
 
 class Rank {
  public:
-  Rank(int world_rank, int gpu, const NcclOptions& options, Peers peers);
+  Rank(int world_rank, int gpu, NcclOptions options, Peers peers);
   ~Rank();
   Rank(const Rank&) = delete;
   Rank& operator=(const Rank&) = delete;

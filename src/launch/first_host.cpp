@@ -234,13 +234,17 @@ std::optional<Hosts::Decision> FirstHost::decision() {
     all.failed |= other.over->failed;
     all.signalled |= other.over->signalled;
   }
+  // Where nothing failed and one was ended by a signal, the run was.
+  for (const Other& other : others_) {
+    if (all.code == 0) all.code = other.over->code;
+  }
   if (failure_) all.code = failure_->second.code;
   const bool again = !given_up_ && start_again(plan_, restarts_, all);
   running_ = false;
   done_ = !again;
   restarts_ += again ? 1 : 0;
-  send_all({.kind = again ? HostNews::Kind::again : HostNews::Kind::done, .code = failure_ ? all.code : 0});
-  return Decision{.again = again, .code = failure_ ? all.code : 0};
+  send_all({.kind = again ? HostNews::Kind::again : HostNews::Kind::done, .code = all.code});
+  return Decision{.again = again, .code = all.code};
 }
 
 }  // namespace sluice::launch

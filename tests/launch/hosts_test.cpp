@@ -128,6 +128,24 @@ TEST_F(SeveralHosts, AMistakeOrASignalOnOneIsNotStartedAgain) {
   }
 }
 
+TEST_F(SeveralHosts, ASignalToOneIsTheEndOfTheRunOnAll) {
+  for (const int told : {0, 1}) {
+    const std::string mark = folder_.path() / std::to_string(told);
+    // As a run's processes agree that it ends.
+    const std::string script = fmt::format(
+        "if [ $((RANK / 2)) = {} ]; then trap 'touch {}; exit 143' TERM; echo ready; while :; do sleep 0.01; done; fi; "
+        "echo ready; until [ -e {} ]; do sleep 0.01; done",
+        told, mark, mark);
+    RunningLauncher a(script, plan(0, 3)), b(script, plan(1, 3));
+    a.wait_for("ready", 2);
+    b.wait_for("ready", 2);
+    (told == 0 ? a : b).send(SIGTERM);
+    EXPECT_EQ(a.wait().code, 128 + SIGTERM) << told;
+    EXPECT_EQ(b.wait().code, 128 + SIGTERM) << told;
+    port_ = free_port();
+  }
+}
+
 TEST_F(SeveralHosts, OneWhoseLauncherIsKilledEndsAll) {
   for (const int killed : {0, 1}) {
     RunningLauncher a(wait_long, plan(0)), b(wait_long, plan(1));

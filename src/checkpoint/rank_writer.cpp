@@ -5,11 +5,11 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <utility>
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/streaming_copy.h"
 #include "base/thread_signals.h"
 
 namespace sluice {
@@ -75,13 +75,26 @@ void RankWriter::copy_block(size_t block, std::span<std::byte> to) const {
     if (part.values && options_.copy) {
       options_.copy(part.values, to.data() + at);
     } else {
-      std::memcpy(to.data() + at, in_host_memory(part).data(), part.bytes());
+      streaming_copy(to.data() + at, in_host_memory(part).data(), part.bytes());
     }
     at += part.bytes();
   }
 }
 
 void RankWriter::release() {
+  std::unique_lock lock(mutex_);
+  const int copiers = next_ < file_.blocks() && !options_.copy ? options_.copiers : 1;
+  lock.unlock();
+  std::vector<std::jthread> others;
+  for (int i = 1; i < copiers; ++i) others.emplace_back([this, copiers] { copy_blocks(copiers); });
+  copy_blocks(copiers);
+  others.clear();
+  lock.lock();
+  changed_.wait(lock, [&] { return !in_place_ || ended_; });
+}
+
+// One of so many threads that do so.
+void RankWriter::copy_blocks(int copiers) {
   std::unique_lock lock(mutex_);
   while (next_ < file_.blocks() && !ended_) {
     if (free_.empty()) {
@@ -90,19 +103,18 @@ void RankWriter::release() {
     }
     const Staged staged{next_++, free_.back()};
     free_.pop_back();
-    copying_ = true;
+    ++copying_;
     lock.unlock();
     const Stopwatch watch;
     copy_block(staged.block, staged.bytes);
     const double seconds = watch.seconds();
     lock.lock();
-    copying_ = false;
+    --copying_;
     work_.copied_bytes += file_.bytes_of_block(staged.block);
-    work_.copying_seconds += seconds;
+    work_.copying_seconds += seconds / copiers;
     staged_.push_back(staged);
     changed_.notify_all();
   }
-  changed_.wait(lock, [&] { return !in_place_ || ended_; });
 }
 
 bool RankWriter::ended() const {
@@ -147,7 +159,7 @@ void RankWriter::write_blocks() {
   std::unique_lock lock(mutex_);
   while (true) {
     const auto may_take = [&] { return !options_.copy && next_ < file_.blocks(); };
-    const auto complete = [&] { return next_ == file_.blocks() && staged_.empty() && !copying_; };
+    const auto complete = [&] { return next_ == file_.blocks() && staged_.empty() && copying_ == 0; };
     changed_.wait(lock, [&] { return abandoned_ || !staged_.empty() || may_take() || complete(); });
     if (abandoned_) throw runtime_failure("writing {} was given up", path_.string());
     if (complete()) return;

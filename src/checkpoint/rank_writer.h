@@ -29,6 +29,8 @@ class RankWriter {
     // Copies elements to host memory, on the thread that calls release(). Null: they are in host memory, and are
     // written from there as well. Without it there must be room for a block.
     std::function<void(const Tensor& from, std::byte* to)> copy = {};
+    // Threads that release() copies with, where `copy` is null.
+    int copiers = 1;
   };
 
   // Makes the file `path` and begins. The slices' memory must outlive the object, unchanged until release() returns.
@@ -63,6 +65,7 @@ class RankWriter {
   };
   void write_all();
   void write_blocks();
+  void copy_blocks(int copiers);
   void write_block(size_t block, const std::vector<std::span<const std::byte>>& pieces);
   void copy_block(size_t block, std::span<std::byte> to) const;
 
@@ -79,7 +82,7 @@ class RankWriter {
   std::deque<Staged> staged_;
   std::vector<std::span<std::byte>> free_;
   bool in_place_ = false;  // a block is being written from where it is
-  bool copying_ = false;
+  int copying_ = 0;        // blocks that are being copied
   bool abandoned_ = false;
   bool ended_ = false;
   Work work_;

@@ -25,6 +25,11 @@ std::function<void(const Tensor&, std::byte*)> copier(Trainer& trainer) {
   return [&ctx = trainer.context()](const Tensor& from, std::byte* to) { copy_to_host(ctx, from, to); };
 }
 
+// A rank's share of the threads: all save at the same time.
+int copiers(Trainer& trainer) {
+  return std::max(1, trainer.context().backend().target().workers / trainer.mesh().world.size());
+}
+
 // An error, with its advice.
 std::string in_one_line(const std::exception& failure) {
   const auto* const error = dynamic_cast<const Error*>(&failure);
@@ -105,7 +110,7 @@ void Saver::begin(const RunState& state, double seconds_left, bool final) {
   attempt([&] {
     save_->writer = std::make_unique<RankWriter>(
         kept_slices(trainer_.state()), save_->place / rank_file_name(trainer_.mesh().world.world_rank()),
-        RankWriter::Options{.staging = trainer_.staging(), .copy = copier(trainer_)});
+        RankWriter::Options{.staging = trainer_.staging(), .copy = copier(trainer_), .copiers = copiers(trainer_)});
   });
   // A last save is waited for, whatever it takes.
   if (speed_ && options_.in_background && !final) {

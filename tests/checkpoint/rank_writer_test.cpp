@@ -71,19 +71,20 @@ TEST(RankFile, HasAtMost4096Blocks) {
   }
 }
 
-// With room for nothing, for a block, for half and for all; from memory in place and by way of copies.
+// With room for nothing, for a block, for half and for all; from memory in place, copied by one thread or by several,
+// and by way of copies.
 TEST_F(RankWriterTest, WhatChangesAfterReleaseIsNotInTheFile) {
-  for (const bool copies : {false, true}) {
+  for (const auto& [copies, copiers] : {std::pair{false, 1}, {false, 3}, {true, 1}}) {
     for (const size_t blocks : {0, 1, 3, 8}) {
       if (copies && blocks == 0) continue;
       std::deque<SavedState> live = states();
       const std::deque<SavedState> before = states();
       std::vector<std::byte> staging(blocks * kBlock);
-      RankWriter::Options options{.staging = staging};
+      RankWriter::Options options{.staging = staging, .copiers = copiers};
       if (copies) {
         options.copy = [](const Tensor& from, std::byte* to) { std::memcpy(to, from.raw(), from.bytes()); };
       }
-      const fs::path directory = directory_ / fmt::format("{}-{}", copies, blocks);
+      const fs::path directory = directory_ / fmt::format("{}-{}-{}", copies, copiers, blocks);
       fs::create_directories(directory);
       RankWriter writer(whole(live), directory / rank_file_name(0), options);
       writer.release();

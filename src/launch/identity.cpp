@@ -25,8 +25,17 @@ std::string disagreement_of(const Identity& taken, const Environment& environmen
     const std::optional<Identity> other = if_whole(reader, environment);
     if (!other || other->source <= taken.source || other->processes == 1) continue;
     if (other->process == taken.process && other->processes == taken.processes) continue;
-    return fmt::format("process {} of {}, as {} says; {} says {} of {}", taken.process, taken.processes, taken.launcher,
-                       other->launcher, other->process, other->processes);
+    const std::string both =
+        fmt::format("process {} of {}, as {} says; {} says {} of {}", taken.process, taken.processes, taken.launcher,
+                    other->launcher, other->process, other->processes);
+    // One launcher may have started another one's processes, but not fewer than its own.
+    if (other->processes > taken.processes && taken.source != Source::flags) {
+      throw user_error("{}: so there would be several runs side by side", both)
+          .advise(fmt::format("unset the names that {} is not to be known by, which may be left over, or start the "
+                              "command without {}",
+                              taken.launcher, other->launcher));
+    }
+    return both;
   }
   return "";
 }

@@ -70,28 +70,21 @@ std::string named(const std::vector<std::string>& processes) {
 // All processes of the plan, started once.
 class Round {
  public:
-  Round(const std::vector<std::string>& command, const LocalPlan& plan, const Hosts::Start& start, double grace_seconds,
-        SignalInbox& inbox, LauncherOutput& output, Hosts& hosts)
-      : plan_(plan), grace_seconds_(grace_seconds), inbox_(inbox), output_(output), hosts_(hosts) {
-    for (int local = 0; local < plan.processes; ++local) begin(command, local, start);
-  }
+  Round(const LocalPlan& plan, double grace_seconds, SignalInbox& inbox, LauncherOutput& output, Hosts& hosts)
+      : plan_(plan), grace_seconds_(grace_seconds), inbox_(inbox), output_(output), hosts_(hosts) {}
 
-  // Returns when all have ended.
-  void run() {
-    while (running() > 0) {
-      wait();
-      for (const int signal : inbox_.take()) pass_on(signal);
-      for (Process& process : processes_) {
-        for (Stream& stream : process.streams) stream.read();
+  // Starts them, as long as there is no signal and no failure, and returns when all have ended.
+  void run(const std::vector<std::string>& command, Hosts::Start start) {
+    int begun = 0;
+    const auto more = [&] { return begun < plan_.processes && !failure_ && !kill_at_ && passed_on_.empty(); };
+    while (more() || running() > 0) {
+      if (more()) {
+        begin(command, begun++, start);
+        start.listener.reset();  // it is process 0's
+      } else {
+        wait();
       }
-      note_ended();
-      hosts_.read();
-      if (const Hosts::Failure* failure = hosts_.elsewhere()) end_because_of(*failure);
-      if (kill_at_ && steady_seconds() >= *kill_at_) kill_rest();
-      if (last_chance_ && steady_seconds() >= *last_chance_) {
-        output_.wait_no_longer();
-        last_chance_.reset();
-      }
+      look();
     }
   }
 
@@ -101,6 +94,22 @@ class Round {
   }
 
  private:
+  // What has happened since.
+  void look() {
+    for (const int signal : inbox_.take()) pass_on(signal);
+    for (Process& process : processes_) {
+      for (Stream& stream : process.streams) stream.read();
+    }
+    note_ended();
+    hosts_.read();
+    if (const Hosts::Failure* failure = hosts_.elsewhere()) end_because_of(*failure);
+    if (kill_at_ && steady_seconds() >= *kill_at_) kill_rest();
+    if (last_chance_ && steady_seconds() >= *last_chance_) {
+      output_.wait_no_longer();
+      last_chance_.reset();
+    }
+  }
+
   void begin(const std::vector<std::string>& command, int local, const Hosts::Start& start) {
     Process process{.index = plan_.first() + local, .streams = {}};
     ChildSpec spec{.command = command,
@@ -287,9 +296,8 @@ int run_processes(const std::vector<std::string>& command, const LocalPlan& plan
     while (!(start = hosts->start())) {
       if (const int signal = wait_for_hosts(*hosts, inbox); signal != 0) return kBySignal + signal;
     }
-    Round round(command, plan, *start, times.grace_s, inbox, output, *hosts);
-    start.reset();
-    round.run();
+    Round round(plan, times.grace_s, inbox, output, *hosts);
+    round.run(command, std::move(*start));
     Hosts::Outcome outcome = round.outcome();
     outcome.signalled = output.finish(inbox, outcome.signalled);
     hosts->tell_over(outcome);

@@ -115,9 +115,9 @@ TEST(Identity, AShellOfAnAllocationIsAlone) {
 
 TEST(Identity, TheOrderOfLaunchers) {
   IdentityFlags flags{.process = 5, .processes = 6, .local_process = 1, .local_processes = 3, .master = "here:1234"};
-  const Values everything = srun + mpirun + torchrun;
+  const Values everything = srun + mpirun + torchrun + Values{{"WORLD_SIZE", "8"}};
   EXPECT_EQ(who(everything, flags), "5/6 local 1/3 the command line at here port 1234");
-  EXPECT_EQ(who(everything), "3/4 local 1/2 torchrun (RANK) at node1 port 4711");
+  EXPECT_EQ(who(everything), "3/8 local 1/2 torchrun (RANK) at node1 port 4711");
   EXPECT_EQ(who(srun + mpirun), "2/8 local 0/2 mpirun (OMPI_COMM_WORLD_RANK) by MPI");
   // What is not asked need not be whole.
   EXPECT_EQ(who(without(srun, {"SLURM_PROCID"}) + mpirun), "2/8 local 0/2 mpirun (OMPI_COMM_WORLD_RANK) by MPI");
@@ -138,6 +138,22 @@ TEST(Identity, SaysWhichWasTakenWhereTheyDisagree) {
   EXPECT_EQ(said(srun + master), "");
   const Values same{{"RANK", "2"}, {"WORLD_SIZE", "4"}, {"LOCAL_RANK", "2"}, {"LOCAL_WORLD_SIZE", "3"}};
   EXPECT_EQ(said(same + srun + master), "");
+}
+
+// A container's image may have set a world of one.
+TEST(Identity, FewerProcessesThanAnotherLauncherHasStartedAreRefused) {
+  const Values one{{"RANK", "0"}, {"WORLD_SIZE", "1"}, {"LOCAL_RANK", "0"}, {"LOCAL_WORLD_SIZE", "1"}};
+  for (const Values& values : {one + mpirun, one + srun, torchrun + mpirun}) {
+    try {
+      identify({}, Environment(values));
+      ADD_FAILURE() << "several runs side by side";
+    } catch (const Error& error) {
+      EXPECT_EQ(error.kind(), ErrorKind::user);
+      EXPECT_NE(std::string(error.what()).find("there would be several runs side by side"), std::string::npos);
+    }
+  }
+  // On the command line it is said on purpose.
+  EXPECT_NE(identify({.process = 0, .processes = 1}, Environment(mpirun)).disagreement, "");
 }
 
 struct Refusal {

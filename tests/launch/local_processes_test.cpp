@@ -60,11 +60,12 @@ TEST(LocalProcesses, EachIsToldWhoItIs) {
 }
 
 TEST(LocalProcesses, TheFirstFailureEndsTheOthersAndIsNamed) {
-  const std::string fails = "[ $RANK = 1 ] || { " + wait_long + "; }; ";
+  // The last one, when all have been started.
+  const std::string fails = "[ $RANK = $((WORLD_SIZE - 1)) ] || { " + wait_long + "; }; ";
   const Ended code = run_launcher(fails + "exit 3", {.processes = 3});
   EXPECT_EQ(code.code, 3);
   EXPECT_EQ(without_pids(code.err),
-            "error: process 1 of 3 (pid ) ended with exit code 3; ending the 2 that still run\n");
+            "error: process 2 of 3 (pid ) ended with exit code 3; ending the 2 that still run\n");
   const Ended mistake = run_launcher("exit 2", {});
   EXPECT_EQ(mistake.code, 2);
   EXPECT_EQ(without_pids(mistake.err),
@@ -80,6 +81,17 @@ TEST(LocalProcesses, TheFirstFailureEndsTheOthersAndIsNamed) {
             "memory ran out)\n");
   const Ended asked = run_launcher("exit 143", {});
   EXPECT_EQ(without_pids(asked.err), "error: process 0 of 1 (pid ) ended with exit code 143 (after SIGTERM)\n");
+  expect_none_left();
+}
+
+TEST(LocalProcesses, NoMoreAreStartedWhenOneHasFailedOrASignalHasCome) {
+  constexpr int kMany = 100'000;
+  const Ended failed = run_launcher("exit 2", {.processes = kMany});
+  EXPECT_EQ(failed.code, 2);
+  RunningLauncher launcher(wait_long, {.processes = kMany});
+  launcher.wait_for("ready");
+  launcher.send(SIGTERM);
+  EXPECT_EQ(launcher.wait().code, 128 + SIGTERM);
   expect_none_left();
 }
 

@@ -131,6 +131,8 @@ Json json_of(const RunState& run) {
   json["validated_at"] = run.validated_at ? Json(*run.validated_at) : Json();
   json["left_out_in_a_row"] = run.left_out_in_a_row;
   json["rollbacks"] = run.rollbacks;
+  if (run.decay_steps) json["decay_steps"] = *run.decay_steps;
+  if (run.weight_decay_steps) json["weight_decay_steps"] = *run.weight_decay_steps;
   return json;
 }
 
@@ -148,7 +150,9 @@ RunState run_in(const Json& json) {
   }
   if (const Json& best = member(json, "best"); !best.is_null()) {
     if (!best.is_object()) throw Wrong{"\"best\" is not an object"};
-    run.best = BestLoss{real_in(member(best, "loss"), "best"), count_in(best, "step")};
+    // Earlier versions took one that was no number for the best.
+    const Json& loss = member(best, "loss");
+    if (!loss.is_null()) run.best = BestLoss{real_in(loss, "best"), count_in(best, "step")};
   }
   if (const Json& loss = member(json, "validation_loss"); !loss.is_null()) {
     run.validation_loss = real_in(loss, "validation_loss");
@@ -156,6 +160,8 @@ RunState run_in(const Json& json) {
   run.validated_at = later_count_in(json, "validated_at");
   run.left_out_in_a_row = later_count_in(json, "left_out_in_a_row").value_or(0);
   run.rollbacks = later_count_in(json, "rollbacks").value_or(0);
+  run.decay_steps = later_count_in(json, "decay_steps");
+  run.weight_decay_steps = later_count_in(json, "weight_decay_steps");
   if (run.left_out_in_a_row > run.step) throw Wrong{"more steps left out than made"};
   if (run.validated_at && *run.validated_at > run.step) throw Wrong{"a validation after the last step"};
   return run;

@@ -51,6 +51,8 @@ struct RunState {
   std::optional<int64_t> validated_at;  // the step of the last validation
   int64_t left_out_in_a_row = 0;        // of the last steps
   int64_t rollbacks = 0;                // to the checkpoint that the run stands on
+  // That the configuration gave the schedules instead of their horizon, now or in an earlier part of the run.
+  std::optional<int64_t> decay_steps, weight_decay_steps;
 
   bool operator==(const RunState&) const = default;
 };

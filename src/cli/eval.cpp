@@ -59,6 +59,7 @@ int run_eval(const EvalOptions& options, JobProcesses& processes) {
   const std::string section = validation ? "validation_dataset" : "dataset";
   const config::Dataset& data = validation ? config.validation_dataset : config.dataset;
   const std::unique_ptr<Dataset> dataset = make_dataset(config, data, section, spec);
+  processes.require_same({{section, dataset->identity()}});
   const std::unique_ptr<Pretrained> weights = find_pretrained(config, spec, true);
   const int64_t samples = evaluation_samples(spec, *dataset, options.batches);
   if (!processes.first()) {

@@ -33,8 +33,8 @@ int follow(const RunSpec& resolved, TrainingJob job, const LaunchOptions& sessio
     saving.resumed = resumed->manifest().run.step;
     if (*saving.resumed >= job.steps && !exports) return 0;
   }
-  const RunSpec spec = with_steps(resolved, config, job.steps,
-                                  resumed ? std::optional(resumed->manifest().run.schedule_steps) : std::nullopt);
+  const RunSpec spec =
+      with_steps(resolved, config, job.steps, resumed ? horizon_of(resumed->manifest().run) : Horizon{});
   const Interrupt interrupt({.asked = [] { return std::string("ending after this step"); }},
                             place.empty() ? std::vector<int>{} : listened_to(config));
   // What goes wrong with a rank of this process is known here alone.

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "base/thread_signals.h"
 #include "cli/version.h"
+#include "comm/processes/members.h"
 #include "config/load.h"
 #include "machine/machine_info.h"
 
@@ -59,7 +60,12 @@ int JobProcesses::run(const launch::IdentityFlags& flags, const std::function<in
 
 JobProcesses::JobProcesses(const launch::IdentityFlags& flags) : identity_(launch::identify(flags, environment_)) {
   if (!first()) log::set_level(log::Level::error);
-  if (!identity_.disagreement.empty()) log::info("{}", identity_.disagreement);
+  if (identity_.disagreement.empty()) return;
+  if (identity_.source == launch::Source::flags) {
+    log::warn("{}", identity_.disagreement);
+  } else {
+    log::info("{}", identity_.disagreement);
+  }
 }
 
 void JobProcesses::connect(const Meeting& meeting) {
@@ -97,6 +103,18 @@ void JobProcesses::warn_of_binding(const std::vector<launch::Place>& places, std
 
 std::string JobProcesses::from_first(const std::string& text) const {
   return processes_ ? processes_->from_first(text) : text;
+}
+
+void JobProcesses::require_same(const std::map<std::string, std::string>& values) const {
+  if (!processes_) return;
+  const Courier& courier = processes_->courier();
+  Member mine = courier.self();
+  mine.common.assign(values.begin(), values.end());
+  std::vector<Member> members;
+  for (const std::string& line : processes_->courier().exchange(to_line(mine))) {
+    require(from_line(line, members.emplace_back()), "what a process has said of its data is no introduction");
+  }
+  check_members(members, courier.world());
 }
 
 std::string JobProcesses::describe() const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 
@@ -36,6 +37,8 @@ class JobProcesses {
   // Gives the options the way to the other processes, and of the cores that several use this one's share.
   void share(LaunchOptions& options, const Config& config);
   int count() const { return identity_.processes; }
+  // User error, in all of them, where a process has other values than the others: what -> value. All call it.
+  void require_same(const std::map<std::string, std::string>& values) const;
   // The first process's text, in all of them; alone it is its own.
   std::string from_first(const std::string& text) const;
 

@@ -64,6 +64,7 @@ RunDirectory::RunDirectory(const Config& config, const std::string& file, const 
     choose(resume);
     folder_->require_free_names(checkpoint_ ? checkpoint_->manifest().run.step : 0);
     goes_on_ = has_own_logs(may_resume);
+    has_own_log_ = goes_on_ && same_log();
     if (!goes_on_) set_logs_aside();
   } catch (const Error& error) {
     if (!error.hint().empty()) throw;
@@ -144,47 +145,48 @@ void RunDirectory::choose_named(const fs::path& named) {
   const fs::path real = real_path(named);
   if (is_there(real / kManifestFile) || is_checkpoint(real)) {
     go_on_from(real);
-    const fs::path folder = real.has_parent_path() ? real.parent_path() : fs::path(".");
-    check_later(folder);
-    folder_ = std::make_unique<CheckpointFolder>(folder);
-    return;
+    folder_ = std::make_unique<CheckpointFolder>(real.has_parent_path() ? real.parent_path() : fs::path("."));
+    // The run that had the lock may have saved since, and a link leads elsewhere.
+    go_on_from(real_path(named));
+    return check_later(path());
   }
-  const auto newest = newest_in(real);
-  if (!newest) {
+  if (!newest_in(real)) {
     throw user_error("there is no checkpoint in {}", named.string())
         .at("command line")
         .advise("leave the directory out: then the newest run of this configuration goes on, or one begins");
   }
   folder_ = std::make_unique<CheckpointFolder>(real);
-  go_on_from(newest->path);
+  go_on_from(newest_in(real)->path);
 }
 
 // checkpoint.restore_from: a checkpoint, by its path or its name in the run's directory. The run saves in its own.
 void RunDirectory::choose_restored(const std::string& from) {
   const fs::path own = config_.checkpoint.checkpoint_dir.value_or(usual_.string());
-  const fs::path path = is_there(from) ? fs::path(from) : own / from;
-  const bool itself = is_there(path / kManifestFile) || is_checkpoint(path);
-  const fs::path checkpoint = itself ? path : newest_in(path).value_or(FoundCheckpoint{}).path;
+  const auto find = [&] {
+    const fs::path path = is_there(from) ? fs::path(from) : own / from;
+    const bool itself = is_there(path / kManifestFile) || is_checkpoint(path);
+    return itself ? path : newest_in(path).value_or(FoundCheckpoint{}).path;
+  };
+  fs::path checkpoint = find();
   if (checkpoint.empty()) {
     throw user_error("checkpoint.restore_from {}: there is no such checkpoint", from)
         .at(config_.origin("checkpoint.restore_from").place())
         .advise("name a checkpoint's directory, or LATEST or LOWEST_VAL of the run's own");
   }
   go_on_from(real_path(checkpoint));
+  if (!config_.checkpoint.checkpoint_dir) return begin_anew();
+  folder_ = std::make_unique<CheckpointFolder>(own);
+  // The run that had the lock may have saved since.
+  checkpoint = find();
+  go_on_from(real_path(checkpoint));
   const auto newest = newest_in(own);
   const bool elsewhere = real_path(checkpoint).parent_path() != real_path(own);
   // A run that was restored once and has come further since.
-  if (config_.checkpoint.checkpoint_dir && newest && elsewhere && newest->step > checkpoint_->manifest().run.step) {
+  if (newest && elsewhere && newest->step > checkpoint_->manifest().run.step) {
     log::info("{} has come further than checkpoint.restore_from {}", own.string(), from);
-    folder_ = std::make_unique<CheckpointFolder>(own);
     return go_on_from(newest->path);
   }
   check_later(own);
-  if (config_.checkpoint.checkpoint_dir) {
-    folder_ = std::make_unique<CheckpointFolder>(own);
-  } else {
-    begin_anew();
-  }
 }
 
 void RunDirectory::choose_given(bool may_resume) {
@@ -245,6 +247,19 @@ bool RunDirectory::saved_here() const {
   return checkpoint_ && fs::equivalent(fs::absolute(checkpoint_->path()).parent_path(), path(), failed);
 }
 
+// Whether logging.jsonl was the same file when this run was here before.
+bool RunDirectory::same_log() const {
+  constexpr const char* kKey = "logging.jsonl";
+  std::map<std::string, std::string> before;
+  if (saved_here()) {
+    before = checkpoint_->manifest().settings;
+  } else {
+    const fs::path file = path() / kRunFile;
+    before = parse_manifest(read_file(file, kMaxManifestBytes), file.string()).settings;
+  }
+  return before[kKey] == run_.settings.at(kKey);
+}
+
 bool RunDirectory::has_own_logs(bool may_resume) const {
   return saved_here() || (may_resume && begun_by_this_run(path()));
 }
@@ -276,8 +291,15 @@ void RunDirectory::choose_newest() {
       continue;
     }
     std::string why_not;
-    if (!of_this_run(newest->path, why_not)) {
-      others = fmt::format(" ({}: {})", folder.string(), why_not);
+    try {
+      if (!of_this_run(newest->path, why_not)) {
+        others = fmt::format(" ({}: {})", folder.string(), why_not);
+        continue;
+      }
+    } catch (const Error& error) {
+      if (begun_by_this_run(folder)) throw;
+      log::warn("{}; {} is left alone, since it is not known to be of this configuration", error.what(),
+                folder.string());
       continue;
     }
     const auto time = fs::last_write_time(newest->path / kManifestFile, failed);
@@ -291,6 +313,8 @@ void RunDirectory::choose_newest() {
   }
   if (without) {
     folder_ = std::make_unique<CheckpointFolder>(*without);
+    // The run that had the lock may have saved since.
+    if (const auto newest = newest_in(*without)) return go_on_from(newest->path);
   } else {
     begin_anew();
   }

@@ -44,6 +44,8 @@ class RunDirectory {
   // Whether the logs that are there are this run's own: it goes on from a checkpoint beside them, or it was ended
   // before its first one and is started again.
   bool goes_on() const { return goes_on_; }
+  // Whether logging.jsonl, too, names what the run wrote before.
+  bool has_own_log() const { return has_own_log_; }
 
  private:
   void choose(const std::optional<std::string>& resume);
@@ -60,6 +62,7 @@ class RunDirectory {
   std::filesystem::path numbered(int number) const;
   bool saved_here() const;
   bool has_own_logs(bool may_resume) const;
+  bool same_log() const;
   void set_logs_aside() const;
 
   const Config& config_;
@@ -67,6 +70,7 @@ class RunDirectory {
   std::filesystem::path usual_;  // runs/NAME
   bool made_ = false;            // the directory, by this run
   bool goes_on_ = false;
+  bool has_own_log_ = false;
   std::unique_ptr<CheckpointFolder> folder_;
   std::unique_ptr<Checkpoint> checkpoint_;
 };

@@ -1,6 +1,7 @@
 #include "cli/run_log.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <string_view>
@@ -22,6 +23,12 @@ RunLog::RunLog(fs::path path, int64_t step) : path_(std::move(path)) {
 
 void RunLog::open() {
   file_.emplace(path_, O_WRONLY | O_CREAT | O_APPEND, "write", 0666);
+  std::error_code failed;
+  bytes_ = fs::file_size(path_, failed);
+}
+
+void RunLog::sync() const {
+  ::fsync(file_->number());
 }
 
 void RunLog::go_back(int64_t step) {
@@ -31,7 +38,7 @@ void RunLog::go_back(int64_t step) {
   if (fs::exists(path_, failed)) {
     const std::string text = read_file(path_, kMostBytes);
     std::string kept;
-    int64_t removed = 0;
+    int64_t later = 0, torn = 0;
     for (size_t at = 0; at < text.size();) {
       const size_t end = std::min(text.find('\n', at), text.size());
       const std::string_view line = std::string_view(text).substr(at, end - at);
@@ -39,26 +46,31 @@ void RunLog::go_back(int64_t step) {
       if (of && *of <= step && end < text.size()) {
         kept += fmt::format("{}\n", line);
       } else {
-        ++removed;
+        ++(of && *of > step ? later : torn);
       }
       at = end + 1;
     }
-    if (removed > 0) {
-      write_file_atomic(path_, kept);
-      log::info("{}: took out {} line{} of steps after {}, which are made again", path_.string(), removed,
-                removed == 1 ? "" : "s", step);
+    if (later + torn > 0) write_file_atomic(path_, kept);
+    const auto lines = [](int64_t count) { return fmt::format("{} line{}", count, count == 1 ? "" : "s"); };
+    if (later > 0) {
+      log::info("{}: took out {} of steps after {}, which are made again", path_.string(), lines(later), step);
     }
+    if (torn > 0) log::info("{}: took out {} that a crash has cut short or damaged", path_.string(), lines(torn));
   }
   open();
 }
 
 void RunLog::write_line(const std::string& line) {
-  if (lost_) return;
   try {
     write_all(*file_, line + "\n", path_);
+    bytes_ += line.size() + 1;
+    if (lost_) log::info("{} is written again; it lacks what could not be written", path_.string());
+    lost_ = false;
   } catch (const Error& error) {
+    // No part of a line is left.
+    if (::ftruncate(file_->number(), static_cast<off_t>(bytes_)) != 0) bytes_ = 0;
+    if (!lost_) log::warn("{}; the run goes on without this log", error.what());
     lost_ = true;
-    log::warn("{}; the run goes on without this log", error.what());
   }
 }
 

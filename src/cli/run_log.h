@@ -16,8 +16,10 @@ class RunLog {
  public:
   RunLog(std::filesystem::path path, int64_t step);
 
-  // Where that fails the run goes on without the log, which is said once.
+  // Where that fails the run goes on without this line, which is said of the first of several.
   void write_line(const std::string& line);
+  // Returns when what was written is on the disk, as far as that can be done.
+  void sync() const;
   // Takes out what it has of later steps.
   void go_back(int64_t step);
 
@@ -26,7 +28,8 @@ class RunLog {
 
   std::filesystem::path path_;
   std::optional<Descriptor> file_;
-  bool lost_ = false;
+  uint64_t bytes_ = 0;  // of whole lines
+  bool lost_ = false;   // the line before
 };
 
 }  // namespace sluice::cli

@@ -24,6 +24,7 @@
 #include "cli/run_directory.h"
 #include "cli/run_log.h"
 #include "cli/terminal.h"
+#include "cli/train_settings.h"
 #include "cli/trained_export.h"
 #include "cli/version.h"
 #include "trainer/make_dataset.h"
@@ -35,47 +36,6 @@
 
 namespace sluice::cli {
 namespace {
-
-// What of a configuration this command cannot do.
-void check_settings(const Config& config) {
-  for (const auto& [key, left_out] : {std::pair{"benchmark.local_shard", config.benchmark.local_shard > 1},
-                                      {"benchmark.optimizer", !config.benchmark.optimizer}}) {
-    if (!left_out) continue;
-    throw user_error("{}: what is left then does not train", key)
-        .at(config.origin(key).place())
-        .advise("sluice bench times it; leave the key out to train");
-  }
-  const bool no_validation = config.validation_dataset.target == config::DatasetKind::none;
-  // NeMo's files say it beside no data too.
-  const bool of_nemos_file = config.program == config::Program::nemo &&
-                             config.origin("step_scheduler.val_every_steps").kind == config::Origin::Kind::file;
-  if (config.step_scheduler.val_every_steps && no_validation && !of_nemos_file) {
-    throw user_error("step_scheduler.val_every_steps {} but validation_dataset names no data",
-                     *config.step_scheduler.val_every_steps)
-        .at(config.origin("step_scheduler.val_every_steps").place())
-        .advise("give validation_dataset a _target_ (mock, bytes), or leave val_every_steps out");
-  }
-}
-
-// Keys that have no effect on this model.
-void warn_of_idle_keys(const Config& config, const RunSpec& spec) {
-  for (const std::string& pattern : unmatched_patterns(config, spec.model)) {
-    log::warn("optimizer.param_group_overrides: no parameter's name has the pattern \"{}\"", pattern);
-  }
-  // Beside a forced gate, and a weight of 0 in the file, it is said with the configuration.
-  const bool idle = config.model.aux_loss_over && spec.aux_loss_coef == 0 && !config.model.aux_loss_coef;
-  if (idle && spec.router != RouterKind::forced) {
-    log::warn("{}: model.aux_loss_over {}: the balance loss of {} has weight 0 unless model.aux_loss_coef is given",
-              config.origin("model.aux_loss_over").place(), config::word(*config.model.aux_loss_over), spec.model.name);
-  }
-}
-
-// One line for all that the file has and that changes nothing, so that nobody waits for it.
-void say_ignored(const Config& config, const std::string& file) {
-  std::string keys;
-  for (const config::IgnoredKey& ignored : config.ignored) keys += (keys.empty() ? "" : ", ") + ignored.key;
-  if (!keys.empty()) log::info("without effect here (sluice config {} says why): {}", file, keys);
-}
 
 // "nats/byte" where tokens are bytes.
 const char* loss_unit(const Config& config) {
@@ -293,10 +253,13 @@ class Saving {
   ~Saving() = default;
 
   const SaveOptions& options() const { return options_; }
+  void sync_logs_by(std::function<void()> sync) { sync_logs_ = std::move(sync); }
 
  private:
   // So that a checkpoint says by itself what model it is of and how it was trained.
   void write_beside(const std::filesystem::path& staged) const {
+    // What stands in the logs of a step that is saved is not lost to a crash either.
+    if (sync_logs_) sync_logs_();
     write_file_atomic(staged / kSettingsFile, config::to_yaml(config_));
     write_model(staged);
   }
@@ -334,6 +297,7 @@ class Saving {
   int64_t steps_;  // of the whole run
   Stage& stage_;
   Progress& progress_;
+  std::function<void()> sync_logs_;
   SaveOptions options_;
 };
 
@@ -370,7 +334,9 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   TrainingJob job = training_job(config, spec, *dataset, validation.get());
   job.weights = weights.get();
 
-  const Manifest run = describe_run(config, *dataset, std::string(version()));
+  const Manifest run = describe_run(config, *dataset, std::string(version()), validation.get());
+  // Model files and data, which lie on every host.
+  processes.require_same(run.identity);
   if (processes.several() && options.export_directory && !config.checkpoint.enabled) {
     throw user_error("--export of several processes, and checkpoint.enabled is false")
         .at(config.origin("checkpoint.enabled").place())
@@ -397,18 +363,18 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
       const RunState& left = job.resumed->manifest().run;
       directory->folder().link_resumed({left.step, job.resumed->path()}, left.best && left.best->step == left.step);
     }
-  } else if (options.resume) {
-    throw user_error("--resume, and checkpoint.enabled is false")
+  } else if (options.resume || config.checkpoint.restore_from) {
+    throw user_error("{}, and checkpoint.enabled is false",
+                     options.resume ? "--resume" : "checkpoint.restore_from " + *config.checkpoint.restore_from)
         .at(config.origin("checkpoint.enabled").place())
         .advise("set checkpoint.enabled: true");
   }
   processes.from_first(directory ? std::filesystem::absolute(directory->path()).string() : "");
   processes.from_first(job.resumed != nullptr ? std::filesystem::absolute(job.resumed->path()).string() : "");
   const RunState at = job.resumed != nullptr ? job.resumed->manifest().run : RunState{};
-  spec = with_steps(std::move(spec), config, job.steps,
-                    job.resumed != nullptr ? std::optional(at.schedule_steps) : std::nullopt);
+  spec = with_steps(std::move(spec), config, job.steps, job.resumed != nullptr ? horizon_of(at) : Horizon{});
 
-  const bool goes_on = directory && directory->goes_on();
+  const bool goes_on = directory && directory->has_own_log();
   std::optional<OutputPlace> log_place;
   if (config.logging.jsonl) {
     log_place = outputs.file(*config.logging.jsonl, "logging.jsonl", config.origin("logging.jsonl").place(), goes_on);
@@ -473,6 +439,13 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   if (log_place) {
     logs.both = [&](const std::string& line) { own_log ? own_log->write_line(line) : stream_log->write_line(line); };
   }
+  if (saving) {
+    saving->sync_logs_by([&] {
+      for (const std::optional<RunLog>* log : {&training_log, &validation_log, &own_log}) {
+        if (*log) (*log)->sync();
+      }
+    });
+  }
   Reporter reporter(config, yardstick, job.steps, progress, logs);
   progress.wait_for("getting ready, first step");
   TrainingEvents events;
@@ -522,6 +495,11 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
   try {
     result = run_training(job, spec, session, events);
   } catch (const std::exception& failure) {
+    // One that was complete when it failed.
+    if (directory) {
+      const std::vector<FoundCheckpoint> found = find_checkpoints(directory->path());
+      if (!found.empty()) stage.saved = std::max(stage.saved.load(), found.back().step);
+    }
     const bool lost = exported && !exported->written() && stage.steps > 0;
     if (exported) exported->abandon();
     const bool written = exported && exported->written();

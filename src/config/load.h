@@ -27,7 +27,7 @@ void apply_overrides(Config& config, std::span<const std::string> arguments);
 void validate(const Config& config);
 
 // The rules of the schedules when the run has so many steps, once that is known.
-void check_schedule_steps(const Config& config, std::int64_t steps);
+void check_schedule_steps(const Config& config, std::int64_t steps, std::optional<std::int64_t> decay_before = {});
 
 // What a configuration asks for that sluice does not have, and what happens in its place: a run goes on, and says so.
 struct Unavailable {

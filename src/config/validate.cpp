@@ -120,11 +120,11 @@ void check_model(const Config& config) {
 
 }  // namespace
 
-void check_schedule_steps(const Config& config, std::int64_t steps) {
+void check_schedule_steps(const Config& config, std::int64_t steps, std::optional<std::int64_t> decay_before) {
   const LrScheduler& schedule = config.lr_scheduler;
   if (schedule.lr_decay_style == LrDecay::constant) return;
   const std::int64_t warmup = warmup_steps(config, steps);
-  const std::int64_t decay = schedule.lr_decay_steps.value_or(steps);
+  const std::int64_t decay = schedule.lr_decay_steps.value_or(decay_before.value_or(steps));
   check(config, warmup < decay, "lr_scheduler.lr_warmup_steps",
         fmt::format("lr_warmup_steps {} leaves none of the {} steps to decay over", warmup, decay),
         "fewer of them, or a longer run (step_scheduler.max_steps, num_epochs) or decay (lr_scheduler.lr_decay_steps)");

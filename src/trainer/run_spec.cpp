@@ -209,24 +209,27 @@ DType state_dtype_of(const Config& config, DType weights) {
   return DType::f32;
 }
 
-RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps, std::optional<int64_t> schedule_steps) {
-  const int64_t horizon = schedule_steps.value_or(steps);
-  config::check_schedule_steps(config, horizon);
+RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps, const Horizon& before) {
+  const int64_t horizon = before.steps.value_or(steps);
+  config::check_schedule_steps(config, horizon, before.decay);
   const config::LrScheduler& schedule = config.lr_scheduler;
   spec.steps = steps;
-  spec.schedule_steps = horizon;
+  spec.horizon = {
+      .steps = horizon,
+      .decay = config.lr_scheduler.lr_decay_steps ? config.lr_scheduler.lr_decay_steps : before.decay,
+      .weight_decay = config.lr_scheduler.wd_incr_steps ? config.lr_scheduler.wd_incr_steps : before.weight_decay};
   spec.lr = {.decay = schedule.lr_decay_style,
              .peak = schedule.max_lr.value_or(config.optimizer.lr),
              .minimum = schedule.min_lr,
              .warmup_steps = config::warmup_steps(config, horizon),
              .init = schedule.init_lr,
-             .decay_steps = schedule.lr_decay_steps.value_or(horizon),
+             .decay_steps = spec.horizon.decay.value_or(horizon),
              .wsd = schedule.lr_wsd_decay_style.value_or(WsdDecay::linear),
              .wsd_steps = schedule.wsd_decay_steps.value_or(0)};
   spec.weight_decay = {.ramp = schedule.wd_incr_style,
                        .start = schedule.start_wd.value_or(config.optimizer.weight_decay),
                        .end = schedule.end_wd.value_or(config.optimizer.weight_decay),
-                       .steps = schedule.wd_incr_steps.value_or(horizon)};
+                       .steps = spec.horizon.weight_decay.value_or(horizon)};
   return spec;
 }
 

@@ -19,6 +19,14 @@
 
 namespace sluice {
 
+// Where schedules end, in steps.
+struct Horizon {
+  std::optional<int64_t> steps = {};  // where the configuration does not say
+  // lr_scheduler.lr_decay_steps and wd_incr_steps, where they were given, now or in an earlier part of the run.
+  std::optional<int64_t> decay = {};
+  std::optional<int64_t> weight_decay = {};
+};
+
 struct RunSpec {
   ModelConfig model;
   MeshSpec mesh;
@@ -52,8 +60,8 @@ struct RunSpec {
   uint64_t staging_bytes = 0;  // of each rank's host memory, for saving while training goes on
   uint64_t seed = 0;
   int64_t steps = 0;
-  int64_t schedule_steps = 0;  // that `lr` and `weight_decay` were made for where the configuration does not say
-  int64_t further_steps = 0;   // that follow them and are no part of the run: a benchmark's profiled one
+  Horizon horizon;            // that `lr` and `weight_decay` were made for
+  int64_t further_steps = 0;  // that follow them and are no part of the run: a benchmark's profiled one
 
   int64_t tokens_per_step() const { return sampling.global_batch * seq_len; }
   int64_t accumulation() const { return sampling.global_batch / (local_batch * mesh.dp()); }
@@ -74,9 +82,9 @@ ModelConfig model_of(const Config& config);
 int chunks_per_rank(const config::Pipeline& pipeline, int64_t layers, int64_t pp);
 // Of moments, for weights of this type.
 DType state_dtype_of(const Config& config, DType weights);
-// A spec whose run has `steps`: its schedules end there, or after `schedule_steps`, unless the configuration says
-// where. User error where warm-up leaves nothing to decay over.
-RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps, std::optional<int64_t> schedule_steps = {});
+// A spec whose run has `steps`: its schedules end there, or where they did before, for a run that goes on, unless the
+// configuration says where. User error where warm-up leaves nothing to decay over.
+RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps, const Horizon& before = {});
 // Patterns of optimizer.param_group_overrides that no parameter's name has.
 std::vector<std::string> unmatched_patterns(const Config& config, const ModelConfig& model);
 // What is resolved: a run on this machine, whose kernels are for f32 and f64, or a plan for any machine. What belongs

@@ -10,6 +10,7 @@ namespace sluice {
 namespace {
 
 constexpr std::string_view kModelFields = "model.config.";
+constexpr const char* kValidation = "validation_dataset";
 
 // Keys, or with a dot at the end all keys of a section.
 constexpr std::array kMayDiffer = {
@@ -81,7 +82,12 @@ void add_differences(const std::map<std::string, std::string>& before, const std
 
 }  // namespace
 
-Manifest describe_run(const Config& config, const Dataset& dataset, const std::string& version) {
+Horizon horizon_of(const RunState& state) {
+  return {.steps = state.schedule_steps, .decay = state.decay_steps, .weight_decay = state.weight_decay_steps};
+}
+
+Manifest describe_run(const Config& config, const Dataset& dataset, const std::string& version,
+                      const Dataset* validation) {
   Manifest manifest{.version = version};
   // The model's fields are its own, wherever they came from.
   for (const auto& [key, value] : config::values(config)) {
@@ -94,6 +100,7 @@ Manifest describe_run(const Config& config, const Dataset& dataset, const std::s
     if (model.was_read(key)) manifest.identity[std::string(kModelFields) + key] = to_text(field.value);
   }
   manifest.identity["dataset"] = dataset.identity();
+  if (validation != nullptr) manifest.identity[kValidation] = validation->identity();
   return manifest;
 }
 
@@ -103,7 +110,10 @@ std::vector<config::Change> resume_conflicts(const Manifest& checkpoint, const M
   std::erase_if(changes, [&](const config::Change& change) {
     return may_differ(change.key) || (change.key == "runtime.dtype" && same_masters(checkpoint, run));
   });
-  add_differences(checkpoint.identity, run.identity, changes);
+  std::map<std::string, std::string> before = checkpoint.identity;
+  // Checkpoints of earlier versions do not say it.
+  if (const auto now = run.identity.find(kValidation); now != run.identity.end()) before.insert(*now);
+  add_differences(before, run.identity, changes);
   return changes;
 }
 

@@ -13,7 +13,10 @@ namespace sluice {
 
 // What a checkpoint of this run says of it: every setting, the model's own fields, the data. Run state and files are
 // left to who saves.
-Manifest describe_run(const Config& config, const Dataset& dataset, const std::string& version);
+Manifest describe_run(const Config& config, const Dataset& dataset, const std::string& version,
+                      const Dataset* validation = nullptr);
+// Where the schedules of the run that a checkpoint is of end.
+Horizon horizon_of(const RunState& state);
 
 // How a run that would go on differs from the checkpoint where it may not: before is the checkpoint's. A run may have
 // another length, learning rate, log, layout, local batch, recomputation, device and number of threads, another way of

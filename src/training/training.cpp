@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <numeric>
 #include <span>
 #include <vector>
@@ -67,13 +68,20 @@ class RankTraining {
       if (job_.weights != nullptr) job_.weights->load(trainer_);
       if (first_ && job_.saving != nullptr) forget_rollback(job_.saving->path());
     }
-    state_.schedule_steps = trainer_.spec().schedule_steps;
+    take_horizon();
     if (validated_here()) result_.validation_loss = state_.validation_loss;
     if (first_ && events_.begun) events_.begun(state_);
     const bool rolls_back =
         job_.bad_steps.non_finite == config::NonFinite::roll_back || job_.bad_steps.spike == config::Spike::roll_back;
     // There must be one to go back to.
     if (saver_ && rolls_back && job_.resumed == nullptr) save(/*final=*/false);
+  }
+
+  void take_horizon() {
+    const Horizon& horizon = trainer_.spec().horizon;
+    state_.schedule_steps = horizon.steps.value_or(0);
+    state_.decay_steps = horizon.decay;
+    state_.weight_decay_steps = horizon.weight_decay;
   }
 
   void restore(const Checkpoint& checkpoint) {
@@ -242,7 +250,7 @@ class RankTraining {
     }
     std::ranges::sort(state_.passed_over);
     state_.rollbacks = rollbacks_;
-    state_.schedule_steps = trainer_.spec().schedule_steps;
+    take_horizon();
     if (first_) remember_rollback();
     if (first_ && events_.rolled_back) events_.rolled_back(state_.step);
   }
@@ -319,7 +327,7 @@ class RankTraining {
   // Whether the step has the lowest loss of validation so far.
   bool note_best() {
     const std::optional<double> loss = validated_here() ? state_.validation_loss : std::nullopt;
-    const bool lowest = loss && (!state_.best || *loss < state_.best->loss);
+    const bool lowest = loss && std::isfinite(*loss) && (!state_.best || *loss < state_.best->loss);
     if (lowest) state_.best = BestLoss{*loss, state_.step};
     return lowest;
   }

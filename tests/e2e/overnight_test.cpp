@@ -109,6 +109,63 @@ TEST(Overnight, ARunThatGoesBackTakesItsLinesBack) {
   EXPECT_EQ(steps, (std::vector{1, 2, 3, 4, 5, 6, 7, 8, 9}));
 }
 
+// Of several that begin at the same time one does; the others wait for it and go on where it ended.
+TEST(Overnight, RunsThatBeginAtOnceAreOneRun) {
+  const Place place(30);
+  const Outcome outcome = shell("cd '" + place.folder.path("") + "' && for i in 1 2 3; do $SLUICE train '" +
+                                place.file + "' --resume > $i.out 2> $i.err & done; wait; ls runs; cat *.err");
+  EXPECT_TRUE(outcome.out.starts_with("run\n")) << outcome.out;
+  EXPECT_EQ(outcome.out.find("is there already"), std::string::npos) << outcome.out;
+  EXPECT_EQ(outcome.out.find("took out"), std::string::npos) << outcome.out;
+  EXPECT_EQ(lines_of(read_file(place.folder.path("runs/run/training.jsonl"), 1 << 24)).size(), 30U);
+  EXPECT_EQ(fs::read_symlink(place.folder.path("runs/run/LATEST")), "step-30");
+}
+
+// Only the file that the run itself wrote before is shortened.
+TEST(Overnight, AnotherFileIsNoLogToGoOnWith) {
+  const Place place(6);
+  const std::string notes = place.folder.file("notes.txt", "mine\n"), own = place.folder.path("own.jsonl");
+  ASSERT_EQ(place
+                .train("run", {"--logging.jsonl", own, "--step_scheduler.max_steps", "4",
+                               "--lr_scheduler.lr_decay_steps", "6"})
+                .code,
+            0);
+  const Outcome refused = place.train("run", {"--resume", "--logging.jsonl", notes});
+  EXPECT_EQ(refused.code, 2);
+  expect_in(refused.err, {"notes.txt: it is there already", "--overwrite"});
+  EXPECT_EQ(read_file(notes, 100), "mine\n");
+  EXPECT_EQ(place.train("run", {"--resume", "--logging.jsonl", own}).code, 0);
+  EXPECT_EQ(lines_of(read_file(own, 1 << 24)).size(), 6U);
+}
+
+TEST(Overnight, AValidationThatIsNoNumberIsNeverTheBest) {
+  const Folder folder;
+  const std::string file = folder.file(
+      "run.yaml", trained_config(4) + "validation_dataset: {_target_: mock, seq_len: 16, num_samples: 4}\n");
+  const std::vector<std::string> words = {
+      "train", file, "--checkpoint.checkpoint_dir", folder.path("run"), "--step_scheduler.val_every_steps", "1"};
+  std::vector<std::string> broken = words, mended = words;
+  broken.insert(broken.end(),
+                {"--optimizer.lr", "1e18", "--step_scheduler.ckpt_every_steps", "1", "--bad_steps.non_finite", "skip"});
+  EXPECT_EQ(sluice(broken).code, 0);
+  EXPECT_FALSE(fs::is_symlink(folder.path("run/LOWEST_VAL")));
+  mended.insert(mended.end(), {"--resume", "--step_scheduler.max_steps", "6", "--bad_steps.non_finite", "skip"});
+  const Outcome outcome = sluice(mended);
+  EXPECT_EQ(outcome.code, 0) << outcome.err;
+}
+
+TEST(Overnight, RestoringWithoutCheckpointsIsAnError) {
+  const Place place(4);
+  for (const std::vector<std::string>& asks :
+       {std::vector<std::string>{"--resume"}, {"--checkpoint.restore_from", "a"}}) {
+    std::vector<std::string> words = asks;
+    words.insert(words.end(), {"--checkpoint.enabled", "false"});
+    const Outcome outcome = place.train("run", words);
+    EXPECT_EQ(outcome.code, 2);
+    expect_in(outcome.err, {asks.front().substr(2), "checkpoint.enabled is false"});
+  }
+}
+
 // A run that was ended before its last step was validated does that first when it goes on.
 TEST(Overnight, ALateValidationMayBeTheBest) {
   const Folder folder;

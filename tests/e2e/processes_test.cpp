@@ -156,6 +156,32 @@ TEST_F(ProcessRun, AnotherConfigurationInOneOfThemIsFoundBeforeTheFirstStep) {
   EXPECT_TRUE(alike.out.ends_with("0 0\n")) << alike.out << alike.err;
 }
 
+// As on two hosts whose copies of the data are not the same.
+TEST_F(ProcessRun, OtherDataInOneOfThemAreFoundBeforeTheFirstStep) {
+  std::string text = configuration(kSteps);
+  const std::string mock = "dataset: {_target_: mock, seq_len: 16}";
+  text.replace(text.find(mock), mock.size(), "dataset: {_target_: bytes, path: text, seq_len: 16, split: all}");
+  const std::string file = folder_.file("bytes.yaml", text);
+  std::string same = train("bytes");
+  same.replace(same.find(file_), file_.size(), file);
+  const Outcome made = shell(fmt::format("mkdir '{0}' '{1}' && seq 2000 > '{0}/text' && seq 2001 4000 > '{1}/text'",
+                                         folder_.path("a"), folder_.path("b")));
+  ASSERT_EQ(made.code, 0) << made.err;
+  const auto run = [&](const std::string& second) {
+    return shell(
+        "SLUICE=$(realpath $SLUICE); port=$((20000 + $$ % 20000)); export MASTER_ADDR=127.0.0.1 "
+        "MASTER_PORT=$port WORLD_SIZE=2 LOCAL_WORLD_SIZE=2; (cd '" +
+        folder_.path(second) + "'; RANK=1 LOCAL_RANK=1 $SLUICE " + same + ") & cd '" + folder_.path("a") +
+        "'; RANK=0 LOCAL_RANK=0 $SLUICE " + same + "; code=$?; wait $!; echo $code $?");
+  };
+  const Outcome differ = run("b");
+  EXPECT_TRUE(differ.out.ends_with("2 2\n")) << differ.out << differ.err;
+  expect_in(differ.err, {"the dataset differs: ", " bytes of text with hash "});
+  EXPECT_FALSE(std::filesystem::exists(folder_.path("bytes")));
+  const Outcome alike = run("a");
+  EXPECT_TRUE(alike.out.ends_with("0 0\n")) << alike.out << alike.err;
+}
+
 TEST_F(ProcessRun, WhereTheFirstIsKilledTheNextNamesIt) {
   const std::string steps = "--step_scheduler.max_steps 100000 --step_scheduler.ckpt_every_steps 50000";
   const std::string names = "MASTER_ADDR=127.0.0.1 MASTER_PORT=$port WORLD_SIZE=2 LOCAL_WORLD_SIZE=2 ",

@@ -79,7 +79,7 @@ Trained run(const Layout& layout, const fs::path& folder_path, int64_t steps, co
   const SaveOptions saving{.folder = &folder, .manifest = describe_run(config, dataset, "test")};
   job.saving = &saving;
   job.resumed = from ? &*from : nullptr;
-  spec = with_steps(std::move(spec), config, steps, kSteps);
+  spec = with_steps(std::move(spec), config, steps, {.steps = kSteps});
   Trained run;
   TrainingEvents events;
   events.recorded = [&](const TrainRecord& record) { run.losses[record.step] = record.result->loss; };

@@ -48,13 +48,28 @@ TEST(ResumeConflicts, OthersAreNamedWithBothValues) {
 TEST(Resume, TheScheduleKeepsItsHorizon) {
   const Config config = tiny_config({"--lr_scheduler.lr_decay_style=cosine", "--lr_scheduler.lr_warmup_steps=2"});
   const RunSpec spec = resolve(config, 1);
-  const RunSpec first = with_steps(spec, config, 10), longer = with_steps(spec, config, 30, first.schedule_steps);
+  const RunSpec first = with_steps(spec, config, 10), longer = with_steps(spec, config, 30, first.horizon);
   EXPECT_EQ(longer.steps, 30);
   for (int64_t step = 0; step < 10; ++step) EXPECT_EQ(longer.lr.at(step), first.lr.at(step)) << step;
   EXPECT_EQ(longer.lr.at(25), first.lr.at(10)) << "the end of the decay";
   Config given = config;
   config::apply_overrides(given, std::vector<std::string>{"--lr_scheduler.lr_decay_steps=30"});
-  EXPECT_NE(with_steps(spec, given, 30, first.schedule_steps).lr.at(9), first.lr.at(9));
+  const RunSpec other = with_steps(spec, given, 30, first.horizon);
+  EXPECT_NE(other.lr.at(9), first.lr.at(9));
+  // What was given once stays, also where it is not given again.
+  const RunSpec later = with_steps(spec, config, 40, other.horizon);
+  for (int64_t step = 0; step < 40; ++step) EXPECT_EQ(later.lr.at(step), other.lr.at(step)) << step;
+}
+
+TEST(Resume, OtherDataOfTheValidationAreAConflict) {
+  const Config config = tiny_config({});
+  const MockDataset data(7, 64), one(1, 64), two(2, 64);
+  const Manifest saved = describe_run(config, data, "test", &one), without = describe_run(config, data, "test");
+  EXPECT_TRUE(resume_conflicts(saved, describe_run(config, data, "test", &one)).empty());
+  const auto conflicts = resume_conflicts(saved, describe_run(config, data, "test", &two));
+  ASSERT_EQ(conflicts.size(), 1U);
+  EXPECT_EQ(conflicts.front().key, "validation_dataset");
+  EXPECT_TRUE(resume_conflicts(without, saved).empty()) << "of an earlier version";
 }
 
 }  // namespace

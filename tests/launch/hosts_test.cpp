@@ -70,7 +70,12 @@ TEST_F(SeveralHosts, MeetAtAPortOfTheFirst) {
 
 TEST_F(SeveralHosts, AFailureOnOneEndsAllAndIsNamedOnBoth) {
   for (const int failing : {3, 0}) {
-    const auto [first, second] = both(fmt::format("[ $RANK = {} ] && exit 5; {}", failing, wait_long));
+    // When all have been started.
+    const std::string mark = (folder_.path() / std::to_string(failing)).string();
+    const auto [first, second] =
+        both(fmt::format(": >{0}.$RANK; if [ $RANK = {1} ]; then until [ $(ls {0}.* | wc -l) = 4 ]; do sleep 0.01; "
+                         "done; exit 5; fi; {2}",
+                         mark, failing, wait_long));
     const std::string what = fmt::format("process {} of 4 (pid ) ended with exit code 5", failing);
     const std::string here = "error: " + what + "; ending the 1 that still runs\n";
     const auto there = [&](int host) {

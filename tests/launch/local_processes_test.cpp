@@ -108,12 +108,12 @@ TEST(LocalProcesses, TheOthersMaySaveUntilTheirTimeIsOver) {
       {.processes = 2}, {.grace_s = kEver});
   EXPECT_EQ(sorted_lines(saved.out), (Lines{"ready", "saved"}));
   EXPECT_EQ(saved.code, 1);
-  const Ended deaf = run_launcher("if [ $RANK = 1 ]; then sleep 0.1; exit 1; fi; trap '' TERM; " + wait_long,
+  const Ended deaf = run_launcher("if [ $RANK = 2 ]; then sleep 0.1; exit 1; fi; trap '' TERM; " + wait_long,
                                   {.processes = 3}, {.grace_s = 0.1});
   EXPECT_EQ(deaf.code, 1);
   EXPECT_EQ(without_pids(deaf.err),
-            "error: process 1 of 3 (pid ) ended with exit code 1; ending the 2 that still run\n"
-            "warning: processes 0 and 2 did not end within 0.1 s and are killed\n");
+            "error: process 2 of 3 (pid ) ended with exit code 1; ending the 2 that still run\n"
+            "warning: processes 0 and 1 did not end within 0.1 s and are killed\n");
   // One that was stopped hears it.
   const Ended stopped =
       run_launcher("if [ $RANK = 1 ]; then sleep 0.1; exit 1; fi; kill -STOP $$", {.processes = 2}, {.grace_s = kEver});

@@ -264,11 +264,13 @@ bool Courier::agree(const Contents& sender, Message& receiver) {
     const Contents& contents = rank == receiver.address.from ? sender : mine;
     return fmt::format("rank {} is in {} with {}", rank, contents.call, contents.data);
   };
-  const Error error(ErrorKind::internal, fmt::format("rank {} and rank {} do not agree on axis {}: {}, {}", a, b,
-                                                     receiver.axis, in(a), in(b)));
+  // Made before others see it, and left to them: its text is shared by all copies.
+  std::exception_ptr failure = std::make_exception_ptr(
+      Error(ErrorKind::internal,
+            fmt::format("rank {} and rank {} do not agree on axis {}: {}, {}", a, b, receiver.axis, in(a), in(b))));
   {
     const std::lock_guard job_guard(job_mutex_);
-    if (job_ != nullptr) job_->fail(receiver.address.to, std::make_exception_ptr(error));
+    if (job_ != nullptr) job_->fail(receiver.address.to, std::move(failure));
   }
   receiver.failed.store(true);
   receiver.finish();

@@ -23,8 +23,6 @@ RunLog::RunLog(fs::path path, int64_t step) : path_(std::move(path)) {
 
 void RunLog::open() {
   file_.emplace(path_, O_WRONLY | O_CREAT | O_APPEND, "write", 0666);
-  std::error_code failed;
-  bytes_ = fs::file_size(path_, failed);
 }
 
 void RunLog::sync() const {
@@ -61,15 +59,17 @@ void RunLog::go_back(int64_t step) {
 }
 
 void RunLog::write_line(const std::string& line) {
+  const off_t whole = ::lseek(file_->number(), 0, SEEK_END);
   try {
     write_all(*file_, line + "\n", path_);
-    bytes_ += line.size() + 1;
     if (lost_) log::info("{} is written again; it lacks what could not be written", path_.string());
     lost_ = false;
   } catch (const Error& error) {
-    // No part of a line is left.
-    if (::ftruncate(file_->number(), static_cast<off_t>(bytes_)) != 0) bytes_ = 0;
-    if (!lost_) log::warn("{}; the run goes on without this log", error.what());
+    // What remains where even this fails is taken out when the run goes on.
+    const bool mended = whole >= 0 && ::ftruncate(file_->number(), whole) == 0;
+    if (!lost_) {
+      log::warn("{}; the run goes on without this log{}", error.what(), mended ? "" : ", whose last line is cut short");
+    }
     lost_ = true;
   }
 }

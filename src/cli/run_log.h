@@ -16,7 +16,8 @@ class RunLog {
  public:
   RunLog(std::filesystem::path path, int64_t step);
 
-  // Where that fails the run goes on without this line, which is said of the first of several.
+  // Where that fails the run goes on without this line, no part of which is left; of several that fail in a row the
+  // first is said.
   void write_line(const std::string& line);
   // Returns when what was written is on the disk, as far as that can be done.
   void sync() const;
@@ -28,8 +29,7 @@ class RunLog {
 
   std::filesystem::path path_;
   std::optional<Descriptor> file_;
-  uint64_t bytes_ = 0;  // of whole lines
-  bool lost_ = false;   // the line before
+  bool lost_ = false;  // the line before
 };
 
 }  // namespace sluice::cli

@@ -214,6 +214,15 @@ full_disk() {
   ended "$name" "$since"
 }
 
+# Of a run that failed before its first step: its name, and when it began.
+check_nothing_made() {
+  check "all is ended within $ends_within s" at_most $((SECONDS - $2)) "$ends_within"
+  check "no process, port or file is left" wait_until 5 nothing_left || left_over | sed 's/^/    /'
+  check "no step is made" test ! -e "$runs/$1"
+  show_errors "$at/log/$1.node1"
+  show_errors "$at/log/$1.node2"
+}
+
 thrown() {
   local name=thrown since=$SECONDS
   say "the data are on node1 alone"
@@ -224,11 +233,7 @@ thrown() {
   check "node2 says what failed" says "$at/log/$name.node2" "/tmp/data does not exist"
   check "node1 names the host" says "$at/log/$name.node1" "rank [23] on host node2|host 1 [(]node2[)]"
   on node1 rm -r /tmp/data
-  check "all is ended within $ends_within s" at_most $((SECONDS - since)) "$ends_within"
-  check "no process, port or file is left" wait_until 5 nothing_left || left_over | sed 's/^/    /'
-  check "no step is made" test ! -e "$runs/$name"
-  show_errors "$at/log/$name.node1"
-  show_errors "$at/log/$name.node2"
+  check_nothing_made "$name" "$since"
 }
 
 other_yaml() {
@@ -242,11 +247,7 @@ other_yaml() {
   await
   check "both end as after a user's mistake" is "$result" "2 2"
   check "the value and the host are named" says "$at/log/$name.node1" "configuration differs" "seed: 7" "node2"
-  check "all is ended within $ends_within s" at_most $((SECONDS - since)) "$ends_within"
-  check "no process, port or file is left" wait_until 5 nothing_left || left_over | sed 's/^/    /'
-  check "no step is made" test ! -e "$runs/$name"
-  show_errors "$at/log/$name.node1"
-  show_errors "$at/log/$name.node2"
+  check_nothing_made "$name" "$since"
 }
 
 absent() {

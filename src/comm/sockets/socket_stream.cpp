@@ -1,5 +1,7 @@
 #include "comm/sockets/socket_stream.h"
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include <array>
@@ -62,11 +64,20 @@ void SocketStream::refuse(std::string why) {
 }
 
 void SocketStream::finish() const {
-  if (ended_) return;
+  if (!ended_) ::shutdown(number(), SHUT_WR);
+}
+
+bool SocketStream::delivering() const {
+  if (ended_) return false;
   constexpr int reads = 64;
-  ::shutdown(number(), SHUT_WR);
   std::array<std::byte, 16384> dropped;
   for (int i = 0; i < reads && ::recv(number(), dropped.data(), dropped.size(), MSG_DONTWAIT) > 0; ++i) continue;
+  // What is written to a socket of the Unix domain is with the other side at once.
+  int domain = AF_UNIX;
+  socklen_t size = sizeof(domain);
+  ::getsockopt(number(), SOL_SOCKET, SO_DOMAIN, &domain, &size);
+  int unconfirmed = 0;
+  return domain != AF_UNIX && ::ioctl(number(), SIOCOUTQ, &unconfirmed) == 0 && unconfirmed > 0;
 }
 
 }  // namespace sluice

@@ -32,9 +32,11 @@ class SocketStream {
   // Ends it, because what came is not what it has to be.
   void refuse(std::string why);
 
-  // Tells the other side that no more comes, and reads what has come, as the system would drop what is still to be
-  // sent if something is left unread.
+  // Tells the other side that no more comes.
   void finish() const;
+  // After finish(): whether the other side's system has yet to confirm some of what was written. Reads and drops what
+  // has come. Data that a closed socket leaves unread, or gets, make the system drop what is not confirmed.
+  bool delivering() const;
 
  private:
   void failed(int code);

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <system_error>
+#include <thread>
 #include <utility>
 
 #include "comm/sockets/sockets.h"
@@ -58,8 +59,15 @@ SocketWire::~SocketWire() {
   for (Peer& p : peers_) {
     while (p && p->packets.waiting() && wait_for(p->packets.stream().number(), POLLOUT, deadline)) p->packets.flush();
   }
-  for (Peer& p : peers_) {
-    if (p) p->packets.stream().finish();
+  std::vector<const SocketStream*> streams;
+  for (const Peer& p : peers_) {
+    if (p) streams.push_back(&p->packets.stream());
+    if (p && !abandoned_) streams.push_back(&p->bulk.stream());
+  }
+  for (const SocketStream* stream : streams) stream->finish();
+  constexpr auto kPause = std::chrono::milliseconds(1);
+  for (const SocketStream* stream : streams) {
+    while (stream->delivering() && Clock::now() < deadline) std::this_thread::sleep_for(kPause);
   }
 }
 

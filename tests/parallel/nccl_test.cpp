@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "comm/processes/run_processes.h"
+#include "emulation/emulated.h"
 #include "emulation/nccl/emulated_nccl.h"
 #include "support/training.h"
 
@@ -17,7 +18,8 @@ constexpr int kSteps = 2;
 
 Hardware emulated_gpu_each() {
   return {.backend = [](int) { return emulation::make_queued_backend(); },
-          .memory = [](int) { return std::make_unique<HostMemory>(); },
+          // Not the host's: that poisons what a stream may still be reading.
+          .memory = [](int) { return emulation::make_memory(); },
           .gpu_ranks = emulation::run_nccl_ranks};
 }
 

@@ -85,12 +85,11 @@ class Leftovers : public testing::Test {
   Leftovers() { std::filesystem::create_directory(temporary_); }
 
   std::string train() const {
-    return fmt::format("train '{}' --ranks 4 --checkpoint.checkpoint_dir '{}' --runtime.watchdog_seconds 2", file_,
-                       folder_.path("run"));
+    return fmt::format("train '{}' --ranks 4 --checkpoint.checkpoint_dir '{}'", file_, folder_.path("run"));
   }
   // Lines of bash around a run in the background, whose number is $job, once it makes steps.
-  std::string when_it_runs(const std::string& launch, const std::string& then) const {
-    return launch + " -- " + train() + " & job=$!; " +
+  std::string when_it_runs(const std::string& launch, const std::string& then, const std::string& options = "") const {
+    return launch + " -- " + train() + options + " & job=$!; " +
            fmt::format("for i in $(seq 1000); do [ -s '{}' ] && break; sleep 0.02; done; ",
                        folder_.path("run/training.jsonl")) +
            then + "; wait $job; echo code $?";
@@ -158,7 +157,7 @@ TEST_F(Leftovers, OfTheLauncherOfASecondHostThatIsKilled) {
 }
 
 TEST_F(Leftovers, OfAProcessThatIsStopped) {
-  expect_nothing_left(when_it_runs(launch_, "kill -STOP " + last_), "1");
+  expect_nothing_left(when_it_runs(launch_, "kill -STOP " + last_, " --runtime.watchdog_seconds 2"), "1");
 }
 
 TEST_F(Leftovers, OfAnError) {

@@ -1,3 +1,5 @@
+#include <type_traits>
+
 #include "device/cpu/attention_kernel.h"
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/scratch.h"
@@ -10,13 +12,13 @@ using namespace cpu;
 namespace {
 
 // Head `head` of rows from `start` on.
-template <class Rows>
-Rows rows_of(const Tensor& t, int64_t start, int64_t head) {
-  return {t.data<float>() + start * t.stride() + head * (t.rank() == 3 ? t.dim(2) : 1), t.stride()};
+template <class T>
+Rows<T> rows_of(const Tensor& t, int64_t start, int64_t head) {
+  return {t.data<std::remove_const_t<T>>() + start * t.stride() + head * (t.rank() == 3 ? t.dim(2) : 1), t.stride()};
 }
 
-template <class Op>
-void describe_head(const Op& op, int64_t start, int64_t kv_head, AttentionHead& head) {
+template <class T, class Op>
+void describe_head(const Op& op, int64_t start, int64_t kv_head, bool bf16_dot, AttentionHead<T>& head) {
   const int64_t first_key = start / op.spec.seq_len * op.spec.keys();
   head.seq_len = op.spec.seq_len;
   head.past = op.spec.past;
@@ -25,9 +27,10 @@ void describe_head(const Op& op, int64_t start, int64_t kv_head, AttentionHead& 
   head.dim = op.q.dim(2);
   head.v_dim = op.v.dim(2);
   head.scale = static_cast<float>(op.spec.scale);
-  head.q = rows_of<RowsIn>(op.q, start, kv_head * head.group);
-  head.k = rows_of<RowsIn>(op.k, first_key, kv_head);
-  head.v = rows_of<RowsIn>(op.v, first_key, kv_head);
+  head.q = rows_of<const T>(op.q, start, kv_head * head.group);
+  head.k = rows_of<const T>(op.k, first_key, kv_head);
+  head.v = rows_of<const T>(op.v, first_key, kv_head);
+  head.bf16_dot = bf16_dot;
 }
 
 // Calls f(first row of the sequence, key/value head, worker) for each of them: one chunk each, so that the sums over a
@@ -40,32 +43,42 @@ void for_each_head(Pool& pool, const Op& op, F&& f) {
            [&](int64_t chunk, int worker) { f(chunk / kv_heads * op.spec.seq_len, chunk % kv_heads, worker); });
 }
 
+// Calls f(T{}) with the type of a fast path.
+template <class F>
+void with_fast_type(DType dtype, F&& f) {
+  dtype == DType::bf16 ? f(bf16()) : f(float());
+}
+
 }  // namespace
 
 KernelSet CpuBackend::execute(const AttentionForward& op, const Tensor& scratch) {
-  if (op.q.dtype() != DType::f32) return RefBackend::execute(op, scratch);
-  for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
-    AttentionHeadForward head;
-    describe_head(op, start, kv_head, head);
-    head.o = rows_of<RowsOut>(op.o, start, kv_head * head.group);
-    head.lse = rows_of<RowsOut>(op.lse, start, kv_head * head.group);
-    attention_forward(head, workspace(scratch, attention_workspace(op), worker));
+  if (op.q.dtype() == DType::f64) return RefBackend::execute(op, scratch);
+  with_fast_type(op.q.dtype(), [&]<class T>(T) {
+    for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
+      AttentionHeadForward<T> head;
+      describe_head<T>(op, start, kv_head, bf16_dot_, head);
+      head.o = rows_of<T>(op.o, start, kv_head * head.group);
+      head.lse = rows_of<float>(op.lse, start, kv_head * head.group);
+      attention_forward(head, workspace(scratch, attention_workspace(op), worker));
+    });
   });
   return Kernel::simd;
 }
 
 KernelSet CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
-  if (op.q.dtype() != DType::f32) return RefBackend::execute(op, scratch);
-  for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
-    AttentionHeadBackward head;
-    describe_head(op, start, kv_head, head);
-    head.dq = rows_of<RowsOut>(op.dq, start, kv_head * head.group);
-    head.dk = rows_of<RowsOut>(op.dk, start, kv_head);
-    head.dv = rows_of<RowsOut>(op.dv, start, kv_head);
-    head.d_o = rows_of<RowsIn>(op.d_o, start, kv_head * head.group);
-    head.o = rows_of<RowsIn>(op.o, start, kv_head * head.group);
-    head.lse = rows_of<RowsIn>(op.lse, start, kv_head * head.group);
-    attention_backward(head, workspace(scratch, attention_workspace(op), worker));
+  if (op.q.dtype() == DType::f64) return RefBackend::execute(op, scratch);
+  with_fast_type(op.q.dtype(), [&]<class T>(T) {
+    for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
+      AttentionHeadBackward<T> head;
+      describe_head<T>(op, start, kv_head, bf16_dot_, head);
+      head.dq = rows_of<T>(op.dq, start, kv_head * head.group);
+      head.dk = rows_of<T>(op.dk, start, kv_head);
+      head.dv = rows_of<T>(op.dv, start, kv_head);
+      head.d_o = rows_of<const T>(op.d_o, start, kv_head * head.group);
+      head.o = rows_of<const T>(op.o, start, kv_head * head.group);
+      head.lse = rows_of<const float>(op.lse, start, kv_head * head.group);
+      attention_backward(head, workspace(scratch, attention_workspace(op), worker));
+    });
   });
   return Kernel::simd;
 }

@@ -10,8 +10,7 @@
 #define HWY_TARGET_INCLUDE "device/cpu/attention_kernel.cpp"
 #include <hwy/foreach_target.h>  // compiles this file once per target
 
-#include "device/cpu/gemm_micro-inl.h"
-#include "device/cpu/vector_math-inl.h"
+#include "device/cpu/gemm_pack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
@@ -43,35 +42,42 @@ class Pieces {
   float* next_;
 };
 
-// Panels of keys [dim, kCols], key panels one after another: scores' right operand.
-HWY_ATTR void pack_keys(RowsIn k, int64_t seq_len, int64_t dim, float* to) {
-  pack_panels(k.data, k.stride, true, dim, seq_len, to);
+template <class T>
+const char* bytes_of(const T* data) {
+  return reinterpret_cast<const char*>(data);
 }
 
-HWY_ATTR int64_t first_key(const AttentionHead& head, int64_t position) {
+template <class T>
+HWY_ATTR int64_t first_key(const AttentionHead<T>& head, int64_t position) {
   return head.window > 0 ? std::max<int64_t>(0, position - head.window + 1) : 0;
 }
 
-// c[rows, cols] = a b with a few rows of a strided matrix; a panel of fewer rows than kRows is packed first.
-HWY_ATTR void strided_rows(int64_t depth, const float* a, int64_t stride, int64_t rows, const float* b, int64_t panel,
-                           int64_t cols, float* c, int64_t ldc, float* packed) {
-  if (rows == kRows) {
-    row_panel<Along::rows>(depth, a, stride, b, panel, kRows, up(cols, kCols), c, ldc, false);
+// c[rows, cols] = a b with a few rows of a strided matrix, cols padded to whole panels.
+template <class Kind, class T>
+HWY_ATTR void strided_rows(int64_t depth, const T* a, int64_t stride, int64_t rows, const float* b, int64_t cols,
+                           float* c, float* packed) {
+  const int64_t units = units_of<Kind>(depth);
+  if (depth % Kind::kPerUnit == 0) {
+    row_panel<Kind, Along::rows>(units, bytes_of(a), stride * int64_t{sizeof(T)}, b, kCols * units, rows,
+                                 up(cols, kCols), c, kScoreStride, false);
   } else {
-    pack_transposed<kRows>(a, stride, depth, rows, packed);
-    row_panel<Along::depth>(depth, packed, kRows, b, panel, kRows, up(cols, kCols), c, ldc, false);
+    pack_transposed<Kind>(a, stride, depth, rows, kRows, packed);
+    row_panel<Kind, Along::depth>(units, bytes_of(packed), kRows * int64_t{sizeof(float)}, b, kCols * units, rows,
+                                  up(cols, kCols), c, kScoreStride, false);
   }
 }
 
-// p = exp2(factor s - shift) for columns [begin, end) of a row, zeros in the rest of [0, width); returns their sum.
-// Vectors that reach outside [begin, end) read scores that mean nothing and are masked.
-HWY_ATTR float exp_row(float* s, int64_t begin, int64_t end, int64_t width, float factor, float shift) {
+// p = exp2(factor s - shift) for columns [begin, end) of a row, zeros in the rest of [0, width); returns their sum,
+// before p is rounded. p may begin where s does. Vectors that reach outside [begin, end) read scores that mean nothing
+// and are masked.
+template <class P>
+HWY_ATTR float exp_row(const float* s, P* to, int64_t begin, int64_t end, int64_t width, float factor, float shift) {
   const F f;
   const V by = hn::Set(f, factor);
   const V minus = hn::Set(f, -shift);
   V sum = hn::Zero(f);
   int64_t j = begin / kWidth * kWidth;
-  for (int64_t i = 0; i < j; i += kWidth) hn::StoreU(hn::Zero(f), f, s + i);
+  for (int64_t i = 0; i < j; i += kWidth) store(hn::Zero(f), to + i, kWidth);
   for (; j < end; j += kWidth) {
     V p = exp2(hn::MulAdd(hn::LoadU(f, s + j), by, minus));
     if (j < begin || j + kWidth > end) {
@@ -79,10 +85,10 @@ HWY_ATTR float exp_row(float* s, int64_t begin, int64_t end, int64_t width, floa
       if (j < begin) valid = hn::AndNot(hn::FirstN(f, static_cast<size_t>(begin - j)), valid);
       p = hn::IfThenElseZero(valid, p);
     }
-    hn::StoreU(p, f, s + j);
+    store(p, to + j, kWidth);
     sum = hn::Add(sum, p);
   }
-  for (; j < width; j += kWidth) hn::StoreU(hn::Zero(f), f, s + j);
+  for (; j < width; j += kWidth) store(hn::Zero(f), to + j, kWidth);
   return sum_of(sum);
 }
 
@@ -104,37 +110,41 @@ HWY_ATTR float max_row(const float* s, int64_t begin, int64_t end, float factor)
   return hn::GetLane(hn::MaxOfLanes(f, most));
 }
 
-HWY_ATTR void scale_to(const float* from, float factor, float* to, int64_t n) {
+template <class T>
+HWY_ATTR void scale_to(const float* from, float factor, T* to, int64_t n) {
   const F f;
   const V by = hn::Set(f, factor);
   for (int64_t i = 0; i < n; i += kWidth) store(hn::Mul(load(from + i, n - i), by), to + i, n - i);
 }
 
-HWY_ATTR float dot(const float* a, const float* b, int64_t n) {
+template <class T>
+HWY_ATTR float dot(const T* a, const T* b, int64_t n) {
   V sum = hn::Zero(F());
   for (int64_t i = 0; i < n; i += kWidth) sum = hn::MulAdd(load(a + i, n - i), load(b + i, n - i), sum);
   return sum_of(sum);
 }
 
-HWY_ATTR void attention_forward_simd(const AttentionHeadForward& head, float* workspace) {
+template <class Kind, class T = typename Kind::Element>
+HWY_ATTR void forward(const AttentionHeadForward<T>& head, float* workspace) {
   const int64_t seq = head.seq_len;
   const int64_t num_keys = head.past + seq;
   const int64_t dim = head.dim;
   const int64_t v_dim = head.v_dim;
   const int64_t o_stride = up(v_dim, kCols);
+  const int64_t key_units = units_of<Kind>(num_keys);
   Pieces pieces(workspace);
-  float* keys = pieces.take(up(num_keys, kCols) * dim);  // panels [dim, kCols] of keys
-  float* values = pieces.take(num_keys * o_stride);      // panels [num_keys, kCols] of columns
+  float* keys = pieces.take(up(num_keys, kCols) * units_of<Kind>(dim));  // panels [dim, kCols] of keys
+  float* values = pieces.take(key_units * o_stride);                     // panels [num_keys, kCols] of columns
   float* scores = pieces.take(kRows * kScoreStride);
   float* o = pieces.take(kRows * o_stride);
-  float* packed = pieces.take(kRows * dim);
-  pack_keys(head.k, num_keys, dim, keys);
-  pack_panels(head.v.data, head.v.stride, false, num_keys, v_dim, values);
+  float* packed = pieces.take(kRows * units_of<Kind>(dim));
+  pack_panels<Kind>(head.k.data, head.k.stride, true, dim, num_keys, keys);
+  pack_panels<Kind>(head.v.data, head.v.stride, false, num_keys, v_dim, values);
   const float factor = head.scale * kLog2e;
 
   for (int64_t h = 0; h < head.group; ++h) {
-    for (int64_t i0 = 0; i0 < seq; i0 += kRows) {
-      const int64_t rows = std::min(kRows, seq - i0);
+    for (int64_t i0 = 0, rows = 0; i0 < seq; i0 += rows) {
+      rows = panel_rows(seq - i0);
       const int64_t position = head.past + i0;
       const int64_t end = position + rows;  // keys that any of the rows sees
       const int64_t begin = first_key(head, position) / kCols * kCols;
@@ -144,8 +154,8 @@ HWY_ATTR void attention_forward_simd(const AttentionHeadForward& head, float* wo
       std::fill_n(sum, kRows, 0.0F);
       for (int64_t j0 = begin; j0 < end; j0 += kAttentionKeys) {
         const int64_t cols = std::min(kAttentionKeys, end - j0);
-        strided_rows(dim, head.q.data + i0 * head.q.stride + h * dim, head.q.stride, rows, keys + j0 * dim, kCols * dim,
-                     cols, scores, kScoreStride, packed);
+        strided_rows<Kind>(dim, head.q.data + i0 * head.q.stride + h * dim, head.q.stride, rows,
+                           keys + j0 * units_of<Kind>(dim), cols, scores, packed);
         for (int64_t i = 0; i < rows; ++i) {
           float* s = scores + i * kScoreStride;
           const int64_t first = std::clamp<int64_t>(first_key(head, position + i) - j0, 0, cols);
@@ -153,11 +163,13 @@ HWY_ATTR void attention_forward_simd(const AttentionHeadForward& head, float* wo
           const float largest = std::max(most[i], max_row(s, first, last, factor));
           const float before = most[i] == largest ? 1.0F : std::exp2(most[i] - largest);
           most[i] = largest;
-          sum[i] = sum[i] * before + exp_row(s, first, last, up(cols, kCols), factor, largest);
+          auto* p = reinterpret_cast<T*>(s);
+          sum[i] = sum[i] * before + exp_row(s, p, first, last, up(cols, kCols), factor, largest);
           if (j0 > begin && before != 1.0F) scale_to(o + i * o_stride, before, o + i * o_stride, v_dim);
         }
-        row_panel<Along::rows>(cols, scores, kScoreStride, values + j0 * kCols, num_keys * kCols, kRows, o_stride, o,
-                               o_stride, j0 > begin);
+        row_panel<Kind, Along::rows>(units_of<Kind>(cols), bytes_of(scores), kScoreStride * int64_t{sizeof(float)},
+                                     values + j0 / Kind::kPerUnit * kCols, key_units * kCols, rows, o_stride, o,
+                                     o_stride, j0 > begin);
       }
       for (int64_t i = 0; i < rows; ++i) {
         const int64_t t = i0 + i;
@@ -171,7 +183,7 @@ HWY_ATTR void attention_forward_simd(const AttentionHeadForward& head, float* wo
 // p and ds of a row: p = exp2(factor s - lse log2 e), ds = p (dp - delta) for columns [begin, end), else 0.
 HWY_ATTR void score_gradient(float* s, float* dp, int64_t begin, int64_t end, int64_t width, float factor, float lse,
                              float delta) {
-  exp_row(s, begin, end, width, factor, lse * kLog2e);
+  exp_row(s, s, begin, end, width, factor, lse * kLog2e);
   const F f;
   const V minus = hn::Set(f, delta);
   int64_t j = 0;
@@ -197,24 +209,66 @@ struct BackwardPieces {
   float* dq;        // [kQueries, up(dim)]
   float* p;         // [kQueries, kScoreStride]
   float* ds;        // likewise
+  float* rounded;   // ds of a row panel in bf16
   float* packed;    // one row panel
   float* delta;     // [kQueries]
 };
 
+// Rows of scores that were floats become units along the queries: of bf16, pairs of rows in place of the first.
+template <class Kind>
+HWY_ATTR void join_rows(float* s, int64_t rows) {
+  if constexpr (Kind::kPerUnit == 2) {
+    const hn::RebindToUnsigned<Floats> u;
+    for (int64_t i = 0; i < rows; i += 2) {
+      float* first = s + i * kScoreStride;
+      for (int64_t j = 0; j < kScoreStride; j += kLanes) {
+        const auto earlier = hn::ShiftRight<16>(nearest_bits(hn::LoadU(Floats(), first + j)));
+        const Vec next = i + 1 < rows ? hn::LoadU(Floats(), first + kScoreStride + j) : hn::Zero(Floats());
+        const auto later = hn::And(nearest_bits(next), hn::Set(u, 0xffff0000U));
+        hn::StoreU(hn::BitCast(Floats(), hn::Or(earlier, later)), Floats(), first + j);
+      }
+    }
+  }
+}
+
+// dq of queries [i0 + r, i0 + r + rows) from their ds over keys [from, from + cols).
+template <class Kind>
+HWY_ATTR void add_query_gradients(const BackwardPieces& w, int64_t r, int64_t rows, int64_t column, int64_t cols,
+                                  int64_t from, int64_t seq, int64_t stride, bool accumulate) {
+  const char* ds = bytes_of(w.ds + r * kScoreStride + column);
+  int64_t ds_stride = kScoreStride * int64_t{sizeof(float)};
+  if constexpr (Kind::kPerUnit == 2) {
+    auto* rounded = reinterpret_cast<bf16*>(w.rounded);
+    for (int64_t i = 0; i < rows; ++i) {
+      const float* row = w.ds + (r + i) * kScoreStride + column;
+      for (int64_t j = 0; j < up(cols, kLanes); j += kLanes) {
+        store(load(row + j, kLanes), rounded + i * kScoreStride + j, kLanes);
+      }
+    }
+    ds = bytes_of(rounded);
+    ds_stride = kScoreStride * int64_t{sizeof(bf16)};
+  }
+  row_panel<Kind, Along::rows>(units_of<Kind>(cols), ds, ds_stride, w.key_cols + from / Kind::kPerUnit * kCols,
+                               units_of<Kind>(seq) * kCols, rows, stride, w.dq + r * stride, stride, accumulate);
+}
+
 // dq, and the block's part of dk and dv, of queries [i0, i0 + rows) of head h.
-HWY_ATTR void backward_block(const AttentionHeadBackward& head, const BackwardPieces& w, int64_t h, int64_t i0,
+template <class Kind, class T>
+HWY_ATTR void backward_block(const AttentionHeadBackward<T>& head, const BackwardPieces& w, int64_t h, int64_t i0,
                              int64_t rows) {
+  constexpr int64_t kPer = Kind::kPerUnit;
+  static_assert(kRows % kPer == 0 && kQueries % kPer == 0);
   const int64_t seq = head.seq_len;
   const int64_t dim = head.dim;
   const int64_t v_dim = head.v_dim;
   const int64_t k_stride = up(dim, kCols);
   const int64_t v_stride = up(v_dim, kCols);
   const float factor = head.scale * kLog2e;
-  const float* q = head.q.data + i0 * head.q.stride + h * dim;
-  const float* d_o = head.d_o.data + i0 * head.d_o.stride + h * v_dim;
-  const float* o = head.o.data + i0 * head.o.stride + h * v_dim;
-  pack_panels(q, head.q.stride, false, rows, dim, w.queries);
-  pack_panels(d_o, head.d_o.stride, false, rows, v_dim, w.d_o);
+  const T* q = head.q.data + i0 * head.q.stride + h * dim;
+  const T* d_o = head.d_o.data + i0 * head.d_o.stride + h * v_dim;
+  const T* o = head.o.data + i0 * head.o.stride + h * v_dim;
+  pack_panels<Kind>(q, head.q.stride, false, rows, dim, w.queries);
+  pack_panels<Kind>(d_o, head.d_o.stride, false, rows, v_dim, w.d_o);
   for (int64_t i = 0; i < rows; ++i) w.delta[i] = dot(d_o + i * head.d_o.stride, o + i * head.o.stride, v_dim);
 
   const int64_t begin = first_key(head, i0) / kCols * kCols;
@@ -228,10 +282,11 @@ HWY_ATTR void backward_block(const AttentionHeadBackward& head, const BackwardPi
       float* p = w.p + r * kScoreStride;
       float* ds = w.ds + r * kScoreStride;
       if (seen > unseen) {
-        strided_rows(dim, q + r * head.q.stride, head.q.stride, panel_rows, w.keys + (j0 + unseen) * dim, kCols * dim,
-                     seen - unseen, p + unseen, kScoreStride, w.packed);
-        strided_rows(v_dim, d_o + r * head.d_o.stride, head.d_o.stride, panel_rows, w.values + (j0 + unseen) * v_dim,
-                     kCols * v_dim, seen - unseen, ds + unseen, kScoreStride, w.packed);
+        const int64_t first = j0 + unseen;
+        strided_rows<Kind>(dim, q + r * head.q.stride, head.q.stride, panel_rows, w.keys + first * units_of<Kind>(dim),
+                           seen - unseen, p + unseen, w.packed);
+        strided_rows<Kind>(v_dim, d_o + r * head.d_o.stride, head.d_o.stride, panel_rows,
+                           w.values + first * units_of<Kind>(v_dim), seen - unseen, ds + unseen, w.packed);
       }
       for (int64_t i = 0; i < panel_rows; ++i) {
         const int64_t t = i0 + r + i;
@@ -241,19 +296,25 @@ HWY_ATTR void backward_block(const AttentionHeadBackward& head, const BackwardPi
                        head.lse.data[t * head.lse.stride + h], w.delta[r + i]);
       }
       if (seen > unseen) {
-        row_panel<Along::rows>(seen - unseen, ds + unseen, kScoreStride, w.key_cols + (j0 + unseen) * kCols,
-                               seq * kCols, kRows, k_stride, w.dq + r * k_stride, k_stride, j0 > begin);
+        add_query_gradients<Kind>(w, r, panel_rows, unseen, seen - unseen, j0 + unseen, seq, k_stride, j0 > begin);
       }
     }
-    // Keys [j, j + kRows) are seen by queries from j on, up to the window's end.
+    join_rows<Kind>(w.p, rows);
+    join_rows<Kind>(w.ds, rows);
+    // Keys [j, j + kRows) are seen by queries from j on, up to the window's end. Those in the same unit have zeros.
+    constexpr int64_t kStride = kScoreStride * kPer * int64_t{sizeof(float)};
     for (int64_t j = 0; j < cols; j += kRows) {
-      const int64_t first = std::clamp<int64_t>(j0 + j - i0, 0, rows);
-      const int64_t last = head.window > 0 ? std::clamp(j0 + j + kRows - 1 + head.window - i0, first, rows) : rows;
+      const int64_t first = std::clamp<int64_t>(j0 + j - i0, 0, rows) / kPer;
+      const int64_t last = units_of<Kind>(
+          head.window > 0 ? std::clamp(j0 + j + kRows - 1 + head.window - i0, first * kPer, rows) : rows);
       const int64_t key_rows = std::min(kRows, cols - j);
-      row_panel<Along::depth>(last - first, w.p + first * kScoreStride + j, kScoreStride, w.d_o + first * kCols,
-                              rows * kCols, key_rows, v_stride, w.dv + (j0 + j) * v_stride, v_stride, true);
-      row_panel<Along::depth>(last - first, w.ds + first * kScoreStride + j, kScoreStride, w.queries + first * kCols,
-                              rows * kCols, key_rows, k_stride, w.dk + (j0 + j) * k_stride, k_stride, true);
+      const int64_t panel = units_of<Kind>(rows) * kCols;
+      row_panel<Kind, Along::depth>(last - first, bytes_of(w.p + first * kPer * kScoreStride + j), kStride,
+                                    w.d_o + first * kCols, panel, key_rows, v_stride, w.dv + (j0 + j) * v_stride,
+                                    v_stride, true);
+      row_panel<Kind, Along::depth>(last - first, bytes_of(w.ds + first * kPer * kScoreStride + j), kStride,
+                                    w.queries + first * kCols, panel, key_rows, k_stride, w.dk + (j0 + j) * k_stride,
+                                    k_stride, true);
     }
   }
   for (int64_t i = 0; i < rows; ++i) {
@@ -261,37 +322,55 @@ HWY_ATTR void backward_block(const AttentionHeadBackward& head, const BackwardPi
   }
 }
 
-HWY_ATTR void attention_backward_simd(const AttentionHeadBackward& head, float* workspace) {
+template <class Kind, class T = typename Kind::Element>
+HWY_ATTR void backward(const AttentionHeadBackward<T>& head, float* workspace) {
   const int64_t seq = head.seq_len;
   const int64_t k_stride = up(head.dim, kCols);
   const int64_t v_stride = up(head.v_dim, kCols);
+  const int64_t block = units_of<Kind>(kQueries);
   Pieces pieces(workspace);
   BackwardPieces w{};
-  w.keys = pieces.take(up(seq, kCols) * head.dim);
-  w.values = pieces.take(up(seq, kCols) * head.v_dim);
-  w.key_cols = pieces.take(seq * k_stride);
+  w.keys = pieces.take(up(seq, kCols) * units_of<Kind>(head.dim));
+  w.values = pieces.take(up(seq, kCols) * units_of<Kind>(head.v_dim));
+  w.key_cols = pieces.take(units_of<Kind>(seq) * k_stride);
   w.dk = pieces.take(seq * k_stride);
   w.dv = pieces.take(seq * v_stride);
-  w.queries = pieces.take(kQueries * k_stride);
-  w.d_o = pieces.take(kQueries * v_stride);
+  w.queries = pieces.take(block * k_stride);
+  w.d_o = pieces.take(block * v_stride);
   w.dq = pieces.take(kQueries * k_stride);
   w.p = pieces.take(kQueries * kScoreStride);
   w.ds = pieces.take(kQueries * kScoreStride);
-  w.packed = pieces.take(kRows * std::max(head.dim, head.v_dim));
+  w.rounded = Kind::kPerUnit == 2 ? pieces.take(kRows * kScoreStride / 2) : nullptr;
+  w.packed = pieces.take(kRows * units_of<Kind>(std::max(head.dim, head.v_dim)));
   w.delta = pieces.take(kQueries);
 
-  pack_keys(head.k, seq, head.dim, w.keys);
-  pack_keys(head.v, seq, head.v_dim, w.values);
-  pack_panels(head.k.data, head.k.stride, false, seq, head.dim, w.key_cols);
+  pack_panels<Kind>(head.k.data, head.k.stride, true, head.dim, seq, w.keys);
+  pack_panels<Kind>(head.v.data, head.v.stride, true, head.v_dim, seq, w.values);
+  pack_panels<Kind>(head.k.data, head.k.stride, false, seq, head.dim, w.key_cols);
   std::fill_n(w.dk, seq * k_stride, 0.0F);
   std::fill_n(w.dv, seq * v_stride, 0.0F);
   for (int64_t h = 0; h < head.group; ++h) {
-    for (int64_t i0 = 0; i0 < seq; i0 += kQueries) backward_block(head, w, h, i0, std::min(kQueries, seq - i0));
+    for (int64_t i0 = 0; i0 < seq; i0 += kQueries) backward_block<Kind>(head, w, h, i0, std::min(kQueries, seq - i0));
   }
   for (int64_t j = 0; j < seq; ++j) {
     scale_to(w.dk + j * k_stride, head.scale, head.dk.data + j * head.dk.stride, head.dim);
     scale_to(w.dv + j * v_stride, 1.0F, head.dv.data + j * head.dv.stride, head.v_dim);
   }
+}
+
+HWY_ATTR void forward_f32(const AttentionHeadForward<float>& head, float* workspace) {
+  forward<Singles>(head, workspace);
+}
+HWY_ATTR void forward_bf16(const AttentionHeadForward<bf16>& head, float* workspace) {
+  const WithoutDenormals guard;
+  head.bf16_dot ? forward<DotPairs>(head, workspace) : forward<Pairs<false>>(head, workspace);
+}
+HWY_ATTR void backward_f32(const AttentionHeadBackward<float>& head, float* workspace) {
+  backward<Singles>(head, workspace);
+}
+HWY_ATTR void backward_bf16(const AttentionHeadBackward<bf16>& head, float* workspace) {
+  const WithoutDenormals guard;
+  head.bf16_dot ? backward<DotPairs>(head, workspace) : backward<Pairs<false>>(head, workspace);
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
@@ -300,14 +379,22 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sluice::cpu {
 
-HWY_EXPORT(attention_forward_simd);
-HWY_EXPORT(attention_backward_simd);
+HWY_EXPORT(forward_f32);
+HWY_EXPORT(forward_bf16);
+HWY_EXPORT(backward_f32);
+HWY_EXPORT(backward_bf16);
 
-void attention_forward(const AttentionHeadForward& head, float* workspace) {
-  HWY_DYNAMIC_DISPATCH(attention_forward_simd)(head, workspace);
+void attention_forward(const AttentionHeadForward<float>& head, float* workspace) {
+  HWY_DYNAMIC_DISPATCH(forward_f32)(head, workspace);
 }
-void attention_backward(const AttentionHeadBackward& head, float* workspace) {
-  HWY_DYNAMIC_DISPATCH(attention_backward_simd)(head, workspace);
+void attention_forward(const AttentionHeadForward<bf16>& head, float* workspace) {
+  HWY_DYNAMIC_DISPATCH(forward_bf16)(head, workspace);
+}
+void attention_backward(const AttentionHeadBackward<float>& head, float* workspace) {
+  HWY_DYNAMIC_DISPATCH(backward_f32)(head, workspace);
+}
+void attention_backward(const AttentionHeadBackward<bf16>& head, float* workspace) {
+  HWY_DYNAMIC_DISPATCH(backward_bf16)(head, workspace);
 }
 
 }  // namespace sluice::cpu

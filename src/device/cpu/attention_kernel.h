@@ -1,20 +1,20 @@
-// Single-threaded attention of one sequence and one key/value head with its group of query heads, f32.
+// Single-threaded attention of one sequence and one key/value head with its group of query heads, f32 or bf16 (T).
 #pragma once
 
 #include <cstdint>
 
+#include "tensor/dtype.h"
+
 namespace sluice::cpu {
 
-// Rows of a tensor, `stride` floats apart.
-struct RowsIn {
-  const float* data = nullptr;
-  int64_t stride = 0;
-};
-struct RowsOut {
-  float* data = nullptr;
+// Rows of a tensor, `stride` elements apart.
+template <class T>
+struct Rows {
+  T* data = nullptr;
   int64_t stride = 0;
 };
 
+template <class T>
 struct AttentionHead {
   int64_t seq_len = 0;  // queries
   int64_t past = 0;     // keys before the first query's; forward only
@@ -23,27 +23,33 @@ struct AttentionHead {
   int64_t dim = 0;
   int64_t v_dim = 0;
   float scale = 1;
-  RowsIn q;  // first query head of the group
-  RowsIn k;
-  RowsIn v;
+  Rows<const T> q;  // first query head of the group
+  Rows<const T> k;
+  Rows<const T> v;
+  bool bf16_dot = false;  // the processor's instruction for products of bf16 may be used (bf16_dot.h)
 };
 
-struct AttentionHeadForward : AttentionHead {
-  RowsOut o;
-  RowsOut lse;
+template <class T>
+struct AttentionHeadForward : AttentionHead<T> {
+  Rows<T> o;
+  Rows<float> lse;
 };
 
-struct AttentionHeadBackward : AttentionHead {
-  RowsOut dq;
-  RowsOut dk;
-  RowsOut dv;
-  RowsIn d_o;
-  RowsIn o;
-  RowsIn lse;
+template <class T>
+struct AttentionHeadBackward : AttentionHead<T> {
+  Rows<T> dq;
+  Rows<T> dk;
+  Rows<T> dv;
+  Rows<const T> d_o;
+  Rows<const T> o;
+  Rows<const float> lse;
 };
 
-// `workspace` holds attention_workspace() bytes (scratch.h), aligned to 64.
-void attention_forward(const AttentionHeadForward& head, float* workspace);
-void attention_backward(const AttentionHeadBackward& head, float* workspace);
+// `workspace` holds attention_workspace() bytes (scratch.h), aligned to 64. Scores and sums are f32; where T is bf16,
+// probabilities and their gradients are rounded before they are multiplied.
+void attention_forward(const AttentionHeadForward<float>& head, float* workspace);
+void attention_forward(const AttentionHeadForward<bf16>& head, float* workspace);
+void attention_backward(const AttentionHeadBackward<float>& head, float* workspace);
+void attention_backward(const AttentionHeadBackward<bf16>& head, float* workspace);
 
 }  // namespace sluice::cpu

@@ -1,8 +1,9 @@
-// The fast path on a CPU: f32 operations cut into chunks of fixed size that run in the pool, with SIMD kernels chosen
-// at run time. Everything else (f64, bf16 storage, rare operations) falls through to the reference loops. Results do
-// not depend on the number of threads.
+// The fast path on a CPU: operations on f32 and bf16 cut into chunks of fixed size that run in the pool, with SIMD
+// kernels chosen at run time. Everything else (f64, rare operations) falls through to the reference loops. Results do
+// not depend on the number of threads, products of bf16 not on the machine either.
 #pragma once
 
+#include "device/cpu/bf16_dot.h"
 #include "device/pool.h"
 #include "device/ref/ref_backend.h"
 
@@ -10,8 +11,9 @@ namespace sluice {
 
 class CpuBackend final : public RefBackend {
  public:
-  // The pool outlives the backend and may be shared with those of other ranks.
-  explicit CpuBackend(Pool& pool) : pool_(pool) {}
+  // The pool outlives the backend and may be shared with those of other ranks. Without the processor's instruction for
+  // products of bf16 they are made of multiply-adds, with the same results.
+  explicit CpuBackend(Pool& pool, bool bf16_dot = cpu::has_bf16_dot()) : pool_(pool), bf16_dot_(bf16_dot) {}
 
   Target target() const override { return {.row_align = 1, .workers = pool_.threads()}; }
   std::string_view name() const override { return "cpu"; }
@@ -55,6 +57,7 @@ class CpuBackend final : public RefBackend {
 
  private:
   Pool& pool_;
+  bool bf16_dot_;
 };
 
 }  // namespace sluice

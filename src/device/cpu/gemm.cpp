@@ -9,19 +9,14 @@ using namespace cpu;
 
 namespace {
 
-bool all_f32(const Tensor& a, const Tensor& b, const Tensor& c) {
-  return a.dtype() == DType::f32 && b.dtype() == DType::f32 && c.dtype() == DType::f32;
+Factor factor_of(const Tensor& t, bool transposed) {
+  return {t.raw(), t.dtype(), t.stride(), transposed};
 }
 
-// Rows [first, first + rows) and columns [col, col + cols) of a product.
-GemmTile tile_of(const GemmTile& whole, int64_t row, int64_t rows, int64_t col, int64_t cols) {
-  GemmTile tile = whole;
-  tile.m = rows;
-  tile.n = cols;
-  tile.a += whole.trans_a ? row : row * whole.lda;
-  tile.b += whole.trans_b ? col * whole.ldb : col;
-  tile.c += row * whole.ldc + col;
-  return tile;
+// Matrix number i of a stack.
+Factor factor_of(const Tensor& t, int64_t i, bool transposed) {
+  const auto bytes = static_cast<int64_t>(size_of(t.dtype()));
+  return {static_cast<const char*>(t.raw()) + i * t.stride() * bytes, t.dtype(), t.dim(2), transposed};
 }
 
 // Finds the segment of experts' rows that the n-th tile of kTileRows rows belongs to. The walk is as long as there are
@@ -55,7 +50,7 @@ void cpu::run_gemm(Pool& pool, const GemmTile& whole, const Tensor& scratch, siz
   if (is_one_row(whole)) {
     constexpr int64_t kColumns = 64;
     pool.run_ranges(whole.n, kColumns,
-                    [&](int64_t begin, int64_t end, int) { gemm_one_row(tile_of(whole, 0, 1, begin, end - begin)); });
+                    [&](int64_t begin, int64_t end, int) { gemm_one_row(whole.part(0, 1, begin, end - begin)); });
     return;
   }
   // Small results (weight gradients) are cut finer, so that every thread has work. The cut may follow the number of
@@ -73,61 +68,53 @@ void cpu::run_gemm(Pool& pool, const GemmTile& whole, const Tensor& scratch, siz
   pool.run(rows.parts * cols.parts, [&](int64_t chunk, int worker) {
     const int64_t row = chunk % rows.parts * rows.part;
     const int64_t col = chunk / rows.parts * cols.part;
-    gemm_tile(tile_of(whole, row, std::min(rows.part, whole.m - row), col, std::min(cols.part, whole.n - col)),
+    gemm_tile(whole.part(row, std::min(rows.part, whole.m - row), col, std::min(cols.part, whole.n - col)),
               workspace(scratch, bytes, worker));
   });
 }
 
 KernelSet CpuBackend::execute(const Gemm& op, const Tensor& scratch) {
-  if (!all_f32(op.c, op.a, op.b)) return RefBackend::execute(op, scratch);
-  run_gemm(pool_,
-           {.m = op.m(),
-            .n = op.n(),
-            .k = op.k(),
-            .a = op.a.data<float>(),
-            .lda = op.a.stride(),
-            .trans_a = op.trans_a,
-            .b = op.b.data<float>(),
-            .ldb = op.b.stride(),
-            .trans_b = op.trans_b,
-            .c = op.c.data<float>(),
-            .ldc = op.c.stride(),
-            .accumulate = op.accumulate},
-           scratch, gemm_workspace(op.n(), op.k()));
+  if (op.c.dtype() == DType::f64) return RefBackend::execute(op, scratch);
+  const GemmTile whole{.m = op.m(),
+                       .n = op.n(),
+                       .k = op.k(),
+                       .a = factor_of(op.a, op.trans_a),
+                       .b = factor_of(op.b, op.trans_b),
+                       .c = {op.c.raw(), op.c.dtype(), op.c.stride(), op.accumulate},
+                       .bf16_dot = bf16_dot_};
+  run_gemm(pool_, whole, scratch, gemm_workspace({op.c.dtype(), op.a.dtype(), op.b.dtype(), op.m(), op.n(), op.k()}));
   return Kernel::simd;
 }
 
 KernelSet CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
-  if (!all_f32(op.y, op.x, op.w)) return RefBackend::execute(op, scratch);
+  if (op.y.dtype() == DType::f64) return RefBackend::execute(op, scratch);
   ref::check_offsets(op.offsets, op.x.dim(0));
   const auto* offsets = op.offsets.data<int32_t>();
   const int64_t num_experts = op.w.dim(0);
   const Cut cols(op.n(), kGemmWidth);
-  const size_t bytes = gemm_workspace(op.n(), op.k());
+  const size_t bytes = gemm_workspace({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()});
   // Of few rows in all most experts have one, if any; else the bits of one's result would hang on how many came along.
   constexpr int64_t kFewRows = 32;
   const bool few = op.x.dim(0) <= kFewRows;
+  const Product y{op.y.raw(), op.y.dtype(), op.y.stride()};
   pool_.run(count_segments(offsets, num_experts) * cols.parts, [&](int64_t chunk, int worker) {
     const Segment segment = find_segment(offsets, num_experts, chunk / cols.parts);
     const GemmTile whole{.m = segment.rows,
                          .n = op.n(),
                          .k = op.k(),
-                         .a = op.x.data<float>() + segment.begin * op.x.stride(),
-                         .lda = op.x.stride(),
-                         .b = op.w.data<float>() + segment.expert * op.w.stride(),
-                         .ldb = op.w.dim(2),
-                         .trans_b = op.trans_w,
-                         .c = op.y.data<float>() + segment.begin * op.y.stride(),
-                         .ldc = op.y.stride()};
+                         .a = factor_of(op.x, false).at(segment.begin, 0),
+                         .b = factor_of(op.w, segment.expert, op.trans_w),
+                         .c = y.at(segment.begin, 0),
+                         .bf16_dot = bf16_dot_};
     const int64_t col = chunk % cols.parts * cols.part;
-    const GemmTile tile = tile_of(whole, 0, segment.rows, col, std::min(cols.part, op.n() - col));
+    const GemmTile tile = whole.part(0, segment.rows, col, std::min(cols.part, op.n() - col));
     few&& is_one_row(tile) ? gemm_one_row(tile) : gemm_tile(tile, workspace(scratch, bytes, worker));
   });
   return Kernel::simd;
 }
 
 KernelSet CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch) {
-  if (!all_f32(op.dw, op.dy, op.x)) return RefBackend::execute(op, scratch);
+  if (op.dw.dtype() == DType::f64) return RefBackend::execute(op, scratch);
   ref::check_offsets(op.offsets, op.dy.dim(0));
   const auto* offsets = op.offsets.data<int32_t>();
   const int64_t m = op.dw.dim(1);
@@ -135,7 +122,8 @@ KernelSet CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch
   const Cut rows(m, kTileRows);
   const Cut cols(n, kGemmWidth);
   const int64_t tiles = rows.parts * cols.parts;
-  const size_t bytes = gemm_workspace(n, op.dy.dim(0));
+  const size_t bytes = gemm_workspace({op.dw.dtype(), op.dy.dtype(), op.x.dtype(), m, n, op.dy.dim(0)});
+  const int64_t expert_bytes = op.dw.stride() * static_cast<int64_t>(size_of(op.dw.dtype()));
   pool_.run(op.dw.dim(0) * tiles, [&](int64_t chunk, int worker) {
     const int64_t e = chunk / tiles;
     const int64_t begin = offsets[e];
@@ -143,17 +131,14 @@ KernelSet CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch
     const GemmTile whole{.m = m,
                          .n = n,
                          .k = offsets[e + 1] - begin,
-                         .a = op.dy.data<float>() + begin * op.dy.stride(),
-                         .lda = op.dy.stride(),
-                         .trans_a = true,
-                         .b = op.x.data<float>() + begin * op.x.stride(),
-                         .ldb = op.x.stride(),
-                         .c = op.dw.data<float>() + e * op.dw.stride(),
-                         .ldc = n,
-                         .accumulate = true};
+                         .a = factor_of(op.dy, true).at(0, begin),
+                         .b = factor_of(op.x, false).at(begin, 0),
+                         .c = {static_cast<char*>(op.dw.raw()) + e * expert_bytes, op.dw.dtype(), n,
+                               /*accumulate=*/true},
+                         .bf16_dot = bf16_dot_};
     const int64_t row = chunk % rows.parts * rows.part;
     const int64_t col = chunk % tiles / rows.parts * cols.part;
-    gemm_tile(tile_of(whole, row, std::min(rows.part, m - row), col, std::min(cols.part, n - col)),
+    gemm_tile(whole.part(row, std::min(rows.part, m - row), col, std::min(cols.part, n - col)),
               workspace(scratch, bytes, worker));
   });
   return Kernel::simd;

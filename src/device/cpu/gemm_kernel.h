@@ -1,36 +1,60 @@
-// Single-threaded f32 matrix product of one tile; the backend runs tiles in the pool.
+// Single-threaded matrix product of one tile, of f32 and bf16; the backend runs tiles in the pool.
 #pragma once
 
 #include <cstdint>
 
+#include "tensor/tensor.h"
+
 namespace sluice::cpu {
 
-// c [m, n] = or += a' b', row-major with row strides; a' = trans_a ? a^T : a, likewise b.
+// A row-major matrix of f32 or bf16 whose rows are `stride` elements apart.
+struct Factor {
+  const void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t stride = 0;
+  bool transposed = false;
+
+  // From element (row, col) of the matrix as it is used on.
+  Factor at(int64_t row, int64_t col) const;
+};
+struct Product {
+  void* data = nullptr;
+  DType dtype = DType::f32;
+  int64_t stride = 0;
+  bool accumulate = false;
+
+  Product at(int64_t row, int64_t col) const;
+};
+
+// c [m, n] = or += a b
 struct GemmTile {
   int64_t m = 0;
   int64_t n = 0;
   int64_t k = 0;
-  const float* a = nullptr;
-  int64_t lda = 0;
-  bool trans_a = false;
-  const float* b = nullptr;
-  int64_t ldb = 0;
-  bool trans_b = false;
-  float* c = nullptr;
-  int64_t ldc = 0;
-  bool accumulate = false;
+  Factor a;
+  Factor b;
+  Product c;
+  bool bf16_dot = false;  // the processor's instruction for products of bf16 may be used (bf16_dot.h)
+
+  // Rows [row, row + rows) and columns [col, col + cols) of the product.
+  GemmTile part(int64_t row, int64_t rows, int64_t col, int64_t cols) const;
 };
 
-// `workspace` holds gemm_workspace(n, k) bytes (scratch.h), aligned to 64. The sum over k is cut into blocks of
-// kGemmDepth, added in order; within a block it is one chain of multiply-adds.
+// `workspace` holds gemm_workspace() bytes (scratch.h) of at least these sizes, aligned to 64. The sum over k is cut
+// into blocks of kGemmDepth floats or pairs of bf16, added in order; within a block it is one chain of multiply-adds.
+// Where both factors are bf16, denormals are taken for 0; with one of f32, the other is widened. A sum is rounded to
+// bf16 once.
 void gemm_tile(const GemmTile& tile, float* workspace);
 
 // Whether a product is of one row with rows of b: b is then read once, where it lies, and packing it is the larger
 // part.
 inline bool is_one_row(const GemmTile& t) {
-  return t.m == 1 && t.trans_b && !t.trans_a;
+  return t.m == 1 && t.b.transposed && !t.a.transposed;
 }
-// The product of such a tile. The sum over k is 16 chains of multiply-adds, added up in pairs.
+// The product of such a tile. The sum over k is 16 chains of multiply-adds of f32, added up in pairs.
 void gemm_one_row(const GemmTile& tile);
+
+// to[i] = from[i], rounded to nearest even; `to` may begin where `from` does.
+void round_to_bf16(const float* from, bf16* to, int64_t n);
 
 }  // namespace sluice::cpu

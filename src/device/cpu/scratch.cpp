@@ -10,10 +10,13 @@ int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-// Only f32 has a fast path that packs.
-size_t product_workspaces(DType c, DType a, DType b, int64_t n, int64_t k, int workers) {
-  const bool fast = c == DType::f32 && a == DType::f32 && b == DType::f32;
-  return fast ? static_cast<size_t>(workers) * gemm_workspace(n, k) : 0;
+size_t product_workspaces(const ProductSizes& product, int workers) {
+  return static_cast<size_t>(workers) * gemm_workspace(product);
+}
+
+// Packed elements in units of 32 bits. What is packed is padded to an even number of them.
+int64_t units_of(DType dtype, int64_t elements) {
+  return dtype == DType::bf16 ? elements / 2 : elements;
 }
 
 // Of any instruction set: rows of a register tile, and floats of a row of scores.
@@ -32,27 +35,40 @@ size_t bytes_of(int64_t floats) {
 
 }  // namespace
 
-size_t gemm_workspace(int64_t n, int64_t k) {
-  // 64: the widest panel of b of any instruction set.
-  const int64_t columns = round_up(std::min(n, kGemmWidth), 64) + kGemmPanels;
-  return static_cast<size_t>(round_up(columns * std::min(k, kGemmDepth) * 4, 256));
+int64_t gemm_packed_width(int64_t n) {
+  constexpr int64_t kWidest = 64;
+  return round_up(std::min(n, kGemmWidth), kWidest);
+}
+
+size_t gemm_workspace(const ProductSizes& product) {
+  const auto& [c, a, b, m, n, k] = product;
+  if (c == DType::f64) return 0;  // plain loops
+  const int64_t width = gemm_packed_width(n);
+  const int64_t units = a == DType::bf16 && b == DType::bf16 ? (k + 1) / 2 : k;
+  // Sums that are rounded at the end of several blocks.
+  const int64_t sums = c == DType::bf16 && units > kGemmDepth ? std::min(m, kTileRows) * width : 0;
+  const int64_t floats = (width + kGemmPanels) * std::min(units, kGemmDepth) + sums;
+  return static_cast<size_t>(round_up(floats * static_cast<int64_t>(sizeof(float)), 256));
 }
 
 size_t attention_workspace(const AttentionForward& op) {
-  if (op.q.dtype() != DType::f32) return 0;
+  if (op.q.dtype() == DType::f64) return 0;
   const int64_t keys = padded(op.spec.keys());
   const int64_t row = padded(op.q.dim(2)) + padded(op.v.dim(2));
-  return bytes_of(keys * row + kMostRows * (row + kScoreRow));
+  return bytes_of(units_of(op.q.dtype(), keys * row) + kMostRows * (row + kScoreRow));
 }
 
 size_t attention_workspace(const AttentionBackward& op) {
-  if (op.q.dtype() != DType::f32) return 0;
+  const DType dtype = op.q.dtype();
+  if (dtype == DType::f64) return 0;
   const int64_t keys = padded(op.spec.seq_len);
   const int64_t dim = padded(op.q.dim(2));
   const int64_t v_dim = padded(op.v.dim(2));
-  // Packed keys twice and values; dk, dv. Then of a block: q, dq, d_o, scores twice, a panel and a statistic.
-  return bytes_of(keys * (3 * dim + 2 * v_dim) + kAttentionQueries * (2 * dim + v_dim + 2 * kScoreRow + 1) +
-                  kMostRows * std::max(dim, v_dim));
+  // Packed keys twice and values; dk, dv. Then of a block: q and d_o, dq, scores twice, a statistic; of a row panel: a
+  // factor and scores.
+  return bytes_of(units_of(dtype, keys * (2 * dim + v_dim)) + keys * (dim + v_dim) +
+                  units_of(dtype, kAttentionQueries * (dim + v_dim)) + kAttentionQueries * (dim + 2 * kScoreRow + 1) +
+                  kMostRows * (std::max(dim, v_dim) + kScoreRow));
 }
 
 int64_t head_chunk_rows(const HeadLoss& op) {
@@ -68,21 +84,25 @@ int64_t head_logits_stride(const HeadLoss& op) {
 }
 
 size_t head_workspace(const HeadLoss& op) {
-  if (op.x.dtype() != DType::f32) return 0;
-  const int64_t vocab = op.w.dim(0), dim = op.x.dim(1);
-  return std::max(gemm_workspace(vocab, dim), gemm_workspace(dim, std::max(vocab, head_chunk_rows(op))));
+  const DType type = op.x.dtype(), sums = accumulator_of(type);
+  const int64_t vocab = op.w.dim(0), dim = op.x.dim(1), rows = head_chunk_rows(op);
+  const size_t logits = gemm_workspace({sums, type, op.w.dtype(), rows, vocab, dim});
+  if (!op.dw) return logits;
+  return std::max({logits, gemm_workspace({type, type, op.w.dtype(), rows, dim, vocab}),
+                   gemm_workspace({sums, type, type, vocab, dim, rows})});
 }
 
 size_t scratch_bytes(const Gemm& op, int workers) {
-  return product_workspaces(op.c.dtype(), op.a.dtype(), op.b.dtype(), op.n(), op.k(), workers);
+  return product_workspaces({op.c.dtype(), op.a.dtype(), op.b.dtype(), op.m(), op.n(), op.k()}, workers);
 }
 
 size_t scratch_bytes(const GroupedGemm& op, int workers) {
-  return product_workspaces(op.y.dtype(), op.x.dtype(), op.w.dtype(), op.n(), op.k(), workers);
+  return product_workspaces({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()}, workers);
 }
 
 size_t scratch_bytes(const GroupedGemmWeight& op, int workers) {
-  return product_workspaces(op.dw.dtype(), op.dy.dtype(), op.x.dtype(), op.dw.dim(2), op.dy.dim(0), workers);
+  return product_workspaces({op.dw.dtype(), op.dy.dtype(), op.x.dtype(), op.dw.dim(1), op.dw.dim(2), op.dy.dim(0)},
+                            workers);
 }
 
 size_t scratch_bytes(const AttentionForward& op, int workers) {

@@ -9,13 +9,25 @@
 
 namespace sluice::cpu {
 
-// Blocks of the fast product: sums over the depth are cut at multiples of kGemmDepth whatever the machine. A worker
-// packs one block of b, kGemmDepth x kGemmWidth, and kGemmPanels columns of a.
+// Blocks of the fast product: sums over the depth are cut at multiples of kGemmDepth whatever the machine, counted in
+// floats or pairs of bf16. A worker packs one block of b, kGemmDepth x kGemmWidth, and kGemmPanels columns of a; it has
+// at most kTileRows rows at a time: enough to pay for packing b, few enough to share the work.
 inline constexpr int64_t kGemmDepth = 256;
 inline constexpr int64_t kGemmWidth = 512;
 inline constexpr int64_t kGemmPanels = 128;
-// Bytes a worker needs for a product of n columns and depth k; a multiple of 256.
-size_t gemm_workspace(int64_t n, int64_t k);
+inline constexpr int64_t kTileRows = 512;
+// Columns of a block of a product of n, padded to whole panels of any instruction set.
+int64_t gemm_packed_width(int64_t n);
+// Bytes a worker needs for a product c [m, n] = a b of depth k; a multiple of 256.
+struct ProductSizes {
+  DType c = DType::f32;
+  DType a = DType::f32;
+  DType b = DType::f32;
+  int64_t m = 0;
+  int64_t n = 0;
+  int64_t k = 0;
+};
+size_t gemm_workspace(const ProductSizes& product);
 
 // Blocks of attention: so many queries and keys at a time; columns are padded to at most kAttentionPad.
 inline constexpr int64_t kAttentionQueries = 112;

@@ -10,9 +10,6 @@
 
 namespace sluice::cpu {
 
-// Rows of a tile: enough to pay for packing b, few enough to share the work.
-inline constexpr int64_t kTileRows = 512;
-
 constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }

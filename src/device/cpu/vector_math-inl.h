@@ -1,4 +1,5 @@
-// Vectors of f32 with a tail, and exp, per instruction set (a Highway "-inl" header: included once per target).
+// Vectors of f32, in memory f32 or bf16 and with a tail; sums in fixed lanes; exp. Per instruction set (a Highway
+// "-inl" header: included once per target).
 #if defined(SLUICE_DEVICE_CPU_VECTOR_MATH_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef SLUICE_DEVICE_CPU_VECTOR_MATH_INL_H_
 #undef SLUICE_DEVICE_CPU_VECTOR_MATH_INL_H_
@@ -9,6 +10,9 @@
 #include <hwy/highway.h>
 
 #include <cstdint>
+#include <cstring>
+
+#include "tensor/dtype.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace sluice::cpu::HWY_NAMESPACE {
@@ -25,18 +29,116 @@ HWY_INLINE HWY_ATTR V load(const float* p, int64_t left) {
   return left >= kWidth ? hn::LoadU(f, p) : hn::MaskedLoad(hn::FirstN(f, static_cast<size_t>(left)), f, p);
 }
 
-HWY_INLINE HWY_ATTR void store(V v, float* p, int64_t left) {
+// Stores the first min(left, kWidth) numbers at p and returns what memory then holds of v.
+HWY_INLINE HWY_ATTR V store(V v, float* p, int64_t left) {
   const F f;
   if (left >= kWidth) {
     hn::StoreU(v, f, p);
   } else {
     hn::BlendedStore(v, hn::FirstN(f, static_cast<size_t>(left)), f, p);
   }
+  return v;
 }
+
+// ---- bf16: the upper half of an f32's bits
+
+using F32Bits = hn::RebindToUnsigned<F>;
+using HalfBits = hn::Rebind<uint16_t, F>;
+
+// Masked accesses to 16 bits may touch what is masked out before AVX-512.
+HWY_INLINE HWY_ATTR hn::Vec<HalfBits> load_bits(const uint16_t* p, int64_t left) {
+  const HalfBits half;
+  if (left >= kWidth) return hn::LoadU(half, p);
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN uint16_t some[kWidth] = {};
+  std::memcpy(some, p, static_cast<size_t>(left) * sizeof(uint16_t));
+  return hn::Load(half, some);
+#else
+  return hn::MaskedLoad(hn::FirstN(half, static_cast<size_t>(left)), half, p);
+#endif
+}
+
+HWY_INLINE HWY_ATTR V load(const bf16* p, int64_t left) {
+  const F32Bits wide;
+  return hn::BitCast(F(), hn::ShiftLeft<16>(hn::PromoteTo(wide, load_bits(&p->bits, left))));
+}
+
+// As the constructor of bf16 has them in its upper half: rounded to nearest even, a NaN made quiet. Whole-number
+// arithmetic, since the instruction that rounds takes denormals for zeros.
+HWY_INLINE HWY_ATTR hn::Vec<F32Bits> nearest_bits(V v) {
+  const F32Bits wide;
+  const auto bits = hn::BitCast(wide, v);
+  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(wide, 1));
+  const auto nearest = hn::Add(bits, hn::Add(odd, hn::Set(wide, 0x7fff)));
+  return hn::IfThenElse(hn::RebindMask(wide, hn::IsNaN(v)), hn::Or(bits, hn::Set(wide, 0x400000)), nearest);
+}
+
+// Stores the upper halves of `bits`.
+HWY_INLINE HWY_ATTR void store_bits(hn::Vec<F32Bits> bits, bf16* p, int64_t left) {
+  const HalfBits half;
+  const auto upper = hn::TruncateTo(half, hn::ShiftRight<16>(bits));
+  if (left >= kWidth) {
+    hn::StoreU(upper, half, &p->bits);
+    return;
+  }
+#if HWY_MEM_OPS_MIGHT_FAULT
+  HWY_ALIGN uint16_t some[kWidth];
+  hn::Store(upper, half, some);
+  std::memcpy(&p->bits, some, static_cast<size_t>(left) * sizeof(uint16_t));
+#else
+  hn::BlendedStore(upper, hn::FirstN(half, static_cast<size_t>(left)), half, &p->bits);
+#endif
+}
+
+HWY_INLINE HWY_ATTR V store(V v, bf16* p, int64_t left) {
+  const auto bits = nearest_bits(v);
+  store_bits(bits, p, left);
+  return hn::BitCast(F(), hn::And(bits, hn::Set(F32Bits(), 0xffff0000U)));
+}
+
+// ---- Sums
 
 HWY_INLINE HWY_ATTR float sum_of(V v) {
   const F f;
   return hn::GetLane(hn::SumOfLanes(f, v));
+}
+
+// A row is summed in kSumLanes lanes, which are then added in one order: AVX2, in two vectors, gives the bits of AVX-512.
+// (The scalar target does not: it has no fused multiply-add.)
+constexpr int64_t kSumLanes = kWidth == 1 ? 1 : 16;
+constexpr int64_t kSumParts = kSumLanes / kWidth;
+static_assert(kSumParts == 1 || kSumParts == 2);
+struct LaneSums {
+  V part[kSumParts];
+};
+
+HWY_INLINE HWY_ATTR LaneSums zero_sums() {
+  LaneSums lanes;
+  for (V& part : lanes.part) part = hn::Zero(F());
+  return lanes;
+}
+
+template <class D>
+HWY_INLINE HWY_ATTR float sum_halves(D /*d*/, hn::Vec<D> v) {
+#if HWY_TARGET != HWY_SCALAR
+  if constexpr (hn::MaxLanes(D()) > 1) {
+    const hn::Half<D> half;
+    return sum_halves(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+#endif
+  return hn::GetLane(v);
+}
+
+// The upper half of the lanes is added to the lower one until one is left.
+HWY_INLINE HWY_ATTR float sum_of(const LaneSums& lanes) {
+  const V first = lanes.part[0];
+  return sum_halves(F(), kSumParts == 1 ? first : hn::Add(first, lanes.part[kSumParts - 1]));
+}
+
+HWY_INLINE HWY_ATTR float sum_of(const LaneSums& a, const LaneSums& b) {
+  LaneSums both;
+  for (int64_t j = 0; j < kSumParts; ++j) both.part[j] = hn::Add(a.part[j], b.part[j]);
+  return sum_of(both);
 }
 
 // 2^(n + r) for whole n in [-126, 127] and r in [-1/2, 1/2], to about 2e-7 (Cephes' polynomial).

@@ -40,13 +40,9 @@ GateKind gate_kind(config::Balance balance) {
   return GateKind::spread;
 }
 
-DType dtype_of(const Config& config, Purpose purpose) {
-  const DeviceKind device = config.runtime.device;
-  if (device == DeviceKind::cuda && !config.is_set("runtime.dtype")) return DType::bf16;
-  if (config.runtime.dtype != DType::bf16) return config.runtime.dtype;
-  const bool on_cpu = device == DeviceKind::cpu || device == DeviceKind::ref;
-  if (purpose == Purpose::plan || !on_cpu) return DType::bf16;
-  throw user_error("runtime.dtype bf16 is not available on the CPU").advise("use f32 (or f64, slowly)");
+DType dtype_of(const Config& config) {
+  const bool left_open = config.runtime.device == DeviceKind::cuda && !config.is_set("runtime.dtype");
+  return left_open ? DType::bf16 : config.runtime.dtype;
 }
 
 void check_batch(const RunSpec& spec, bool pipelined) {
@@ -311,7 +307,7 @@ RunSpec resolve(const Config& config, int ranks, Purpose purpose) {
   spec.local_shard = config.benchmark.local_shard;
   spec.reshard_after_forward = d.moe.reshard_after_forward;
   spec.reshard_experts = d.moe.experts_reshard_after_forward.value_or(d.moe.reshard_after_forward);
-  spec.dtype = dtype_of(config, purpose);
+  spec.dtype = dtype_of(config);
   spec.optimize = config.benchmark.optimizer;
   spec.optimizer = optimizer_options(config, spec);
   // The published benchmark leaves both out of its timed step.

@@ -87,9 +87,9 @@ DType state_dtype_of(const Config& config, DType weights);
 RunSpec with_steps(RunSpec spec, const Config& config, int64_t steps, const Horizon& before = {});
 // Patterns of optimizer.param_group_overrides that no parameter's name has.
 std::vector<std::string> unmatched_patterns(const Config& config, const ModelConfig& model);
-// What is resolved: a run on this machine, whose kernels are for f32 and f64, or a plan for any machine. What belongs
-// to training alone (the gradient's norm, how experts are used) a run that is to `train` has always, the others where
-// the file's recipe is to train; memory to save by way of a `run` has not, since nothing of it is saved.
+// What is resolved: a run on this machine, or a plan for any machine. What belongs to training alone (the gradient's
+// norm, how experts are used) a run that is to `train` has always, the others where the file's recipe is to train;
+// memory to save by way of a `run` has not, since nothing of it is saved.
 enum class Purpose : uint8_t { run, train, plan };
 // Throws user errors for what cannot run on `ranks` ranks.
 RunSpec resolve(const Config& config, int ranks, Purpose purpose = Purpose::run);

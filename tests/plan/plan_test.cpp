@@ -235,12 +235,6 @@ TEST(Bf16, LearnedRouterAndEveryRecomputationPassTheChecks) {
   }
 }
 
-TEST(Bf16, IsForPlansOnly) {
-  const Config config = row({"--runtime.dtype=bf16"});
-  EXPECT_EQ(resolve(config, 8, Purpose::plan).dtype, DType::bf16);
-  EXPECT_THROW(resolve(config, 8), Error);
-}
-
 size_t widest_line(const std::string& text) {
   size_t widest = 0;
   std::istringstream lines(text);

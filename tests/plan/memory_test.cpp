@@ -83,6 +83,13 @@ TEST_P(PlannedMemory, IsThatOfARunInDoublePrecision) {
   EXPECT_EQ(compare_with_plan(spec, {.device = DeviceKind::ref}), spec.mesh.world);
 }
 
+TEST_P(PlannedMemory, IsThatOfARunInBf16) {
+  Layout layout = GetParam();
+  layout.overrides.emplace_back("--runtime.dtype=bf16");
+  const RunSpec spec = routed(tiny_spec(layout), routings().back());
+  EXPECT_EQ(compare_with_plan(spec, {.device = DeviceKind::cpu, .threads = 2}), spec.mesh.world);
+}
+
 // A published gate whose period does not divide the sequence: counts differ from micro-batch to micro-batch.
 TEST_P(PlannedMemory, IsThatOfARunWithOddSequences) {
   Layout layout = GetParam();
@@ -94,6 +101,41 @@ TEST_P(PlannedMemory, IsThatOfARunWithOddSequences) {
 
 INSTANTIATE_TEST_SUITE_P(Layouts, PlannedMemory, ::testing::ValuesIn(tiny_layouts()),
                          [](const auto& tested) { return tested.param.name; });
+
+struct NarrowCase {
+  std::string family;
+  std::string state;
+  friend std::ostream& operator<<(std::ostream& out, const NarrowCase& c) {
+    return out << c.family << "_with_state_" << c.state;
+  }
+};
+
+class PlannedMemoryInBf16 : public ::testing::TestWithParam<NarrowCase> {};
+
+TEST_P(PlannedMemoryInBf16, IsThatOfARunWhateverIsRecomputed) {
+  for (const char* pieces : {"none", "selective", "full", "[norm, qk_rope, act, experts, dispatch]"}) {
+    SCOPED_TRACE(pieces);
+    const RunSpec spec =
+        tiny_spec({"ep2",
+                   2,
+                   {"--runtime.dtype=bf16", "--distributed.ep_size=2", fmt::format("--memory.recompute={}", pieces),
+                    "--optimizer.state_dtype=" + GetParam().state},
+                   GetParam().family});
+    EXPECT_EQ(spec.dtype, DType::bf16);
+    EXPECT_EQ(compare_with_plan(spec, {.device = DeviceKind::cpu, .threads = 3}), 2);
+  }
+}
+
+std::vector<NarrowCase> narrow_cases() {
+  std::vector<NarrowCase> all = {{"deepseek_v3_mtp", "fp32"}};
+  for (const std::string& family : tiny_families()) {
+    for (const char* state : {"fp32", "bf16"}) all.push_back({family, state});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, PlannedMemoryInBf16, ::testing::ValuesIn(narrow_cases()),
+                         ::testing::PrintToStringParamName());
 
 // Rows are padded there, and scratch is what its kernels want.
 class PlannedMemoryOnGpu : public ::testing::TestWithParam<GpuCase> {

@@ -183,14 +183,34 @@ TEST(Resume, KeepsWhatOtherFamiliesHave) {
   EXPECT_TRUE(biases);
 }
 
-TEST(Resume, TheSameLayoutHasTheSameBits) {
-  const Layout layout{"fsdp2", 2, {"--runtime.dtype=f32"}};
+struct SameBits {
+  std::string name;
+  std::vector<std::string> overrides;
+  std::string family = "qwen3_moe";
+  friend std::ostream& operator<<(std::ostream& out, const SameBits& c) { return out << c.name; }
+};
+
+class ResumeInTheSameLayout : public testing::TestWithParam<SameBits> {};
+
+// With masters in fp32 beside bf16 weights; without, where weights are rounded at random.
+TEST_P(ResumeInTheSameLayout, HasTheSameBits) {
+  const Layout layout{"fsdp2", 2, GetParam().overrides, GetParam().family};
+  const Hardware cpu = hardware_of(DeviceKind::cpu, 2, 2);
   const Folder interrupted, whole;
-  run(layout, interrupted.path(), kSavedAt);
-  const Trained second = run(layout, interrupted.path(), kSteps), first = run(layout, whole.path(), kSteps);
+  run(layout, interrupted.path(), kSavedAt, cpu);
+  const Trained second = run(layout, interrupted.path(), kSteps, cpu);
+  const Trained first = run(layout, whole.path(), kSteps, cpu);
   EXPECT_EQ(second.values, first.values);
+  ASSERT_EQ(second.losses.size(), static_cast<size_t>(kSteps - kSavedAt));
   for (const auto& [step, loss] : second.losses) EXPECT_EQ(loss, first.losses.at(step));
 }
+
+INSTANTIATE_TEST_SUITE_P(
+    Types, ResumeInTheSameLayout,
+    testing::Values(SameBits{"f32", {"--runtime.dtype=f32"}}, SameBits{"bf16", {"--runtime.dtype=bf16"}},
+                    SameBits{"bf16_state", {"--runtime.dtype=bf16", "--optimizer.state_dtype=bf16"}},
+                    SameBits{"bf16_biases", {"--runtime.dtype=bf16"}, "deepseek_v3"}),
+    testing::PrintToStringParamName());
 
 // By way of the host, whose threads cannot read the device.
 TEST(GpuStorage, ARunIsSavedAndGoesOn) {

@@ -168,10 +168,9 @@ HWY_INLINE HWY_ATTR void pack_row_panels(const T* a, int64_t stride, int64_t dep
     float* units = to;
     for (int64_t i = 0; i < cols; units += panel) {
       const int64_t rows = panel_rows(cols - i);
-      if (rows == kRows) {
-        for (int64_t r = 0; r < kRows; ++r) units[r] = unit_at<Kind>(from + i + r, stride, depth - k);
-      } else {
-        for (int64_t r = 0; r < rows; ++r) units[r] = unit_at<Kind>(from + i + r, stride, depth - k);
+      for (int64_t r = 0; r < rows; r += kLanes) {
+        const T* first = from + i + r;
+        store(units_of_rows<Kind>(first, k + 1 < depth ? first + stride : nullptr, rows - r), units + r, rows - r);
       }
       i += rows;
     }

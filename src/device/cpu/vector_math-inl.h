@@ -103,8 +103,8 @@ HWY_INLINE HWY_ATTR float sum_of(V v) {
   return hn::GetLane(hn::SumOfLanes(f, v));
 }
 
-// A row is summed in kSumLanes lanes, which are then added in one order: AVX2, in two vectors, gives the bits of AVX-512.
-// (The scalar target does not: it has no fused multiply-add.)
+// A row is summed in kSumLanes lanes, which are then added in one order: AVX2, in two vectors, gives the bits of
+// AVX-512. (The scalar target does not: it has no fused multiply-add.)
 constexpr int64_t kSumLanes = kWidth == 1 ? 1 : 16;
 constexpr int64_t kSumParts = kSumLanes / kWidth;
 static_assert(kSumParts == 1 || kSumParts == 2);

@@ -34,18 +34,18 @@ std::vector<double> stored_values(const safetensors::Model& model, const std::st
   return values;
 }
 
-Golden::Golden(const std::string& name)
-    : directory_(goldens_directory() / name),
-      weights_(directory_ / "weights.safetensors"),
-      f64_(directory_ / "golden_f64.safetensors") {}
-
-std::vector<int32_t> Golden::integers(const std::string& tensor) const {
-  const safetensors::StoredTensor& stored = f64_.at(tensor);
+std::vector<int32_t> stored_integers(const safetensors::Model& model, const std::string& tensor) {
+  const safetensors::StoredTensor& stored = model.at(tensor);
   require(stored.spec.type == safetensors::Type::i32, "{} is not of integers", tensor);
   std::vector<int32_t> values(stored.bytes.size() / sizeof(int32_t));
   std::memcpy(values.data(), stored.bytes.data(), stored.bytes.size());
   return values;
 }
+
+Golden::Golden(const std::string& name)
+    : directory_(goldens_directory() / name),
+      weights_(directory_ / "weights.safetensors"),
+      f64_(directory_ / "golden_f64.safetensors") {}
 
 std::vector<int64_t> Golden::routed_layers() const {
   std::vector<int64_t> layers;

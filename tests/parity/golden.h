@@ -22,6 +22,7 @@ std::vector<std::string> golden_names();
 
 // All elements of a stored tensor of floats.
 std::vector<double> stored_values(const safetensors::Model& model, const std::string& tensor);
+std::vector<int32_t> stored_integers(const safetensors::Model& model, const std::string& tensor);
 
 class Golden {
  public:
@@ -30,7 +31,7 @@ class Golden {
   const std::filesystem::path& directory() const { return directory_; }
   // Of golden_f64.
   std::vector<double> values(const std::string& tensor) const { return stored_values(f64_, tensor); }
-  std::vector<int32_t> integers(const std::string& tensor) const;
+  std::vector<int32_t> integers(const std::string& tensor) const { return stored_integers(f64_, tensor); }
   // Layers whose routing was stored, ascending.
   std::vector<int64_t> routed_layers() const;
   // Tensors called `prefix` + a hub name in golden_f64.

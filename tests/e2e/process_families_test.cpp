@@ -17,7 +17,7 @@ class ProcessSweep : public testing::TestWithParam<Family> {};
 
 INSTANTIATE_TEST_SUITE_P(Families, ProcessSweep,
                          testing::Combine(testing::Values("qwen3_moe", "gpt_oss", "deepseek_v3"),
-                                          testing::Values("f32", "f64")),
+                                          testing::Values("f32", "f64", "bf16")),
                          [](const auto& test) {
                            return fmt::format("{}_{}", std::get<0>(test.param), std::get<1>(test.param));
                          });

@@ -10,8 +10,8 @@ CpuCase bias(int64_t width, bool weighted) {
   return {fmt::format("bias_{}{}", width, weighted ? "_weighted" : ""), 700, [=](TestContext& tc) {
             const int64_t rows = 700;
             const Tensor y = strided_random(tc, {rows, width}, 1), dy = strided_random(tc, {rows, width}, 2);
-            const Tensor b = tc.random({1, width}, 3), db = tc.random({1, width}, 4);
-            const Tensor weight = weighted ? tc.random({rows}, 5) : Tensor();
+            const Tensor b = tc.random({1, width}, 3), db = tc.random_as(tc.accumulator(), {1, width}, 4);
+            const Tensor weight = weighted ? tc.random_as(tc.accumulator(), {rows}, 5) : Tensor();
             tc->run(AddBias{.y = y, .b = b, .weight = weight});
             tc->run(BiasBackward{.db = db, .dy = dy, .weight = weight});
             return std::vector{y, db};
@@ -24,9 +24,10 @@ CpuCase expert_bias(int64_t width, bool weighted) {
             const int64_t rows = 700, experts = 6;
             const Tensor offsets = tc.ints({7}, {5, 5, 131, 131, 132, 690, 690});
             const Tensor y = strided_random(tc, {rows, width}, 1), dy = strided_random(tc, {rows, width}, 2);
-            const Tensor b = tc.random({experts, width}, 3), db = tc.random({experts, width}, 4);
-            const Tensor weight = weighted ? tc.random({rows}, 5) : Tensor();
-            const Tensor dweight = tc.random({rows}, 6);
+            const Tensor b = tc.random({experts, width}, 3);
+            const Tensor db = tc.random_as(tc.accumulator(), {experts, width}, 4);
+            const Tensor weight = weighted ? tc.random_as(tc.accumulator(), {rows}, 5) : Tensor();
+            const Tensor dweight = tc.random_as(tc.accumulator(), {rows}, 6);
             tc->run(AddBias{.y = y, .b = b, .offsets = offsets, .weight = weight});
             tc->run(BiasBackward{.db = db, .dweight = dweight, .dy = dy, .b = b, .offsets = offsets, .weight = weight});
             return std::vector{y, db, dweight};
@@ -37,10 +38,11 @@ CpuCase sink(int64_t tokens, int64_t heads, int64_t dim) {
   return {fmt::format("attention_sink_{}_{}_{}", tokens, heads, dim), tokens + dim, [=](TestContext& tc) {
             const Shape shape{tokens, heads, dim};
             const Tensor o = strided_random(tc, shape, 1), d_o = strided_random(tc, shape, 2);
-            const Tensor sinks = tc.random({heads}, 3, 4), dsinks = tc.random({heads}, 4);
-            const Tensor lse = tc.random({tokens, heads}, 5, 4);
+            const Tensor sinks = tc.random({heads}, 3, 4), dsinks = tc.random_as(tc.accumulator(), {heads}, 4);
+            const Tensor lse = tc.random_as(tc.accumulator(), {tokens, heads}, 5, 4);
+            const Tensor corrected = strided_random(tc, shape, 6);
             tc->run(AttentionSink{.o = o, .lse = lse, .sinks = sinks});
-            tc->run(AttentionSinkBackward{.dsinks = dsinks, .d_o = d_o, .o = o, .lse = lse, .sinks = sinks});
+            tc->run(AttentionSinkBackward{.dsinks = dsinks, .d_o = d_o, .o = corrected, .lse = lse, .sinks = sinks});
             return std::vector{o, lse, dsinks};
           }};
 }
@@ -49,7 +51,7 @@ CpuCase sink(int64_t tokens, int64_t heads, int64_t dim) {
 CpuCase mla(int64_t heads, int64_t nope, int64_t rotary, int64_t value) {
   return {fmt::format("mla_{}_{}_{}_{}", heads, nope, rotary, value), heads, [=](TestContext& tc) {
             const int64_t tokens = 90, positions = 45;
-            const Tensor cos_sin = tc.empty({positions, rotary});
+            const Tensor cos_sin = tc.empty({positions, rotary}, tc.accumulator());
             tc->run(RopeTable{.cos_sin = cos_sin, .theta = 1e4});
             const Tensor q = strided_random(tc, {tokens, heads, nope + rotary}, 1);
             const Tensor kv = strided_random(tc, {tokens, heads, nope + value}, 2);
@@ -62,6 +64,25 @@ CpuCase mla(int64_t heads, int64_t nope, int64_t rotary, int64_t value) {
             const Tensor dk_pe = tc.strided(k_pe.shape(), tc.dtype());
             tc->run(MlaHeadsBackward{.dq = dq, .dkv = dkv, .dk_pe = dk_pe, .dk = dk, .dv = dv, .cos_sin = cos_sin});
             return std::vector{q, k, v, dq, dkv, dk_pe};
+          }};
+}
+
+CpuCase router(int64_t num_experts, int64_t top_k) {
+  return {fmt::format("router_{}_{}", num_experts, top_k), num_experts, [=](TestContext& tc) {
+            const int64_t tokens = 600;
+            const Tensor logits = tc.random({tokens, num_experts}, 1, 3);
+            for (int64_t e = 0; e < num_experts; ++e) logits.data<float>()[5 * num_experts + e] = 0.5F;  // all tie
+            const Tensor experts = tc.empty({tokens, top_k}, DType::i32), weights = tc.empty({tokens, top_k});
+            const Tensor probs = tc.empty({tokens, num_experts}), dlogits = tc.empty({tokens, num_experts});
+            tc->run(SoftmaxTopKForward{.experts = experts, .weights = weights, .probs = probs, .logits = logits});
+            tc->run(SoftmaxTopKBackward{.dlogits = dlogits,
+                                        .dweights = tc.random({tokens, top_k}, 2),
+                                        .experts = experts,
+                                        .weights = weights,
+                                        .probs = probs});
+            tc->run(RouterZBackward{
+                .dlogits = dlogits, .logits = logits, .grad_scale = tc.of({1}, DType::f64, {0.7}), .coef = 0.1});
+            return std::vector{experts, weights, probs, dlogits};
           }};
 }
 
@@ -128,6 +149,14 @@ std::vector<CpuCase> bias_and_head_cases() {
   all.push_back(mla(3, 5, 6, 7));
   all.push_back(mla(4, 32, 16, 40));
   all.push_back(mla(2, 4, 300, 8));  // more than the fast path takes
+  return all;
+}
+
+std::vector<CpuCase> router_cases() {
+  std::vector<CpuCase> all;
+  all.push_back(router(16, 4));
+  all.push_back(router(5, 5));
+  all.push_back(router(60, 8));
   all.push_back(sigmoid_router(16, 4, {.groups = 4, .top_groups = 2}));
   all.push_back(sigmoid_router(37, 8, {.scale = 2.5}));
   all.push_back(sigmoid_router(5, 3, {.groups = 5, .top_groups = 3, .normalize = false, .scale = 1.7}));

@@ -2,6 +2,7 @@
 
 #include "device/cpu/bias_kernels.h"
 #include "device/cpu/cpu_backend.h"
+#include "device/cpu/storage.h"
 #include "device/ref/loops.h"
 
 namespace sluice {
@@ -45,47 +46,45 @@ ScaledRows rows_of(const Tensor& t, const Tensor& weight, int64_t first, int64_t
 }  // namespace
 
 void CpuBackend::execute(const AddBias& op, const Tensor& scratch) {
-  if (op.y.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
-  const int64_t rows = op.y.dim(0);
-  if (op.offsets) ref::check_offsets(op.offsets, rows);
-  pool_.run_ranges(rows, grain(op.y.dim(1)), [&](int64_t begin, int64_t end, int) {
-    for_segments(op.offsets, begin, end, [&](int64_t e, int64_t first, int64_t last) {
-      add_bias(rows_of(op.y, op.weight, first, last), op.y.data<float>() + first * op.y.stride(),
-               op.b.data<float>() + e * op.b.stride());
+  const bool done = dispatch_storage(op.y.dtype(), [&]<class T>(T) {
+    const int64_t rows = op.y.dim(0);
+    if (op.offsets) ref::check_offsets(op.offsets, rows);
+    pool_.run_ranges(rows, grain(op.y.dim(1)), [&](int64_t begin, int64_t end, int) {
+      for_segments(op.offsets, begin, end, [&](int64_t e, int64_t first, int64_t last) {
+        bias_kernels<T>().add_bias(rows_of(op.y, op.weight, first, last), op.y.data<T>() + first * op.y.stride(),
+                                   op.b.data<T>() + e * op.b.stride());
+      });
     });
   });
+  if (!done) RefBackend::execute(op, scratch);
 }
 
 // A chunk of db is some columns of one expert, added up in order of rows; one of dweight is some rows.
 void CpuBackend::execute(const BiasBackward& op, const Tensor& scratch) {
-  if (op.dy.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
-  const int64_t rows = op.dy.dim(0);
-  const int64_t width = op.dy.dim(1);
-  if (op.offsets) ref::check_offsets(op.offsets, rows);
-  const int64_t blocks = (width + kColumns - 1) / kColumns;
-  pool_.run(op.db.dim(0) * blocks, [&](int64_t chunk, int) {
-    const int64_t e = chunk / blocks;
-    const int64_t column = chunk % blocks * kColumns;
-    const int64_t first = op.offsets ? op.offsets.data<int32_t>()[e] : 0;
-    const int64_t last = op.offsets ? op.offsets.data<int32_t>()[e + 1] : rows;
-    ScaledRows shape = rows_of(op.dy, op.weight, first, last);
-    shape.n = std::min(kColumns, width - column);
-    sum_scaled(shape, op.dy.data<float>() + first * op.dy.stride() + column,
-               op.db.data<float>() + e * op.db.stride() + column);
-  });
-  if (!op.dweight) return;
-  pool_.run_ranges(rows, grain(width), [&](int64_t begin, int64_t end, int) {
-    for_segments(op.offsets, begin, end, [&](int64_t e, int64_t first, int64_t last) {
-      add_dots(rows_of(op.dy, {}, first, last), op.dy.data<float>() + first * op.dy.stride(),
-               op.b.data<float>() + e * op.b.stride(), op.dweight.data<float>() + first);
+  const bool done = dispatch_storage(op.dy.dtype(), [&]<class T>(T) {
+    const int64_t rows = op.dy.dim(0);
+    const int64_t width = op.dy.dim(1);
+    if (op.offsets) ref::check_offsets(op.offsets, rows);
+    const int64_t blocks = (width + kColumns - 1) / kColumns;
+    pool_.run(op.db.dim(0) * blocks, [&](int64_t chunk, int) {
+      const int64_t e = chunk / blocks;
+      const int64_t column = chunk % blocks * kColumns;
+      const int64_t first = op.offsets ? op.offsets.data<int32_t>()[e] : 0;
+      const int64_t last = op.offsets ? op.offsets.data<int32_t>()[e + 1] : rows;
+      ScaledRows shape = rows_of(op.dy, op.weight, first, last);
+      shape.n = std::min(kColumns, width - column);
+      bias_kernels<T>().sum_scaled(shape, op.dy.data<T>() + first * op.dy.stride() + column,
+                                   op.db.data<float>() + e * op.db.stride() + column);
+    });
+    if (!op.dweight) return;
+    pool_.run_ranges(rows, grain(width), [&](int64_t begin, int64_t end, int) {
+      for_segments(op.offsets, begin, end, [&](int64_t e, int64_t first, int64_t last) {
+        bias_kernels<T>().add_dots(rows_of(op.dy, {}, first, last), op.dy.data<T>() + first * op.dy.stride(),
+                                   op.b.data<T>() + e * op.b.stride(), op.dweight.data<float>() + first);
+      });
     });
   });
+  if (!done) RefBackend::execute(op, scratch);
 }
 
 }  // namespace sluice

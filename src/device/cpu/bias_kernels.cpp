@@ -15,7 +15,8 @@ HWY_INLINE HWY_ATTR V factor_of(const ScaledRows& shape, int64_t m) {
   return hn::Set(F(), shape.factor != nullptr ? shape.factor[m] : 1.0F);
 }
 
-HWY_ATTR void add_bias_simd(const ScaledRows& shape, float* y, const float* b) {
+template <class T>
+HWY_ATTR void add_bias(const ScaledRows& shape, T* y, const T* b) {
   const int64_t n = shape.n;
   for (int64_t m = 0; m < shape.rows; ++m, y += shape.stride) {
     const V factor = factor_of(shape, m);
@@ -25,7 +26,8 @@ HWY_ATTR void add_bias_simd(const ScaledRows& shape, float* y, const float* b) {
   }
 }
 
-HWY_ATTR void sum_scaled_simd(const ScaledRows& shape, const float* dy, float* db) {
+template <class T>
+HWY_ATTR void sum_scaled(const ScaledRows& shape, const T* dy, float* db) {
   const int64_t n = shape.n;
   const int64_t stride = shape.stride;
   int64_t m = 0;
@@ -50,19 +52,37 @@ HWY_ATTR void sum_scaled_simd(const ScaledRows& shape, const float* dy, float* d
   }
 }
 
-HWY_ATTR void add_dots_simd(const ScaledRows& shape, const float* dy, const float* b, float* dots) {
+template <class T>
+HWY_ATTR void add_dots(const ScaledRows& shape, const T* dy, const T* b, float* dots) {
   const int64_t n = shape.n;
   for (int64_t m = 0; m < shape.rows; ++m, dy += shape.stride) {
-    V even = hn::Zero(F());
-    V odd = hn::Zero(F());
-    int64_t i = 0;
-    for (; i + 2 * kWidth <= n; i += 2 * kWidth) {
-      even = hn::MulAdd(hn::LoadU(F(), dy + i), hn::LoadU(F(), b + i), even);
-      odd = hn::MulAdd(hn::LoadU(F(), dy + i + kWidth), hn::LoadU(F(), b + i + kWidth), odd);
+    LaneSums even = zero_sums();
+    LaneSums odd = zero_sums();
+    int64_t at = 0;
+    for (; at + 2 * kSumLanes <= n; at += 2 * kSumLanes) {
+      for (int64_t j = 0; j < kSumParts; ++j) {
+        const int64_t i = at + j * kWidth, k = i + kSumLanes;
+        even.part[j] = hn::MulAdd(load(dy + i, kWidth), load(b + i, kWidth), even.part[j]);
+        odd.part[j] = hn::MulAdd(load(dy + k, kWidth), load(b + k, kWidth), odd.part[j]);
+      }
     }
-    for (; i < n; i += kWidth) even = hn::MulAdd(load(dy + i, n - i), load(b + i, n - i), even);
-    dots[m] += sum_of(hn::Add(even, odd));
+    for (; at < n; at += kSumLanes) {
+      for (int64_t j = 0, i = at; j < kSumParts && i < n; ++j, i += kWidth) {
+        even.part[j] = hn::MulAdd(load(dy + i, n - i), load(b + i, n - i), even.part[j]);
+      }
+    }
+    dots[m] += sum_of(even, odd);
   }
+}
+
+template <class T>
+constexpr BiasKernels<T> kBiasKernels{.add_bias = add_bias<T>, .sum_scaled = sum_scaled<T>, .add_dots = add_dots<T>};
+
+const BiasKernels<float>* bias_kernels_f32() {
+  return &kBiasKernels<float>;
+}
+const BiasKernels<bf16>* bias_kernels_bf16() {
+  return &kBiasKernels<bf16>;
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
@@ -71,18 +91,16 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace sluice::cpu {
 
-HWY_EXPORT(add_bias_simd);
-HWY_EXPORT(sum_scaled_simd);
-HWY_EXPORT(add_dots_simd);
+HWY_EXPORT(bias_kernels_f32);
+HWY_EXPORT(bias_kernels_bf16);
 
-void add_bias(const ScaledRows& shape, float* y, const float* b) {
-  HWY_DYNAMIC_DISPATCH(add_bias_simd)(shape, y, b);
+template <>
+const BiasKernels<float>& bias_kernels() {
+  return *HWY_DYNAMIC_DISPATCH(bias_kernels_f32)();
 }
-void sum_scaled(const ScaledRows& shape, const float* dy, float* db) {
-  HWY_DYNAMIC_DISPATCH(sum_scaled_simd)(shape, dy, db);
-}
-void add_dots(const ScaledRows& shape, const float* dy, const float* b, float* dots) {
-  HWY_DYNAMIC_DISPATCH(add_dots_simd)(shape, dy, b, dots);
+template <>
+const BiasKernels<bf16>& bias_kernels() {
+  return *HWY_DYNAMIC_DISPATCH(bias_kernels_bf16)();
 }
 
 }  // namespace sluice::cpu

@@ -3,7 +3,8 @@
 #include <cstring>
 
 #include "device/cpu/cpu_backend.h"
-#include "device/cpu/row_kernels.h"
+#include "device/cpu/storage.h"
+#include "device/cpu/stream_kernels.h"
 
 namespace sluice {
 
@@ -100,23 +101,23 @@ void CpuBackend::execute(const SumRows& op, const Tensor& scratch) {
   // Addends of one row, `add` included, whose pointers fit on the stack.
   constexpr int64_t kMost = 64;
   const int64_t width = op.index.dim(1);
-  if (op.y.dtype() != DType::f32 || width >= kMost) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
-  const auto* index = op.index.data<int32_t>();
-  pool_.run_ranges(op.y.dim(0), kRows, [&](int64_t begin, int64_t end, int) {
-    std::array<const float*, kMost> rows{};
-    for (int64_t t = begin; t < end; ++t) {
-      size_t count = 0;
-      for (int64_t j = 0; j < width; ++j) {
-        const int64_t m = index[t * width + j];
-        if (m >= 0) rows[count++] = op.x.data<float>() + checked_row(m, op.x.dim(0)) * op.x.stride();
+  const auto sum = [&]<class T>(T) {
+    const auto* index = op.index.data<int32_t>();
+    pool_.run_ranges(op.y.dim(0), kRows, [&](int64_t begin, int64_t end, int) {
+      std::array<const T*, kMost> rows{};
+      for (int64_t t = begin; t < end; ++t) {
+        size_t count = 0;
+        for (int64_t j = 0; j < width; ++j) {
+          const int64_t m = index[t * width + j];
+          if (m >= 0) rows[count++] = op.x.data<T>() + checked_row(m, op.x.dim(0)) * op.x.stride();
+        }
+        if (op.add) rows[count++] = op.add.data<T>() + t * op.add.stride();
+        cpu::stream_kernels<T>().sum_rows(op.y.data<T>() + t * op.y.stride(), rows.data(), static_cast<int64_t>(count),
+                                          op.y.dim(1));
       }
-      if (op.add) rows[count++] = op.add.data<float>() + t * op.add.stride();
-      cpu::sum_rows(op.y.data<float>() + t * op.y.stride(), rows.data(), static_cast<int64_t>(count), op.y.dim(1));
-    }
-  });
+    });
+  };
+  if (width >= kMost || !cpu::dispatch_storage(op.y.dtype(), sum)) RefBackend::execute(op, scratch);
 }
 
 }  // namespace sluice

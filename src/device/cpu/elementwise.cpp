@@ -3,7 +3,8 @@
 
 #include "base/philox.h"
 #include "device/cpu/cpu_backend.h"
-#include "device/cpu/row_kernels.h"
+#include "device/cpu/storage.h"
+#include "device/cpu/stream_kernels.h"
 
 namespace sluice {
 
@@ -64,49 +65,58 @@ void CpuBackend::execute(const FillNormal& op, const Tensor& /*scratch*/) {
 
 void CpuBackend::execute(const Copy& op, const Tensor& /*scratch*/) {
   const bool dense = op.x.dense() && op.y.dense();
-  if (op.x.dtype() == op.y.dtype()) {
-    const auto size = static_cast<int64_t>(size_of(op.x.dtype()));
+  const DType from = op.x.dtype(), to = op.y.dtype();
+  if (from == to) {
+    const auto size = static_cast<int64_t>(size_of(from));
     for_pieces(pool_, op.x, dense, [&](int64_t row, int64_t begin, int64_t end) {
       std::memcpy(static_cast<char*>(op.y.raw()) + (row * op.y.stride() + begin) * size,
                   static_cast<const char*>(op.x.raw()) + (row * op.x.stride() + begin) * size,
                   static_cast<size_t>((end - begin) * size));
     });
-    return;
-  }
-  dispatch_float(op.x.dtype(), [&]<class X>(X) {
-    dispatch_float(op.y.dtype(), [&]<class Y>(Y) {
-      for_pieces(pool_, op.x, dense, [&](int64_t row, int64_t begin, int64_t end) {
-        const X* x = op.x.data<X>() + row * op.x.stride();
-        Y* y = op.y.data<Y>() + row * op.y.stride();
-        for (int64_t i = begin; i < end; ++i) y[i] = static_cast<Y>(static_cast<accumulator_t<X>>(x[i]));
+  } else if (from == DType::bf16 && to == DType::f32) {
+    for_pieces(pool_, op.x, dense, [&](int64_t row, int64_t begin, int64_t end) {
+      cpu::stream_kernels<bf16>().to_f32(op.y.data<float>() + row * op.y.stride() + begin,
+                                         op.x.data<bf16>() + row * op.x.stride() + begin, end - begin);
+    });
+  } else if (from == DType::f32 && to == DType::bf16) {
+    for_pieces(pool_, op.x, dense, [&](int64_t row, int64_t begin, int64_t end) {
+      cpu::stream_kernels<bf16>().from_f32(op.y.data<bf16>() + row * op.y.stride() + begin,
+                                           op.x.data<float>() + row * op.x.stride() + begin, end - begin);
+    });
+  } else {
+    dispatch_float(from, [&]<class X>(X) {
+      dispatch_float(to, [&]<class Y>(Y) {
+        for_pieces(pool_, op.x, dense, [&](int64_t row, int64_t begin, int64_t end) {
+          const X* x = op.x.data<X>() + row * op.x.stride();
+          Y* y = op.y.data<Y>() + row * op.y.stride();
+          for (int64_t i = begin; i < end; ++i) y[i] = static_cast<Y>(static_cast<accumulator_t<X>>(x[i]));
+        });
       });
     });
-  });
+  }
 }
 
 void CpuBackend::execute(const Add& op, const Tensor& scratch) {
-  if (op.y.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
-  for_pieces(pool_, op.y, op.x.dense() && op.y.dense(), [&](int64_t row, int64_t begin, int64_t end) {
-    cpu::add(op.y.data<float>() + row * op.y.stride() + begin, op.x.data<float>() + row * op.x.stride() + begin,
-             end - begin);
+  const bool done = cpu::dispatch_storage(op.y.dtype(), [&]<class T>(T) {
+    for_pieces(pool_, op.y, op.x.dense() && op.y.dense(), [&](int64_t row, int64_t begin, int64_t end) {
+      cpu::stream_kernels<T>().add(op.y.data<T>() + row * op.y.stride() + begin,
+                                   op.x.data<T>() + row * op.x.stride() + begin, end - begin);
+    });
   });
+  if (!done) RefBackend::execute(op, scratch);
 }
 
 void CpuBackend::execute(const Sum& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) {
-    RefBackend::execute(op, scratch);
-    return;
-  }
-  auto* parts = static_cast<double*>(scratch.raw());
-  pool_.run_ranges(op.x.numel(), Sum::kPart, [&](int64_t begin, int64_t end, int) {
-    parts[begin / Sum::kPart] = cpu::sum(op.x.data<float>() + begin, end - begin, op.squares);
+  const bool done = cpu::dispatch_storage(op.x.dtype(), [&]<class T>(T) {
+    auto* parts = static_cast<double*>(scratch.raw());
+    pool_.run_ranges(op.x.numel(), Sum::kPart, [&](int64_t begin, int64_t end, int) {
+      parts[begin / Sum::kPart] = cpu::stream_kernels<T>().sum(op.x.data<T>() + begin, end - begin, op.squares);
+    });
+    double total = 0;
+    for (int64_t begin = 0; begin < op.x.numel(); begin += Sum::kPart) total += parts[begin / Sum::kPart];
+    op.sum.data<double>()[0] += total;
   });
-  double total = 0;
-  for (int64_t begin = 0; begin < op.x.numel(); begin += Sum::kPart) total += parts[begin / Sum::kPart];
-  op.sum.data<double>()[0] += total;
+  if (!done) RefBackend::execute(op, scratch);
 }
 
 }  // namespace sluice

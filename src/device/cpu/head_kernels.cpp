@@ -17,16 +17,18 @@ namespace sluice::cpu::HWY_NAMESPACE {
 // ---- Attention sinks
 
 // With d = lse - sink:  lse' = log(exp(lse) + exp(sink)) = max + log(1 + exp(-|d|)),  o' = o sigmoid(d)
-HWY_ATTR void attention_sink_simd(const SinkRows& op, int64_t begin, int64_t end) {
+template <class T>
+HWY_ATTR void attention_sink(const SinkRows<T>& op, int64_t begin, int64_t end) {
   const F f;
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t h = 0; h < op.heads; ++h) {
       float& lse = op.lse[t * op.heads + h];
-      const float d = lse - op.sinks[h];
+      const auto sink = static_cast<float>(op.sinks[h]);
+      const float d = lse - sink;
       const float e = std::exp(-std::abs(d));
       const V factor = hn::Set(f, (d >= 0 ? 1.0F : e) / (1.0F + e));
-      lse = std::max(lse, op.sinks[h]) + std::log1p(e);
-      float* o = op.o + t * op.o_stride + h * op.dim;
+      lse = std::max(lse, sink) + std::log1p(e);
+      T* o = op.o + t * op.o_stride + h * op.dim;
       for (int64_t i = 0; i < op.dim; i += kWidth) {
         store(hn::Mul(load(o + i, op.dim - i), factor), o + i, op.dim - i);
       }
@@ -35,17 +37,20 @@ HWY_ATTR void attention_sink_simd(const SinkRows& op, int64_t begin, int64_t end
 }
 
 // dsink = -sum exp(sink - lse) <do, o>
-HWY_ATTR void attention_sink_backward_simd(const SinkRows& op, int64_t begin, int64_t end, float* dsinks) {
+template <class T>
+HWY_ATTR void attention_sink_backward(const SinkRows<T>& op, int64_t begin, int64_t end, float* dsinks) {
   std::fill_n(dsinks, op.heads, 0.0F);
   for (int64_t t = begin; t < end; ++t) {
     for (int64_t h = 0; h < op.heads; ++h) {
-      const float* o = op.o + t * op.o_stride + h * op.dim;
-      const float* d_o = op.d_o + t * op.d_o_stride + h * op.dim;
-      V inner = hn::Zero(F());
-      for (int64_t i = 0; i < op.dim; i += kWidth) {
-        inner = hn::MulAdd(load(o + i, op.dim - i), load(d_o + i, op.dim - i), inner);
+      const T* o = op.o + t * op.o_stride + h * op.dim;
+      const T* d_o = op.d_o + t * op.d_o_stride + h * op.dim;
+      LaneSums inner = zero_sums();
+      for (int64_t at = 0; at < op.dim; at += kSumLanes) {
+        for (int64_t j = 0, i = at; j < kSumParts && i < op.dim; ++j, i += kWidth) {
+          inner.part[j] = hn::MulAdd(load(o + i, op.dim - i), load(d_o + i, op.dim - i), inner.part[j]);
+        }
       }
-      dsinks[h] -= std::exp(op.sinks[h] - op.lse[t * op.heads + h]) * sum_of(inner);
+      dsinks[h] -= std::exp(static_cast<float>(op.sinks[h]) - op.lse[t * op.heads + h]) * sum_of(inner);
     }
   }
 }
@@ -70,13 +75,14 @@ HWY_ATTR void set_turn(const MlaSizes& op, int64_t t, bool inverse, Turn& turn) 
 }
 
 // to = the pairs of `from` turned; may be the same.
-HWY_ATTR void rotate_pairs(const Turn& turn, const float* from, float* to, int64_t n) {
+template <class From, class To>
+HWY_ATTR void rotate_pairs(const Turn& turn, const From* from, To* to, int64_t n) {
   if constexpr (kWidth == 1) {
     for (int64_t i = 0; i < n; i += 2) {
-      const float x = from[i];
-      const float y = from[i + 1];
-      to[i] = x * turn.cos[i] + y * turn.sin[i];
-      to[i + 1] = y * turn.cos[i + 1] + x * turn.sin[i + 1];
+      const auto x = static_cast<float>(from[i]);
+      const auto y = static_cast<float>(from[i + 1]);
+      to[i] = static_cast<To>(x * turn.cos[i] + y * turn.sin[i]);
+      to[i + 1] = static_cast<To>(y * turn.cos[i + 1] + x * turn.sin[i + 1]);
     }
   } else {
     const F f;
@@ -88,19 +94,20 @@ HWY_ATTR void rotate_pairs(const Turn& turn, const float* from, float* to, int64
   }
 }
 
-HWY_ATTR void mla_heads_simd(const MlaRows& op, int64_t begin, int64_t end) {
+template <class T>
+HWY_ATTR void mla_heads(const MlaRows<T>& op, int64_t begin, int64_t end) {
   Turn turn;
   const int64_t dim = op.nope + op.rotary;
   const int64_t kv_dim = op.nope + op.value;
   for (int64_t t = begin; t < end; ++t) {
     set_turn(op, t, false, turn);
-    const float* shared = op.k[t] + op.nope;  // the first head's rotary part
+    const T* shared = op.k[t] + op.nope;  // the first head's rotary part
     rotate_pairs(turn, op.k_pe[t], op.k[t] + op.nope, op.rotary);
     for (int64_t h = 0; h < op.heads; ++h) {
-      float* q = op.q[t] + h * dim + op.nope;
+      T* q = op.q[t] + h * dim + op.nope;
       rotate_pairs(turn, q, q, op.rotary);
-      float* k = op.k[t] + h * dim;
-      const float* kv = op.kv[t] + h * kv_dim;
+      T* k = op.k[t] + h * dim;
+      const T* kv = op.kv[t] + h * kv_dim;
       std::copy_n(kv, op.nope, k);
       if (h > 0) std::copy_n(shared, op.rotary, k + op.nope);
       std::copy_n(kv + op.nope, op.value, op.v[t] + h * op.value);
@@ -108,7 +115,8 @@ HWY_ATTR void mla_heads_simd(const MlaRows& op, int64_t begin, int64_t end) {
   }
 }
 
-HWY_ATTR void mla_heads_backward_simd(const MlaRowsBackward& op, int64_t begin, int64_t end) {
+template <class T>
+HWY_ATTR void mla_heads_backward(const MlaRowsBackward<T>& op, int64_t begin, int64_t end) {
   Turn turn;
   HWY_ALIGN float sum[kMostRotary];
   const int64_t dim = op.nope + op.rotary;
@@ -117,10 +125,10 @@ HWY_ATTR void mla_heads_backward_simd(const MlaRowsBackward& op, int64_t begin, 
     set_turn(op, t, true, turn);
     std::fill_n(sum, op.rotary, 0.0F);
     for (int64_t h = 0; h < op.heads; ++h) {
-      float* dq = op.dq[t] + h * dim + op.nope;
+      T* dq = op.dq[t] + h * dim + op.nope;
       rotate_pairs(turn, dq, dq, op.rotary);
-      const float* dk = op.dk[t] + h * dim;
-      float* dkv = op.dkv[t] + h * kv_dim;
+      const T* dk = op.dk[t] + h * dim;
+      T* dkv = op.dkv[t] + h * kv_dim;
       std::copy_n(dk, op.nope, dkv);
       std::copy_n(op.dv[t] + h * op.value, op.value, dkv + op.nope);
       for (int64_t i = 0; i < op.rotary; i += kWidth) {
@@ -132,28 +140,35 @@ HWY_ATTR void mla_heads_backward_simd(const MlaRowsBackward& op, int64_t begin, 
   }
 }
 
+template <class T>
+constexpr HeadKernels<T> kHeadKernels{.attention_sink = attention_sink<T>,
+                                      .attention_sink_backward = attention_sink_backward<T>,
+                                      .mla_heads = mla_heads<T>,
+                                      .mla_heads_backward = mla_heads_backward<T>};
+
+const HeadKernels<float>* head_kernels_f32() {
+  return &kHeadKernels<float>;
+}
+const HeadKernels<bf16>* head_kernels_bf16() {
+  return &kHeadKernels<bf16>;
+}
+
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace sluice::cpu {
 
-HWY_EXPORT(attention_sink_simd);
-HWY_EXPORT(attention_sink_backward_simd);
-HWY_EXPORT(mla_heads_simd);
-HWY_EXPORT(mla_heads_backward_simd);
+HWY_EXPORT(head_kernels_f32);
+HWY_EXPORT(head_kernels_bf16);
 
-void attention_sink(const SinkRows& op, int64_t begin, int64_t end) {
-  HWY_DYNAMIC_DISPATCH(attention_sink_simd)(op, begin, end);
+template <>
+const HeadKernels<float>& head_kernels() {
+  return *HWY_DYNAMIC_DISPATCH(head_kernels_f32)();
 }
-void attention_sink_backward(const SinkRows& op, int64_t begin, int64_t end, float* dsinks) {
-  HWY_DYNAMIC_DISPATCH(attention_sink_backward_simd)(op, begin, end, dsinks);
-}
-void mla_heads(const MlaRows& op, int64_t begin, int64_t end) {
-  HWY_DYNAMIC_DISPATCH(mla_heads_simd)(op, begin, end);
-}
-void mla_heads_backward(const MlaRowsBackward& op, int64_t begin, int64_t end) {
-  HWY_DYNAMIC_DISPATCH(mla_heads_backward_simd)(op, begin, end);
+template <>
+const HeadKernels<bf16>& head_kernels() {
+  return *HWY_DYNAMIC_DISPATCH(head_kernels_bf16)();
 }
 
 }  // namespace sluice::cpu

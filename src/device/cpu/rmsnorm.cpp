@@ -1,6 +1,8 @@
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/row_kernels.h"
 #include "device/cpu/scratch.h"
+#include "device/cpu/storage.h"
+#include "device/cpu/stream_kernels.h"
 
 namespace sluice {
 
@@ -15,7 +17,7 @@ template <class T>
 Vectors<T> vectors(const Tensor& t) {
   if (!t) return {};
   const bool per_head = t.rank() == 3;
-  return {t.data<float>(), t.stride(), per_head ? t.dim(1) : 1, per_head ? t.dim(2) : t.dim(1)};
+  return {t.data<std::remove_const_t<T>>(), t.stride(), per_head ? t.dim(1) : 1, per_head ? t.dim(2) : t.dim(1)};
 }
 
 int64_t num_vectors(const Tensor& x) {
@@ -29,51 +31,54 @@ int64_t grain(int64_t dim) {
 }  // namespace
 
 KernelSet CpuBackend::execute(const RmsNormForward& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
-  const NormForward rows{.y = vectors<float>(op.y),
-                         .rstd = op.rstd.data<float>(),
-                         .x = vectors<const float>(op.x),
-                         .gamma = op.gamma.data<float>(),
-                         .eps = static_cast<float>(op.eps),
-                         .sum = {},
-                         .add = {}};
-  pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
-                   [&](int64_t begin, int64_t end, int) { norm_forward(rows, begin, end); });
-  return Kernel::simd;
+  const bool done = dispatch_storage(op.x.dtype(), [&]<class T>(T) {
+    const NormForward<T> rows{.y = vectors<T>(op.y),
+                              .rstd = op.rstd.data<float>(),
+                              .x = vectors<const T>(op.x),
+                              .gamma = op.gamma.data<T>(),
+                              .eps = static_cast<float>(op.eps),
+                              .sum = {},
+                              .add = {}};
+    pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
+                     [&](int64_t begin, int64_t end, int) { row_kernels<T>().norm_forward(rows, begin, end); });
+  });
+  return done ? KernelSet(Kernel::simd) : RefBackend::execute(op, scratch);
 }
 
 KernelSet CpuBackend::execute(const ResidualRmsNormForward& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
-  const NormForward rows{.y = vectors<float>(op.y),
-                         .rstd = op.rstd.data<float>(),
-                         .x = vectors<const float>(op.x),
-                         .gamma = op.gamma.data<float>(),
-                         .eps = static_cast<float>(op.eps),
-                         .sum = vectors<float>(op.sum),
-                         .add = vectors<const float>(op.add)};
-  pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
-                   [&](int64_t begin, int64_t end, int) { norm_forward(rows, begin, end); });
-  return Kernel::simd;
+  const bool done = dispatch_storage(op.x.dtype(), [&]<class T>(T) {
+    const NormForward<T> rows{.y = vectors<T>(op.y),
+                              .rstd = op.rstd.data<float>(),
+                              .x = vectors<const T>(op.x),
+                              .gamma = op.gamma.data<T>(),
+                              .eps = static_cast<float>(op.eps),
+                              .sum = vectors<T>(op.sum),
+                              .add = vectors<const T>(op.add)};
+    pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
+                     [&](int64_t begin, int64_t end, int) { row_kernels<T>().norm_forward(rows, begin, end); });
+  });
+  return done ? KernelSet(Kernel::simd) : RefBackend::execute(op, scratch);
 }
 
 KernelSet CpuBackend::execute(const RmsNormBackward& op, const Tensor& scratch) {
-  if (op.x.dtype() != DType::f32) return RefBackend::execute(op, scratch);
-  const NormBackward rows{.dx = vectors<float>(op.dx),
-                          .dy = vectors<const float>(op.dy),
-                          .x = vectors<const float>(op.x),
-                          .rstd = op.rstd.data<float>(),
-                          .gamma = op.gamma.data<float>(),
-                          .residual = vectors<const float>(op.residual)};
   const int64_t dim = op.gamma.dim(0);
-  auto* parts = static_cast<float*>(scratch.raw());
   const int64_t count = num_vectors(op.x);
-  pool_.run_ranges(count, kNormRowsPerPart, [&](int64_t begin, int64_t end, int) {
-    norm_backward(rows, begin, end, parts + begin / kNormRowsPerPart * dim);
+  const bool done = dispatch_storage(op.x.dtype(), [&]<class T>(T) {
+    const NormBackward<T> rows{.dx = vectors<T>(op.dx),
+                               .dy = vectors<const T>(op.dy),
+                               .x = vectors<const T>(op.x),
+                               .rstd = op.rstd.data<float>(),
+                               .gamma = op.gamma.data<T>(),
+                               .residual = vectors<const T>(op.residual)};
+    auto* parts = static_cast<float*>(scratch.raw());
+    pool_.run_ranges(count, kNormRowsPerPart, [&](int64_t begin, int64_t end, int) {
+      row_kernels<T>().norm_backward(rows, begin, end, parts + begin / kNormRowsPerPart * dim);
+    });
+    for (int64_t begin = 0; begin < count; begin += kNormRowsPerPart, parts += dim) {
+      stream_kernels<float>().add(op.dgamma.data<float>(), parts, dim);
+    }
   });
-  for (int64_t begin = 0; begin < count; begin += kNormRowsPerPart, parts += dim) {
-    add(op.dgamma.data<float>(), parts, dim);
-  }
-  return Kernel::simd;
+  return done ? KernelSet(Kernel::simd) : RefBackend::execute(op, scratch);
 }
 
 }  // namespace sluice

@@ -1,11 +1,14 @@
-// Single-threaded SIMD loops over ranges of rows or elements, f32; the backend runs ranges in the pool.
+// Single-threaded SIMD loops over ranges of rows; the backend runs ranges in the pool. Rows are of a storage type T,
+// f32 or bf16; arithmetic, statistics and routing weights are f32.
 #pragma once
 
 #include <cstdint>
 
+#include "tensor/dtype.h"
+
 namespace sluice::cpu {
 
-// Vectors of `dim` floats: number r is head r % heads of row r / heads, whose rows are `stride` apart.
+// Vectors of `dim` numbers: number r is head r % heads of row r / heads, whose rows are `stride` apart.
 template <class T>
 struct Vectors {
   T* data = nullptr;
@@ -15,57 +18,68 @@ struct Vectors {
   T* operator[](int64_t r) const { return data + r / heads * stride + r % heads * dim; }
 };
 
+template <class T>
 struct NormForward {
-  Vectors<float> y;
+  Vectors<T> y;
   float* rstd = nullptr;
-  Vectors<const float> x;
-  const float* gamma = nullptr;
+  Vectors<const T> x;
+  const T* gamma = nullptr;
   float eps = 0;
-  // The sum that is normed instead of x, if wanted: sum = x + add.
-  Vectors<float> sum;
-  Vectors<const float> add;
+  // What is normed instead of x, if wanted: sum = x + add, as it is stored.
+  Vectors<T> sum;
+  Vectors<const T> add;
 };
-void norm_forward(const NormForward& op, int64_t begin, int64_t end);
 
+template <class T>
 struct NormBackward {
-  Vectors<float> dx;
-  Vectors<const float> dy;
-  Vectors<const float> x;
+  Vectors<T> dx;
+  Vectors<const T> dy;
+  Vectors<const T> x;
   const float* rstd = nullptr;
-  const float* gamma = nullptr;
-  Vectors<const float> residual;  // or null
+  const T* gamma = nullptr;
+  Vectors<const T> residual;  // or null
 };
-// dgamma = (not +=) the sum over the range.
-void norm_backward(const NormBackward& op, int64_t begin, int64_t end, float* dgamma);
 
 // Rotates the heads of rows [begin, end) of x; cos_sin has `positions` rows of x.dim.
+template <class T>
 struct RopeRows {
-  Vectors<float> x;
+  Vectors<T> x;
   const float* cos_sin = nullptr;
   int64_t cos_sin_stride = 0;
   int64_t positions = 0;
   bool inverse = false;
 };
-void rope(const RopeRows& op, int64_t begin, int64_t end);
 
+template <class T>
 struct SwigluRows {
   int64_t dim = 0;
   bool clamped = false;  // the form with a limit
   float limit = 0;
   float alpha = 1;
-  float* h = nullptr;  // forward
+  T* h = nullptr;  // forward
   int64_t h_stride = 0;
-  const float* gate_up = nullptr;
+  const T* gate_up = nullptr;
   int64_t gate_up_stride = 0;
   const float* weight = nullptr;  // or null
-  const float* dh = nullptr;      // backward
+  const T* dh = nullptr;          // backward
   int64_t dh_stride = 0;
-  float* dgate_up = nullptr;
+  T* dgate_up = nullptr;
   int64_t dgate_up_stride = 0;
   float* dweight = nullptr;  // or null
 };
-void swiglu_forward(const SwigluRows& op, int64_t begin, int64_t end);
-void swiglu_backward(const SwigluRows& op, int64_t begin, int64_t end);
+
+template <class T>
+struct RowKernels {
+  void (*norm_forward)(const NormForward<T>& op, int64_t begin, int64_t end);
+  // dgamma = (not +=) the sum over the range.
+  void (*norm_backward)(const NormBackward<T>& op, int64_t begin, int64_t end, float* dgamma);
+  void (*rope)(const RopeRows<T>& op, int64_t begin, int64_t end);
+  void (*swiglu_forward)(const SwigluRows<T>& op, int64_t begin, int64_t end);
+  void (*swiglu_backward)(const SwigluRows<T>& op, int64_t begin, int64_t end);
+};
+// Of the best instruction set that this machine has.
+template <class T>
+const RowKernels<T>& row_kernels();
 
 // scores = sigmoid(logits), choice = scores + bias
 void sigmoid_scores(const float* logits, const float* bias, float* scores, float* choice, int64_t n);
@@ -77,28 +91,5 @@ void softmax(const float* x, float* p, int64_t n);
 float cross_entropy(float* x, int64_t n, int64_t label, bool grad, float scale, float z_coef);
 // dx += factor lse softmax(x), lse = log sum exp(x): the gradient of factor / 2 lse^2
 void add_z_gradient(float* dx, const float* x, int64_t n, float factor);
-
-struct AdamWStep {
-  float beta1 = 0;
-  float beta2 = 0;
-  float new1 = 0;  // 1 - beta1
-  float new2 = 0;  // 1 - beta2
-  float eps = 0;
-  float coupled = 0;    // decay that is added to the gradient, of the weight
-  float decoupled = 0;  // learning rate x decay of the weight itself
-  float clip = 0;
-  float rate = 0;                 // learning rate / bias correction 1
-  float inverse_correction2 = 0;  // 1 / bias correction 2
-};
-void adamw(const AdamWStep& step, float* w, float* m, float* v, const float* g, int64_t n);
-
-// y += x
-void add(float* y, const float* x, int64_t n);
-
-// Sum of x or of its squares, in f64 lanes of fixed number.
-double sum(const float* x, int64_t n, bool squares);
-
-// y[d] = sum of rows[j][d], j ascending, for `count` rows.
-void sum_rows(float* y, const float* const* rows, int64_t count, int64_t n);
 
 }  // namespace sluice::cpu

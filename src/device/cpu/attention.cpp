@@ -3,6 +3,7 @@
 #include "device/cpu/attention_kernel.h"
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/scratch.h"
+#include "device/cpu/storage.h"
 #include "device/cpu/tiles.h"
 
 namespace sluice {
@@ -43,17 +44,10 @@ void for_each_head(Pool& pool, const Op& op, F&& f) {
            [&](int64_t chunk, int worker) { f(chunk / kv_heads * op.spec.seq_len, chunk % kv_heads, worker); });
 }
 
-// Calls f(T{}) with the type of a fast path.
-template <class F>
-void with_fast_type(DType dtype, F&& f) {
-  dtype == DType::bf16 ? f(bf16()) : f(float());
-}
-
 }  // namespace
 
 KernelSet CpuBackend::execute(const AttentionForward& op, const Tensor& scratch) {
-  if (op.q.dtype() == DType::f64) return RefBackend::execute(op, scratch);
-  with_fast_type(op.q.dtype(), [&]<class T>(T) {
+  const bool fast = dispatch_storage(op.q.dtype(), [&]<class T>(T) {
     for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
       AttentionHeadForward<T> head;
       describe_head<T>(op, start, kv_head, bf16_dot_, head);
@@ -62,12 +56,11 @@ KernelSet CpuBackend::execute(const AttentionForward& op, const Tensor& scratch)
       attention_forward(head, workspace(scratch, attention_workspace(op), worker));
     });
   });
-  return Kernel::simd;
+  return fast ? Kernel::simd : RefBackend::execute(op, scratch);
 }
 
 KernelSet CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch) {
-  if (op.q.dtype() == DType::f64) return RefBackend::execute(op, scratch);
-  with_fast_type(op.q.dtype(), [&]<class T>(T) {
+  const bool fast = dispatch_storage(op.q.dtype(), [&]<class T>(T) {
     for_each_head(pool_, op, [&](int64_t start, int64_t kv_head, int worker) {
       AttentionHeadBackward<T> head;
       describe_head<T>(op, start, kv_head, bf16_dot_, head);
@@ -80,7 +73,7 @@ KernelSet CpuBackend::execute(const AttentionBackward& op, const Tensor& scratch
       attention_backward(head, workspace(scratch, attention_workspace(op), worker));
     });
   });
-  return Kernel::simd;
+  return fast ? Kernel::simd : RefBackend::execute(op, scratch);
 }
 
 }  // namespace sluice

@@ -237,10 +237,6 @@ HWY_ATTR void gemm_one_row_simd(const GemmTile& t) {
   }
 }
 
-HWY_ATTR void round_to_bf16_simd(const float* from, bf16* to, int64_t n) {
-  for (int64_t i = 0; i < n; i += kLanes) store(load(from + i, n - i), to + i, n - i);
-}
-
 }  // namespace sluice::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -249,7 +245,6 @@ namespace sluice::cpu {
 
 HWY_EXPORT(gemm_tile_simd);
 HWY_EXPORT(gemm_one_row_simd);
-HWY_EXPORT(round_to_bf16_simd);
 
 Factor Factor::at(int64_t row, int64_t col) const {
   const int64_t elements = transposed ? col * stride + row : row * stride + col;
@@ -276,10 +271,6 @@ GemmTile GemmTile::part(int64_t row, int64_t rows, int64_t col, int64_t cols) co
 
 void gemm_tile(const GemmTile& tile, float* workspace) {
   HWY_DYNAMIC_DISPATCH(gemm_tile_simd)(tile, workspace);
-}
-
-void round_to_bf16(const float* from, bf16* to, int64_t n) {
-  HWY_DYNAMIC_DISPATCH(round_to_bf16_simd)(from, to, n);
 }
 
 void gemm_one_row(const GemmTile& tile) {

@@ -54,7 +54,4 @@ inline bool is_one_row(const GemmTile& t) {
 // The product of such a tile. The sum over k is 16 chains of multiply-adds of f32, added up in pairs.
 void gemm_one_row(const GemmTile& tile);
 
-// to[i] = from[i], rounded to nearest even; `to` may begin where `from` does.
-void round_to_bf16(const float* from, bf16* to, int64_t n);
-
 }  // namespace sluice::cpu

@@ -3,6 +3,7 @@
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/row_kernels.h"
 #include "device/cpu/scratch.h"
+#include "device/cpu/stream_kernels.h"
 #include "device/cpu/tiles.h"
 
 namespace sluice {
@@ -51,7 +52,7 @@ KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
           require(label >= 0 && label < vocab, "label {} is not in [0, {})", label, vocab);
           losses[begin + t] = cross_entropy(row, vocab, label, op.dw.defined(), scale, z_coef);
         }
-        if (op.dw && rounds) round_to_bf16(row, reinterpret_cast<bf16*>(row), vocab);
+        if (op.dw && rounds) stream_kernels<bf16>().from_f32(reinterpret_cast<bf16*>(row), row, vocab);
       }
     });
     if (!op.dw) continue;

@@ -17,7 +17,7 @@ struct StreamKernels {
   double (*sum)(const T* x, int64_t n, bool squares);
   // y[d] = sum of rows[j][d], j ascending, for `count` rows.
   void (*sum_rows)(T* y, const T* const* rows, int64_t count, int64_t n);
-  // y = x
+  // y = x; they may begin at the same place
   void (*from_f32)(T* y, const float* x, int64_t n);
   void (*to_f32)(float* y, const T* x, int64_t n);
 };

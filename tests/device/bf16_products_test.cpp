@@ -207,6 +207,22 @@ TEST(Bf16Product, OfAnyBitsIsThatOfMultiplyAdds) {
   EXPECT_EQ(denormal, 0);
 }
 
+// 257 ones of the first block of depth are 256 or 258 in bf16; 256 less is 1.
+TEST(Bf16Product, OfManyBlocksIsRoundedOnce) {
+  constexpr int64_t kOnes = 257, kDepth = 1100;
+  for (const bool accumulate : {false, true}) {
+    TestContext tc(DType::bf16, backend(1, cpu::has_bf16_dot()));
+    const Tensor a = tc.empty({1, kDepth}), b = tc.empty({kDepth, 1}), c = tc.of({1, 1}, DType::bf16, {2});
+    std::vector<double> terms(kDepth, 0);
+    std::fill_n(terms.begin(), kOnes, 1);
+    std::fill_n(terms.begin() + 600, kOnes - 1, -1);
+    assign(a, terms);
+    assign(b, std::vector<double>(kDepth, 1));
+    tc->run(Gemm{.c = c, .a = a, .b = b, .accumulate = accumulate});
+    EXPECT_TRUE(holds(c, {accumulate ? 3.0 : 1.0}));
+  }
+}
+
 // What a caller has set for its own arithmetic is as it was.
 TEST(Bf16Product, LeavesDenormalsToOthers) {
   TestContext tc(DType::bf16, backend(1, cpu::has_bf16_dot()));

@@ -229,13 +229,19 @@ std::string table_notes(const BenchmarkReport& report, size_t width) {
   }
   const auto peak_of = [&](const BenchmarkRow& row) -> std::string {
     if (row.peak_stated) return "benchmark.peak_tflops";
-    return fmt::format("a rank's share of the best measured until the row had ended (at the end {})",
+    return fmt::format("a rank's share of the best measured in its precision until the row had ended (at the end {})",
                        describe_ceilings(report.machine));
   };
   text += note(fmt::format("tok/s, FLOP/s (model FLOPs, nothing recomputed counts) per rank; mem: of the fullest rank. "
                            "MFU in % of the peak beside it; here that is {}.",
                            by_run(report, peak_of)),
                width);
+  const bool held_against_fp32 = std::ranges::any_of(report.rows, [](const BenchmarkRow& row) {
+    return row.precision == "bf16" && row.peak_precision == "fp32" && !row.peak_stated;
+  });
+  if (held_against_fp32) {
+    text += note("bf16 is held against the fp32 peak: the processor has no instruction for products of bf16.", width);
+  }
   if (const std::string varied = peak_note(report.machine); !varied.empty()) text += note(varied, width);
   return text;
 }

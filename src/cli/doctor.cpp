@@ -86,6 +86,11 @@ std::string shown(const Findings& f, const Items& item) {
   text += "\nmeasured\n";
   text += item("peak", fmt::format("{:.0f} GFLOP/s fp32 multiply-adds, {:.0f} a thread", m.peak_gflops,
                                    m.peak_gflops / m.cores));
+  text += item("bf16 peak", m.bf16_peak_gflops > 0
+                                ? fmt::format("{:.0f} GFLOP/s bf16 products, {:.0f} a thread", m.bf16_peak_gflops,
+                                              m.bf16_peak_gflops / m.cores)
+                                : "none: the processor has no instruction for it (AVX-512 BF16); bf16 runs compute "
+                                  "with fp32 multiply-adds");
   text += item("bandwidth", fmt::format("{:.1f} GB/s, read plus written", m.bandwidth_gbs));
   text += "\nsluice will use\n";
   text += item("device", f.gpus.list.empty() ? "cpu: ranks are threads of one process"

@@ -37,26 +37,23 @@ std::string ops_table(const BenchmarkRow& row, size_t width) {
   std::string text = fmt::format("{}: where the {} of one step went (rank 0)\n", row.row.empty() ? row.model : row.row,
                                  format_duration(profile.step_seconds));
   text += line(width, "operation", "calls", "share", "time", "GFLOP/s", "GB/s", "of roofline");
-  const auto roofline = [&](double seconds, double roof_seconds, double flops) {
-    return roofline_text(seconds, roof_seconds, flops / profile.roof.flops, 1);
-  };
   for (const OpTotals& op : profile.ops) {
     text += line(width, op.name, std::to_string(op.calls.size()), percent(op.seconds / profile.step_seconds),
                  format_duration(op.seconds), rate(op.flops() / op.seconds), rate(op.bytes() / op.seconds),
-                 roofline(op.seconds, op.roof_seconds(profile.roof), op.flops()));
+                 roofline_text(op.seconds, op.roof_seconds(profile.roof), op.arithmetic_seconds(profile.roof), 1));
   }
   const double outside = profile.step_seconds - profile.seconds_in_ops();
   text += line(width, "outside operations", "", percent(outside / profile.step_seconds), format_duration(outside), "",
                "", "");
   text += line(width, "whole step", "", percent(1), format_duration(profile.step_seconds), "", "",
-               roofline(profile.step_seconds, profile.roof_seconds(), profile.flops()));
-  text +=
-      wrap(
-          "  roofline: the larger of an operation's FLOPs at the peak and its bytes at the memory's bandwidth, each "
-          "tensor touched once; \"cache\": faster than that, the data was in the processor's cache; \"above "
-          "peak\": the peak was measured too low.",
-          width, 2) +
-      "\n";
+               roofline_text(profile.step_seconds, profile.roof_seconds(), profile.arithmetic_seconds(), 1));
+  text += wrap(
+              "  roofline: the larger of an operation's FLOPs at the peak of what it multiplies and its bytes at the "
+              "memory's bandwidth, each tensor touched once; \"cache\": faster than that, the data was in the "
+              "processor's cache; \"above "
+              "peak\": the peak was measured too low.",
+              width, 2) +
+          "\n";
   return text;
 }
 

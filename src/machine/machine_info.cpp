@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/text.h"
+#include "device/cpu/bf16_dot.h"
 #include "device/cpu/peak.h"
 #include "device/cuda/cuda.h"
 #include "machine/ceilings.h"
@@ -123,22 +124,65 @@ double busy_cores() {
   return passed > 0 ? (after.busy - before.busy) / passed * std::thread::hardware_concurrency() : 0;
 }
 
-void MachineInfo::take_best(const MachineInfo& other) {
-  peak_gflops = std::max(peak_gflops, other.peak_gflops);
-  bandwidth_gbs = std::max(bandwidth_gbs, other.bandwidth_gbs);
+bool MachineInfo::take_best(const MachineInfo& other) {
+  bool better = false;
+  const auto take = [&](double& best, double measured) {
+    better = better || measured > best;
+    best = std::max(best, measured);
+  };
+  take(peak_gflops, other.peak_gflops);
+  take(bf16_peak_gflops, other.bf16_peak_gflops);
+  take(bandwidth_gbs, other.bandwidth_gbs);
   peaks_gflops.insert(peaks_gflops.end(), other.peaks_gflops.begin(), other.peaks_gflops.end());
+  bf16_peaks_gflops.insert(bf16_peaks_gflops.end(), other.bf16_peaks_gflops.begin(), other.bf16_peaks_gflops.end());
+  return better;
 }
 
-std::string peak_note(const MachineInfo& machine) {
+Roof MachineInfo::roof(double share) const {
+  return {.flops = share * peak_gflops * 1e9,
+          .bf16_flops = share * bf16_peak_gflops * 1e9,
+          .bandwidth = share * bandwidth_gbs * 1e9,
+          .type = peak_dtype};
+}
+
+std::string precision_name(DType dtype) {
+  switch (dtype) {
+    case DType::f32:
+      return "fp32";
+    case DType::f64:
+      return "fp64";
+    default:
+      return std::string(name_of(dtype));
+  }
+}
+
+namespace {
+
+// Of the measurements of one peak.
+std::string varied(const std::string& peak, const std::vector<double>& measured) {
   constexpr double much = 0.05;
-  if (machine.peaks_gflops.empty()) return {};
-  const auto [least, most] = std::minmax_element(machine.peaks_gflops.begin(), machine.peaks_gflops.end());
+  if (measured.empty()) return {};
+  const auto [least, most] = std::minmax_element(measured.begin(), measured.end());
   const double spread = 1 - *least / *most;
   if (!(spread > much)) return {};
   return fmt::format(
-      "The peak varied by {:.0f} % during this run ({:.0f} to {:.0f} GFLOP/s in {} measurements): other processes were "
+      "The {} varied by {:.0f} % during this run ({:.0f} to {:.0f} GFLOP/s in {} measurements): other processes were "
       "busy, figures are low.",
-      100 * spread, *least, *most, machine.peaks_gflops.size());
+      peak, 100 * spread, *least, *most, measured.size());
+}
+
+std::string gflops_text(double gflops) {
+  return gflops < 1e5 ? fmt::format("{:.0f} GFLOP/s", gflops) : fmt::format("{:.0f} TFLOP/s", gflops * 1e-3);
+}
+
+}  // namespace
+
+std::string peak_note(const MachineInfo& machine) {
+  const bool two = !machine.bf16_peaks_gflops.empty();
+  std::string text = varied(two ? "fp32 peak" : "peak", machine.peaks_gflops);
+  const std::string bf16 = varied("bf16 peak", machine.bf16_peaks_gflops);
+  if (!text.empty() && !bf16.empty()) text += " ";
+  return text + bf16;
 }
 
 namespace {
@@ -161,6 +205,10 @@ MachineInfo measure_machine(int threads) {
   Pool pool(threads);
   machine.peak_gflops = cpu::measure_fma_peak(pool);
   machine.peaks_gflops = {machine.peak_gflops};
+  if (cpu::has_bf16_dot()) {
+    machine.bf16_peak_gflops = cpu::measure_bf16_peak(pool);
+    machine.bf16_peaks_gflops = {machine.bf16_peak_gflops};
+  }
   machine.bandwidth_gbs = cpu::measure_bandwidth(pool);
   return machine;
 }
@@ -191,11 +239,9 @@ MachineInfo measure_gpu(DType dtype) {
 }
 
 std::string describe_ceilings(const MachineInfo& machine) {
-  const std::string_view dtype = machine.peak_dtype == DType::f32 ? "fp32" : name_of(machine.peak_dtype);
-  const double gflops = machine.peak_gflops;
-  const std::string peak =
-      gflops < 1e5 ? fmt::format("{:.0f} GFLOP/s", gflops) : fmt::format("{:.0f} TFLOP/s", gflops * 1e-3);
-  return fmt::format("{} {} peak, {:.1f} GB/s", peak, dtype, machine.bandwidth_gbs);
+  std::string peaks = fmt::format("{} {} peak", gflops_text(machine.peak_gflops), precision_name(machine.peak_dtype));
+  if (machine.bf16_peak_gflops > 0) peaks += fmt::format(", {} bf16 peak", gflops_text(machine.bf16_peak_gflops));
+  return fmt::format("{}, {:.1f} GB/s", peaks, machine.bandwidth_gbs);
 }
 
 std::string describe(const MachineInfo& machine) {

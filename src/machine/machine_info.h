@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "device/roof.h"
 #include "tensor/dtype.h"
 
 namespace sluice {
@@ -25,13 +26,22 @@ struct MachineInfo {
   double bandwidth_gbs = 0;  // measured: read plus written, by all threads or on the GPU
   // Every measurement of the peak, in order; peak_gflops is the best of them.
   std::vector<double> peaks_gflops;
+  // The same of products of bf16 where peak_dtype is f32 and the processor has an instruction for them, else 0 and
+  // none.
+  double bf16_peak_gflops = 0;
+  std::vector<double> bf16_peaks_gflops;
 
-  // Keeps the better figures of two measurements: other processes only ever make them worse.
-  void take_best(const MachineInfo& other);
+  // Keeps the better figures of two measurements: other processes only ever make them worse. Whether one was better.
+  bool take_best(const MachineInfo& other);
+  // What a `share` of the machine does at best.
+  Roof roof(double share) const;
 };
 
-// What is to be said of a peak that varied by more than a few percent: other processes were busy, figures are low.
-// Empty where it did not.
+// As the field writes it: "fp32", "bf16", "fp64".
+std::string precision_name(DType dtype);
+
+// What is to be said of peaks that varied by more than a few percent: other processes were busy, figures are low.
+// Empty where none did.
 std::string peak_note(const MachineInfo& machine);
 
 // Cores in this process's affinity mask, no more than its share of processor time allows.
@@ -53,7 +63,7 @@ MachineInfo measure_gpu(DType dtype);
 
 // "2 x Intel(R) Xeon(R) Processor, AVX-512, 23.5 GiB", "NVIDIA H200, 140 GiB"
 std::string describe(const MachineInfo& machine);
-// "430 GFLOP/s fp32 peak, 20.6 GB/s"
+// "430 GFLOP/s fp32 peak, 860 GFLOP/s bf16 peak, 20.6 GB/s"
 std::string describe_ceilings(const MachineInfo& machine);
 
 }  // namespace sluice

@@ -36,6 +36,7 @@ struct AttentionForward {
   MaskForm mask() const { return spec.mask(); }
   void check() const;
   double flops() const;
+  DType factors() const { return factors_of(q, k); }
   template <class V>
   void visit(V&& f) const {
     f("o", o, Access::out);
@@ -65,6 +66,7 @@ struct AttentionBackward {
   MaskForm mask() const { return spec.mask(); }
   void check() const;
   double flops() const;
+  DType factors() const { return factors_of(q, k); }
   template <class V>
   void visit(V&& f) const {
     f("dq", dq, Access::out);

@@ -22,6 +22,7 @@ struct Gemm {
   int64_t k() const { return trans_a ? a.dim(0) : a.dim(1); }
   void check() const;
   double flops() const;
+  DType factors() const { return factors_of(a, b); }
   template <class V>
   void visit(V&& v) const {
     v("c", c, accumulate ? Access::update : Access::out);
@@ -46,6 +47,7 @@ struct GroupedGemm {
   int64_t k() const { return trans_w ? w.dim(2) : w.dim(1); }
   void check() const;
   double flops() const;
+  DType factors() const { return factors_of(x, w); }
   template <class V>
   void visit(V&& v) const {
     v("y", y, Access::out);
@@ -66,6 +68,7 @@ struct GroupedGemmWeight {
 
   void check() const;
   double flops() const;
+  DType factors() const { return factors_of(dy, x); }
   template <class V>
   void visit(V&& v) const {
     v("dw", dw, Access::update);

@@ -26,6 +26,7 @@ struct HeadLoss {
 
   void check() const;
   double flops() const;
+  DType factors() const { return factors_of(x, w); }
   template <class V>
   void visit(V&& v) const {
     v("loss", loss, Access::out);

@@ -8,6 +8,7 @@
 //                                                optional ones too
 // and, where it has any,
 //   double flops() const;                        multiply and add count as two
+//   DType factors() const;                       of its products, where matrices are multiplied; see Cost
 //   size_t scratch() const;                      bytes of working memory, where every device needs the same
 // Bytes moved follow from visit(). Working memory that one device needs is said beside its kernels (device/scratch.h).
 //
@@ -37,6 +38,9 @@ struct Cost {
   double flops = 0;
   double bytes_read = 0;
   double bytes_written = 0;
+  // The type that both factors of its products are stored in, which decides how fast a device multiplies. Other
+  // arithmetic counts as f32.
+  DType factors = DType::f32;
   double bytes() const { return bytes_read + bytes_written; }
 };
 
@@ -126,10 +130,15 @@ double flops_of(const O& op) {
     return 0;
   }
 }
+// The type that both factors of a product are in: of two types the one that both are widened to.
+inline DType factors_of(const Tensor& a, const Tensor& b) {
+  return a.dtype() == b.dtype() ? a.dtype() : accumulator_of(a.dtype());
+}
 template <class O>
 Cost cost_of(const O& op) {
   Cost cost;
   cost.flops = flops_of(op);
+  if constexpr (requires { op.factors(); }) cost.factors = op.factors();
   op.visit([&](std::string_view, const Tensor& t, Access access) {
     const auto bytes = static_cast<double>(t.bytes());
     if (access != Access::out) cost.bytes_read += bytes;

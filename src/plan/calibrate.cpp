@@ -1,5 +1,5 @@
-// The CPU's profile: peak and bandwidth of the machine, and for each operation the share of its roofline that it
-// reaches in two steps of a small model.
+// The CPU's profile: peaks and bandwidth of the machine, and for each operation the share of its roofline that it
+// reaches in two steps of a small model in the precision of the plan.
 #include <mutex>
 
 #include "config/load.h"
@@ -36,8 +36,9 @@ benchmark: {balance: spread}
 dataset: {_target_: mock, seq_len: 512}
 )";
 
-OpProfile probe(int threads) {
-  const RunSpec spec = resolve(config::parse(kProbe, "probe"), 1);
+OpProfile probe(int threads, DType dtype) {
+  RunSpec spec = resolve(config::parse(kProbe, "probe"), 1);
+  spec.dtype = dtype;
   const MockDataset dataset(spec.seed, spec.model.vocab_size);
   OpProfile profile;
   run_session(spec, {.threads = threads}, dataset, [&](Trainer& trainer) {
@@ -52,24 +53,24 @@ OpProfile probe(int threads) {
 
 }  // namespace
 
-Profile measure_cpu(int ranks, int threads) {
+Profile measure_cpu(int ranks, int threads, DType dtype) {
   const MachineInfo machine = measure_machine(threads);
   Profile profile;
   profile.name = "cpu";
+  profile.dtype = dtype;
   profile.description = describe(machine) + (ranks > 1 ? fmt::format(", shared by {} ranks", ranks) : "");
   // Ranks are threads that take turns with one pool: each has its part of everything.
   const double share = 1.0 / ranks;
   DeviceModel& device = profile.device;
   device.target = {.row_align = 1, .workers = threads};
-  device.peak_flops = machine.peak_gflops * 1e9 * share;
-  device.bandwidth = machine.bandwidth_gbs * 1e9 * share;
-  const Roof roof{.flops = machine.peak_gflops * 1e9, .bandwidth = machine.bandwidth_gbs * 1e9};
-  for (const OpTotals& op : probe(threads).ops) {
+  device.roof = machine.roof(share);
+  const Roof roof = machine.roof(1);
+  for (const OpTotals& op : probe(threads, dtype).ops) {
     const double best = op.roof_seconds(roof);
     if (op.seconds > 0 && best > 0) device.roofline_share[op.name] = best / op.seconds;
   }
   // A message is a copy: each byte is read and written.
-  profile.network.intra = {.latency_s = 5e-6, .bandwidth_bytes_per_s = device.bandwidth / 2};
+  profile.network.intra = {.latency_s = 5e-6, .bandwidth_bytes_per_s = device.roof.bandwidth / 2};
   profile.memory = static_cast<size_t>(machine.memory_bytes / static_cast<uint64_t>(ranks));
   profile.usable = static_cast<size_t>(available_memory() / static_cast<uint64_t>(ranks));
   return profile;

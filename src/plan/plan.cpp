@@ -142,7 +142,7 @@ Plan make_plan(const RunSpec& spec, const Profile& profile, Detail detail) {
       model_flops_per_sequence(spec.model, spec.seq_len) * static_cast<double>(spec.sampling.global_batch);
   plan.tokens_per_s_per_rank = static_cast<double>(spec.tokens_per_step()) / rank_seconds;
   plan.model_tflops_per_rank = flops / rank_seconds * 1e-12;
-  plan.mfu = flops / rank_seconds / profile.device.peak_flops;
+  plan.mfu = flops / rank_seconds / profile.device.roof.peak(spec.dtype);
   return plan;
 }
 

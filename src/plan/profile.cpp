@@ -34,7 +34,8 @@ constexpr CommunicatorMemory kNccl{.pair = 544 * kMB,
 DeviceModel hopper() {
   DeviceModel device;
   device.target = {.row_align = 128, .workers = 1, .platform = Platform::gpu};  // segments: whole tiles of a product
-  device.peak_flops = 989e12;  // dense bf16, NVIDIA's data sheet of H100 SXM
+  device.roof.type = DType::bf16;
+  device.roof.flops = 989e12;  // dense bf16, NVIDIA's data sheet of H100 SXM
   // Between two kernels of a stream: an estimate. Launches themselves are hidden behind longer kernels.
   device.op_overhead_s = 3e-6;
   // cuBLASLt: 769-798 TFLOP/s at 8192^3 measured on an H200; 650 over the mixture of a model's shapes, with which a
@@ -57,13 +58,13 @@ DeviceModel hopper() {
 
 DeviceModel h100_device() {
   DeviceModel device = hopper();
-  device.bandwidth = 3.0e12;  // of 3.35 TB/s: RMSNorm, softmax and cross-entropy of Dao-AILab/quack on H100
+  device.roof.bandwidth = 3.0e12;  // of 3.35 TB/s: RMSNorm, softmax and cross-entropy of Dao-AILab/quack on H100
   return device;
 }
 
 DeviceModel h200_device() {
   DeviceModel device = hopper();
-  device.bandwidth = 4.3e12;  // of 4.8 TB/s: copies within one H200, read plus written, measured
+  device.roof.bandwidth = 4.3e12;  // of 4.8 TB/s: copies within one H200, read plus written, measured
   return device;
 }
 
@@ -108,8 +109,8 @@ std::vector<std::string> profile_names() {
   return {"cpu", "h100", "h200", "dgx-h100"};
 }
 
-Profile find_profile(std::string_view name, int ranks, int threads) {
-  if (name == "cpu") return measure_cpu(ranks, threads);
+Profile find_profile(std::string_view name, int ranks, int threads, DType cpu_dtype) {
+  if (name == "cpu") return measure_cpu(ranks, threads, cpu_dtype);
   if (name == "h100") {
     return gpu_profile("h100", "H100 80 GB, one a node, 400 Gb/s InfiniBand", h100_device(), 1, kH100Memory);
   }

@@ -39,10 +39,11 @@ struct Profile {
 // "cpu", "h100", "h200", "dgx-h100".
 std::vector<std::string> profile_names();
 // The profile as one of `ranks` ranks sees it. `cpu` takes a second to measure, with `threads` threads that all ranks
-// share. User error with the nearest match for a name there is not.
-Profile find_profile(std::string_view name, int ranks, int threads);
+// share, in `cpu_dtype`. User error with the nearest match for a name there is not.
+Profile find_profile(std::string_view name, int ranks, int threads, DType cpu_dtype = DType::f32);
 
-// This machine for `ranks` ranks as threads, each with its share of arithmetic, bandwidth and memory.
-Profile measure_cpu(int ranks, int threads);
+// This machine for `ranks` ranks as threads, each with its share of arithmetic, bandwidth and memory. It knows the
+// peaks of all precisions; how near to its own each operation comes is measured in `dtype`.
+Profile measure_cpu(int ranks, int threads, DType dtype);
 
 }  // namespace sluice

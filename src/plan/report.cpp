@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "base/text.h"
+#include "machine/machine_info.h"
 #include "model/family.h"
 #include "trainer/layout.h"
 
@@ -130,6 +131,12 @@ void add_sentence(std::string& text, const std::string& sentence, size_t width, 
 std::string rate(double flops_per_s) {
   if (flops_per_s >= 1e12) return fmt::format("{:.0f} TFLOP/s", flops_per_s * 1e-12);
   return fmt::format("{:.{}f} GFLOP/s", flops_per_s * 1e-9, flops_per_s < 1e10 ? 2 : 0);
+}
+
+// "550 GFLOP/s fp32"
+std::string peak_text(const Plan& plan) {
+  const Roof& roof = plan.profile.device.roof;
+  return fmt::format("{} {}", rate(roof.peak(plan.spec.dtype)), precision_name(roof.peak_type(plan.spec.dtype)));
 }
 
 // Memory to the left, time to the right, their sums in the last line.
@@ -264,7 +271,7 @@ std::string render(const Plan& plan, const Advice& advice, size_t width) {
                   format_bytes(plan.profile.usable)));
   add(fmt::format("{} tok/s/rank, {}/rank, MFU {} of {}", format_count(std::lround(plan.tokens_per_s_per_rank)),
                   rate(plan.model_tflops_per_rank * 1e12), format_share(plan.mfu, 1, "above the peak"),
-                  rate(plan.profile.device.peak_flops)));
+                  peak_text(plan)));
   add_peak(text, plan.fullest().peak, width);
   if (plan.spec.load_varies()) {
     add(fmt::format("room for {:g} x the balanced load (memory.load_factor); more is grown and reported",
@@ -276,33 +283,35 @@ std::string render(const Plan& plan, const Advice& advice, size_t width) {
 
 std::string to_json(const Plan& plan, const Advice& advice) {
   const Layout l = layout_of(plan.spec);
-  nlohmann::ordered_json json = {{"model", plan.spec.model.name},
-                                 {"profile", plan.profile.name},
-                                 {"ranks", l.ranks},
-                                 {"gbs", l.gbs},
-                                 {"mbs", l.mbs},
-                                 {"lbs", l.lbs},
-                                 {"ga", l.ga},
-                                 {"seq_len", l.seq_len},
-                                 {"tp", l.tp},
-                                 {"pp", l.pp},
-                                 {"cp", l.cp},
-                                 {"ep", l.ep},
-                                 {"vp", l.vp},
-                                 {"fsdp", l.fsdp},
-                                 {"dtype", name_of(plan.spec.dtype)},
-                                 {"recompute", describe(plan.spec.recompute)},
-                                 {"optimizer_state_dtype", optimizer_state(plan.spec)},
-                                 {"local_shard", plan.spec.local_shard},
-                                 {"peak_bytes", plan.peak_bytes()},
-                                 {"usable_bytes", plan.profile.usable},
-                                 {"fits", plan.fits()},
-                                 {"step_time_s", plan.step_seconds},
-                                 {"tokens_per_s_per_gpu", plan.tokens_per_s_per_rank},
-                                 {"model_tflops_per_s_per_gpu", plan.model_tflops_per_rank},
-                                 {"peak_tflops", plan.profile.device.peak_flops * 1e-12},
-                                 {"mfu", plan.mfu},
-                                 {"time", json_of(plan.time)}};
+  nlohmann::ordered_json json = {
+      {"model", plan.spec.model.name},
+      {"profile", plan.profile.name},
+      {"ranks", l.ranks},
+      {"gbs", l.gbs},
+      {"mbs", l.mbs},
+      {"lbs", l.lbs},
+      {"ga", l.ga},
+      {"seq_len", l.seq_len},
+      {"tp", l.tp},
+      {"pp", l.pp},
+      {"cp", l.cp},
+      {"ep", l.ep},
+      {"vp", l.vp},
+      {"fsdp", l.fsdp},
+      {"dtype", name_of(plan.spec.dtype)},
+      {"recompute", describe(plan.spec.recompute)},
+      {"optimizer_state_dtype", optimizer_state(plan.spec)},
+      {"local_shard", plan.spec.local_shard},
+      {"peak_bytes", plan.peak_bytes()},
+      {"usable_bytes", plan.profile.usable},
+      {"fits", plan.fits()},
+      {"step_time_s", plan.step_seconds},
+      {"tokens_per_s_per_gpu", plan.tokens_per_s_per_rank},
+      {"model_tflops_per_s_per_gpu", plan.model_tflops_per_rank},
+      {"peak_precision", precision_name(plan.profile.device.roof.peak_type(plan.spec.dtype))},
+      {"peak_tflops", plan.profile.device.roof.peak(plan.spec.dtype) * 1e-12},
+      {"mfu", plan.mfu},
+      {"time", json_of(plan.time)}};
   for (const StagePlan& stage : plan.stages) json["stages"].push_back(json_of(stage));
   json["ways_out"] = nlohmann::ordered_json::array();
   for (const WayOut& way : advice.ways_out) json["ways_out"].push_back(json_of(way));

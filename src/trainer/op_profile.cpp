@@ -29,6 +29,10 @@ double OpTotals::roof_seconds(const Roof& roof) const {
   return sum_over(calls, [&](const Cost& cost) { return roof.seconds(cost); });
 }
 
+double OpTotals::arithmetic_seconds(const Roof& roof) const {
+  return sum_over(calls, [&](const Cost& cost) { return roof.arithmetic_seconds(cost); });
+}
+
 double OpProfile::seconds_in_ops() const {
   return sum_over(ops, [](const OpTotals& op) { return op.seconds; });
 }
@@ -37,8 +41,8 @@ double OpProfile::roof_seconds() const {
   return sum_over(ops, [&](const OpTotals& op) { return op.roof_seconds(roof); });
 }
 
-double OpProfile::flops() const {
-  return sum_over(ops, [](const OpTotals& op) { return op.flops(); });
+double OpProfile::arithmetic_seconds() const {
+  return sum_over(ops, [&](const OpTotals& op) { return op.arithmetic_seconds(roof); });
 }
 
 std::string roofline_text(double seconds, double roof_seconds, double flop_seconds, int decimals) {

@@ -1,23 +1,15 @@
 // Where a step's time goes: an observer that adds up each operation's time, arithmetic and traffic.
 #pragma once
 
-#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
 #include "device/context.h"
+#include "device/roof.h"
 
 namespace sluice {
-
-// The best a rank can do: the roof over every operation.
-struct Roof {
-  double flops = 1;      // per second
-  double bandwidth = 1;  // bytes per second
-
-  double seconds(const Cost& cost) const { return std::max(cost.flops / flops, cost.bytes() / bandwidth); }
-};
 
 // All calls of one operation.
 struct OpTotals {
@@ -28,6 +20,8 @@ struct OpTotals {
   double flops() const;
   double bytes() const;
   double roof_seconds(const Roof& roof) const;
+  // Of its FLOPs alone, each at the peak of its factors.
+  double arithmetic_seconds(const Roof& roof) const;
 };
 
 // "81.3 %": how near `seconds` come to the best ones, `roof_seconds`. "cache" where they are less: the roof counts each
@@ -38,11 +32,11 @@ std::string roofline_text(double seconds, double roof_seconds, double flop_secon
 struct OpProfile {
   double step_seconds = 0;
   std::vector<OpTotals> ops;  // the most time first
-  Roof roof;
+  Roof roof;                  // of a rank
 
   double seconds_in_ops() const;
   double roof_seconds() const;
-  double flops() const;
+  double arithmetic_seconds() const;
 };
 
 class OpProfiler : public OpObserver {

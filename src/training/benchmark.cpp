@@ -78,6 +78,7 @@ class RankRun {
                     .loss = result.loss,
                     .mtp_loss = result.mtp_loss,
                     .tokens_per_s = static_cast<double>(spec.tokens_per_step()) / (seconds * spec.mesh.world),
+                    .precision = precision_name(spec.dtype),
                     .mfu = yardstick_->mfu(seconds),
                     .roofline = yardstick_->roofline_share(seconds),
                     .elapsed_seconds = spent_,
@@ -125,17 +126,6 @@ double BenchmarkRow::tokens_per_s_per_rank() const {
 
 double BenchmarkRow::model_tflops_per_rank() const {
   return tokens_per_s_per_rank() * gflop_per_token * 1e-3;
-}
-
-std::string precision_name(DType dtype) {
-  switch (dtype) {
-    case DType::f32:
-      return "fp32";
-    case DType::f64:
-      return "fp64";
-    default:
-      return std::string(name_of(dtype));
-  }
 }
 
 std::string recompute_name(const Config& config) {
@@ -246,6 +236,7 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
   yardstick->measure_again(Yardstick::Run::has_ended);
   yardstick->check(row.median_seconds(), Yardstick::Run::has_ended);
   row.peak_tflops = yardstick->peak_flops() * 1e-12;
+  row.peak_precision = precision_name(yardstick->forecast().roof.peak_type(spec.dtype));
   row.peak_stated = config.benchmark.peak_tflops.has_value();
   row.roofline_seconds = yardstick->forecast().roofline_seconds;
   if (row.ops) row.ops->roof = yardstick->forecast().roof;

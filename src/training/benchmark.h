@@ -45,7 +45,9 @@ struct BenchmarkRow {
   std::vector<double> losses;        // of every step, warm-up included
   std::vector<double> mtp_losses;    // of the extra layer, where there is one
   double gflop_per_token = 0;
-  double peak_tflops = 0;    // of a rank
+  double peak_tflops = 0;  // of a rank
+  std::string
+      peak_precision;        // of the products that were measured: `precision`, or fp32 where that has none of its own
   bool peak_stated = false;  // by benchmark.peak_tflops, not measured
   double roofline_seconds = 0;
   double load_factor = 1;  // fullest expert over the mean, averaged over layers, micro-batches and ranks of a step
@@ -98,8 +100,6 @@ BenchmarkRow run_benchmark(const BenchmarkJob& job, const RunSpec& run, MachineI
 
 // "none", "full", "norm act".
 std::string recompute_name(const Config& config);
-// As the field writes it: "fp32", "bf16", "fp64".
-std::string precision_name(DType dtype);
 
 // What one call of the benchmark measured: all that is printed, and what --json writes.
 struct BenchmarkReport {

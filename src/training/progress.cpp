@@ -44,7 +44,9 @@ std::string format(const ProgressReport& r, size_t columns) {
       Part{r.mtp_loss ? fmt::format("mtp {:.3f}", *r.mtp_loss) : "", 7},
       Part{r.learning_rate ? "lr " + format_power(*r.learning_rate) : "", 3},
       Part{r.gradient_norm ? "norm " + format_norm(*r.gradient_norm) : "", 4},
-      Part{format_count(static_cast<int64_t>(r.tokens_per_s)) + " tok/s", 5},
+      Part{format_count(static_cast<int64_t>(r.tokens_per_s)) + " tok/s" +
+               (r.precision.empty() ? "" : " " + r.precision),
+           5},
       Part{"MFU " + format_share(r.mfu, 1, "above peak"), 6},
       Part{roofline.empty() ? "cache-served" : "roofline " + roofline, 8},
       Part{(r.learning_rate ? format_clock(r.elapsed_seconds) + ", " : "") + "ETA " + format_clock(to_go), 2},

@@ -21,15 +21,16 @@ struct ProgressReport {
   std::optional<double> mtp_loss = {};       // of the extra layer, where there is one
   std::optional<double> learning_rate = {};  // of a training; a benchmark has none
   std::optional<double> gradient_norm = {};  // where it is computed
-  double tokens_per_s = 0;  // as the results count them: of a benchmark each rank's, of a training all ranks'
+  double tokens_per_s = 0;     // as the results count them: of a benchmark each rank's, of a training all ranks'
+  std::string precision = {};  // "bf16": that the run computes in
   double mfu = 0;
   double roofline = 0;         // share of the speed that this step's operations allow at best
   double elapsed_seconds = 0;  // since this run's first step began
   int64_t own_steps = 0;       // taken since; fewer than are done in a run that was resumed
 };
 
-// "step 3/7  loss 8.412  lr 3.0e-4  norm 0.87  2,101 tok/s  MFU 42.9 %  roofline 67 %  0:12, ETA 0:16": the time so
-// far, of a training alone, then what the steps to come take at the pace of this run's own. What is longer than
+// "step 3/7  loss 8.412  lr 3.0e-4  norm 0.87  2,101 tok/s fp32  MFU 42.9 %  roofline 67 %  0:12, ETA 0:16": the time
+// so far, of a training alone, then what the steps to come take at the pace of this run's own. What is longer than
 // `columns` is left out part by part, the least important first, so that no number is cut; the steps alone always stay.
 // Shares above one are no numbers: "above peak", "cache-served" (see roofline_text).
 std::string format(const ProgressReport& report, size_t columns = std::string::npos);

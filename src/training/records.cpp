@@ -34,6 +34,11 @@ class Writer {
   void or_absent(const char* name, const T& value, const T& usual) {
     if (value != usual) json_[name] = value;
   }
+  // What files of earlier versions do not have stands for `before`.
+  template <class T>
+  void later(const char* name, const T& value, const T& /*before*/) {
+    json_[name] = value;
+  }
   // Follows from the fields: written for those who read the file.
   template <class T>
   void derived(const char* name, const T& value) {
@@ -96,6 +101,10 @@ class Reader {
     value = json_.value(name, usual);
   }
   template <class T>
+  void later(const char* name, T& value, const T& before) {
+    or_absent(name, value, before);
+  }
+  template <class T>
   void derived(const char* /*name*/, const T& /*value*/) {}
   template <class T, class Describe>
   void object(const char* name, T& value, Describe describe) {
@@ -143,6 +152,8 @@ constexpr auto describe_machine = [](auto& v, MachineInfo& machine) {
   machine.peak_dtype = dtype_named(dtype);
   v("peak_gflops", machine.peak_gflops);
   v("peak_measurements_gflops", machine.peaks_gflops);
+  v.or_absent("bf16_peak_gflops", machine.bf16_peak_gflops, 0.0);
+  v.or_absent("bf16_peak_measurements_gflops", machine.bf16_peaks_gflops, std::vector<double>());
   v("bandwidth_gbs", machine.bandwidth_gbs);
 };
 
@@ -222,6 +233,7 @@ Json ops_json(const OpProfile& profile) {
                    {"calls", op.calls.size()},
                    {"seconds", op.seconds},
                    {"roofline_seconds", op.roof_seconds(profile.roof)},
+                   {"arithmetic_seconds", op.arithmetic_seconds(profile.roof)},
                    {"flops", op.flops()},
                    {"bytes", op.bytes()}});
   }
@@ -254,6 +266,7 @@ constexpr auto describe_row = [](auto& v, BenchmarkRow& row) {
   v.derived("tokens_per_s_per_gpu", row.tokens_per_s_per_rank());
   v.derived("model_tflops_per_s_per_gpu", row.model_tflops_per_rank());
   v("peak_tflops", row.peak_tflops);
+  v.later("peak_precision", row.peak_precision, row.precision);
   v("peak_stated", row.peak_stated);
   v.derived("mfu", row.mfu());
   v("gflop_per_token", row.gflop_per_token);

@@ -14,11 +14,7 @@ double Yardstick::mfu(double step_seconds) const {
 
 void Yardstick::measure_again(Run run) {
   if (run == Run::goes_on && options_.device == DeviceKind::cuda) return;
-  const double peak = machine_.peak_gflops, bandwidth = machine_.bandwidth_gbs;
-  machine_.take_best(measure_for(spec_, options_));
-  if (machine_.peak_gflops > peak || machine_.bandwidth_gbs > bandwidth) {
-    forecast_ = forecast_run(spec_, options_, machine_);
-  }
+  if (machine_.take_best(measure_for(spec_, options_))) forecast_ = forecast_run(spec_, options_, machine_);
 }
 
 void Yardstick::check(double step_seconds, Run run) {

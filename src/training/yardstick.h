@@ -15,8 +15,10 @@ class Yardstick {
   Yardstick(const RunSpec& spec, const LaunchOptions& options, std::optional<double> peak_tflops, MachineInfo& machine);
 
   const RunForecast& forecast() const { return forecast_; }
-  // FLOP/s of a rank that MFU is a share of.
-  double peak_flops() const { return stated_peak_.value_or(forecast_.roof.flops); }
+  // What the run computes in.
+  DType dtype() const { return spec_.dtype; }
+  // FLOP/s of a rank that MFU is a share of: the peak of products in the run's own type, where they have one.
+  double peak_flops() const { return stated_peak_.value_or(forecast_.roof.peak(spec_.dtype)); }
   // Model FLOPs of a step that takes so long, over the peak.
   double mfu(double step_seconds) const;
   // The best time of a step's operations over the time it takes. Above one where caches serve what was counted as

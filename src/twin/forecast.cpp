@@ -28,14 +28,13 @@ RunForecast forecast_run(const RunSpec& spec, const LaunchOptions& options, cons
   const double ranks = own_gpus(options, spec.mesh.world) ? 1 : on_these_cores;
   DeviceModel device;
   device.target = target_of(options.device, options.threads);
-  device.peak_flops = machine.peak_gflops * 1e9 / ranks;
-  device.bandwidth = machine.bandwidth_gbs * 1e9 / ranks;
+  device.roof = machine.roof(1 / ranks);
   device.op_overhead_s = 0;
   device.matrix_efficiency = 1;
   device.other_efficiency = 1;
 
   RunForecast forecast;
-  forecast.roof = {.flops = device.peak_flops, .bandwidth = device.bandwidth};
+  forecast.roof = device.roof;
   forecast.flops_per_step =
       model_flops_per_sequence(spec.model, spec.seq_len) * static_cast<double>(spec.sampling.global_batch);
   // The ranks of a stage differ little; one stands for them.

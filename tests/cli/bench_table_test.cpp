@@ -64,6 +64,7 @@ BenchmarkReport report_of(std::vector<BenchmarkRow> rows) {
   BenchmarkReport report{.version = "0.1.0", .commit = "abc", .machine = {}, .rows = std::move(rows)};
   report.machine.cpu = "EPYC";
   report.machine.peak_gflops = 234;
+  report.machine.bf16_peak_gflops = 468;
   report.machine.bandwidth_gbs = 29;
   return report;
 }
@@ -138,10 +139,28 @@ TEST(BenchTable, SaysWhatThePeakIs) {
   BenchmarkRow stated = row_of("R2", false);
   stated.peak_stated = true;
   const std::string text = render(report_of({row_of("R1", false), stated}), 400);
-  EXPECT_TRUE(holds(text, "(at the end 234 GFLOP/s fp32 peak, 29.0 GB/s) (R1); benchmark.peak_tflops (R2).")) << text;
+  EXPECT_TRUE(holds(
+      text, "(at the end 234 GFLOP/s fp32 peak, 468 GFLOP/s bf16 peak, 29.0 GB/s) (R1); benchmark.peak_tflops (R2)."))
+      << text;
 }
 
 // What differs is said with the rows it is of; a row whose layouts are alike is named once.
+// A processor without the instruction computes bf16 with fp32 multiply-adds.
+TEST(BenchTable, SaysWhereBf16IsHeldAgainstTheFp32Peak) {
+  const std::string note = "bf16 is held against the fp32 peak";
+  BenchmarkRow row = row_of("R1", false);
+  row.precision = "bf16";
+  row.peak_precision = "bf16";
+  EXPECT_FALSE(holds(render(report_of({row}), 200), note));
+  row.peak_precision = "fp32";
+  EXPECT_TRUE(holds(render(report_of({row}), 200), note));
+  row.peak_stated = true;
+  EXPECT_FALSE(holds(render(report_of({row}), 200), note)) << "another peak was given";
+  row = row_of("R1", false);
+  row.peak_precision = "fp32";
+  EXPECT_FALSE(holds(render(report_of({row}), 200), note)) << "its own";
+}
+
 TEST(BenchTable, NotesTellRowsApart) {
   BenchmarkRow clipped = row_of("R2", false);
   clipped.max_grad_norm = 1;

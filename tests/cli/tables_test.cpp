@@ -44,6 +44,17 @@ TEST(OpsTable, FitsFrom80Columns) {
   }
 }
 
+// bf16 products twice as fast as the fp32 peak are no mistake where bf16 has its own.
+TEST(OpsTable, HoldsEachProductAgainstThePeakOfItsFactors) {
+  BenchmarkRow row = profiled_row();
+  row.ops->roof.bf16_flops = 200e9;
+  row.ops->ops[0].calls = {{.flops = 80e9, .bytes_read = 1e9, .factors = DType::bf16}};
+  row.ops->ops[1].calls = {{.flops = 25e9, .bytes_read = 1e6}};
+  const std::string text = ops_table(row, 100);
+  EXPECT_TRUE(line_with(text, "gemm").ends_with(" 80.0 %")) << text;
+  EXPECT_TRUE(line_with(text, "mla_heads").ends_with(" above peak")) << "f32 stays held against its own" << text;
+}
+
 // Memory traffic that a cache served, and arithmetic faster than a peak that was measured too low.
 TEST(OpsTable, PrintsNoShareAbove100Percent) {
   const std::string text = ops_table(profiled_row(), 100);
@@ -85,6 +96,15 @@ TEST(DoctorReport, FitsFrom80ColumnsAndEndsWithTheVerdict) {
     expect_width(text, width);
     EXPECT_NE(text.find("\nin the way\n"), std::string::npos);
   }
+}
+
+TEST(DoctorReport, NamesThePeakOfEachPrecision) {
+  Findings findings = idle_machine();
+  EXPECT_NE(line_with(doctor_report(findings, 80), "bf16 peak").find("none: the processor has no instruction"),
+            std::string::npos);
+  findings.machine.bf16_peak_gflops = 800;
+  EXPECT_NE(line_with(doctor_report(findings, 80), "bf16 peak").find("800 GFLOP/s bf16 products, 200 a thread"),
+            std::string::npos);
 }
 
 // A slow processor keeps sluice from running, a busy one does not.

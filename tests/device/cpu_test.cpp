@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "device/cpu/bf16_dot.h"
 #include "device/cpu/cpu_backend.h"
 #include "device/cpu/peak.h"
 #include "device/cpu_cases.h"
@@ -239,6 +240,9 @@ TEST(CpuPeak, IsPlausible) {
   Pool pool(1);
   EXPECT_GT(cpu::measure_fma_peak(pool), 0.01);
   EXPECT_GT(cpu::measure_bandwidth(pool), 0.01);
+  EXPECT_EQ(cpu::measure_bf16_peak(pool) > 0.01, cpu::has_bf16_dot());
+  const OnlyTarget older(HWY_AVX2);
+  EXPECT_EQ(cpu::measure_bf16_peak(pool), 0) << "no instruction, no figure";
 }
 
 }  // namespace

@@ -9,8 +9,7 @@ namespace {
 
 DeviceModel machine() {
   return {.target = {.row_align = 128, .workers = 3},
-          .peak_flops = 1000,
-          .bandwidth = 100,
+          .roof = {.flops = 1000, .bf16_flops = 4000, .bandwidth = 100},
           .op_overhead_s = 0.5,
           .matrix_efficiency = 0.5,
           .other_efficiency = 0.1,
@@ -23,6 +22,21 @@ TEST(DeviceModel, TheSlowerOfArithmeticAndMemoryBinds) {
   EXPECT_DOUBLE_EQ(model.seconds(id_of<Gemm>(), {.flops = 1000, .bytes_read = 200, .bytes_written = 100}), 0.5 + 3);
   EXPECT_DOUBLE_EQ(model.seconds(id_of<SwigluForward>(), {.flops = 1000}), 0.5 + 10);
   EXPECT_DOUBLE_EQ(model.seconds(id_of<Copy>(), {.bytes_read = 50, .bytes_written = 50}), 0.5 + 1);
+}
+
+// Products of bf16 have a peak of their own, all other arithmetic that of f32.
+TEST(DeviceModel, ProductsAreHeldAgainstThePeakOfTheirFactors) {
+  const DeviceModel model = machine();
+  const Cost bf16{.flops = 1000, .factors = DType::bf16};
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Gemm>(), bf16), 0.5 + 0.5);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Gemm>(), {.flops = 1000, .factors = DType::f64}), 0.5 + 2);
+  EXPECT_DOUBLE_EQ(model.seconds(id_of<Rope>(), bf16), 0.5 + 1) << "measured: the share of the same roof";
+  DeviceModel without = model;
+  without.roof.bf16_flops = 0;
+  EXPECT_DOUBLE_EQ(without.seconds(id_of<Gemm>(), bf16), 0.5 + 2);
+  EXPECT_EQ(model.roof.peak_type(DType::bf16), DType::bf16);
+  EXPECT_EQ(without.roof.peak_type(DType::bf16), DType::f32);
+  EXPECT_EQ(model.roof.peak_type(DType::f32), DType::f32);
 }
 
 TEST(DeviceModel, AMeasuredOperationTakesItsRooflineOverItsShare) {

@@ -10,6 +10,7 @@
 #include <sstream>
 
 #include "comm/meta/meta.h"
+#include "device/cpu/bf16_dot.h"
 #include "plan/report.h"
 #include "tiny.h"
 #include "trainer/batches.h"
@@ -24,8 +25,7 @@ Profile only_blocks() {
   Profile profile;
   profile.usable = size_t{1} << 40;
   profile.device = {.target = {},
-                    .peak_flops = 1e9,
-                    .bandwidth = kInfinity,
+                    .roof = {.flops = 1e9, .bandwidth = kInfinity},
                     .op_overhead_s = 0,
                     .matrix_efficiency = 1,
                     .other_efficiency = kInfinity};
@@ -472,30 +472,54 @@ TEST(Profiles, TheWholeRowIsPlannedAtItsTrueSize) {
   // step of nothing but products at the speed they reach, of which full recomputation does four thirds of the model's.
   ASSERT_TRUE(spec.recompute.full);
   EXPECT_GT(plan.model_tflops_per_rank, 277.0 / 2);
-  EXPECT_LT(plan.model_tflops_per_rank, 0.75e-12 * profile.device.peak_flops * profile.device.matrix_efficiency);
+  EXPECT_LT(plan.model_tflops_per_rank, 0.75e-12 * profile.device.roof.flops * profile.device.matrix_efficiency);
 }
 
 TEST(Profiles, TheCpusIsMeasured) {
   const Profile profile = find_profile("cpu", 2, 1);
   EXPECT_EQ(profile.name, "cpu");
   EXPECT_EQ(profile.dtype, DType::f32);
-  EXPECT_GT(profile.device.peak_flops, 0);
-  EXPECT_GT(profile.device.bandwidth, 0);
+  EXPECT_GT(profile.device.roof.flops, 0);
+  EXPECT_GT(profile.device.roof.bandwidth, 0);
   for (const char* op : {"gemm", "grouped_gemm", "grouped_gemm_weight", "attention_forward", "attention_backward"}) {
     ASSERT_TRUE(profile.device.roofline_share.contains(op)) << op;
     EXPECT_GT(profile.device.roofline_share.at(op), 0) << op;
   }
 }
 
+TEST(Profiles, TheCpusKnowsBothPrecisions) {
+  const Profile profile = find_profile("cpu", 2, 1);
+  EXPECT_EQ(profile.device.roof.bf16_flops > 0, cpu::has_bf16_dot());
+  EXPECT_EQ(profile.device.roof.peak_type(DType::bf16), cpu::has_bf16_dot() ? DType::bf16 : DType::f32);
+  EXPECT_EQ(profile.device.roof.peak_type(DType::f32), DType::f32);
+  RunSpec spec = tiny_spec({"none", 1, {}});
+  Plan fp32, bf16;
+  for (const auto& [plan, dtype] : {std::pair{&fp32, DType::f32}, {&bf16, DType::bf16}}) {
+    spec.dtype = dtype;
+    *plan = make_plan(spec, profile);
+    const double peak = profile.device.roof.peak(dtype);
+    EXPECT_NEAR(plan->mfu, plan->model_tflops_per_rank * 1e12 / peak, 1e-9) << "its own denominator";
+  }
+  const std::string text = render(bf16, {}, 80), json = to_json(bf16, {});
+  const std::string type = cpu::has_bf16_dot() ? "bf16" : "fp32";
+  EXPECT_NE(text.find("FLOP/s " + type), std::string::npos) << text;
+  EXPECT_NE(json.find("\"peak_precision\": \"" + type + "\""), std::string::npos) << json;
+}
+
 // Within a factor of two of the clock, where other work shares the machine.
 TEST(Profiles, SweepCpuPlanIsNearTheRun) {
-  const Profile profile = measure_cpu(1, 1);
-  EXPECT_EQ(profile.device.target.workers, 1);
-  const Plan plan = make_plan(
-      tiny_spec({"one", 1, {"--model.config.hidden_size=256", "--dataset.seq_len=256", "--model.config.head_dim=64"}}),
-      profile);
-  EXPECT_GT(plan.mfu, 0.02);
-  EXPECT_LT(plan.mfu, 1);
+  for (const DType dtype : {DType::f32, DType::bf16}) {
+    const Profile profile = find_profile("cpu", 1, 1, dtype);
+    EXPECT_EQ(profile.dtype, dtype);
+    EXPECT_EQ(profile.device.target.workers, 1);
+    RunSpec spec = tiny_spec(
+        {"one", 1, {"--model.config.hidden_size=256", "--dataset.seq_len=256", "--model.config.head_dim=64"}});
+    spec.dtype = dtype;
+    const Plan plan = make_plan(spec, profile);
+    // By plain loops, where there are no kernels, the share is tiny.
+    EXPECT_GT(plan.mfu, dtype == DType::f32 ? 0.02 : 0) << name_of(dtype);
+    EXPECT_LT(plan.mfu, 1) << name_of(dtype);
+  }
 }
 
 }  // namespace

@@ -75,6 +75,15 @@ TEST(Roofline, WhatBeatsItIsSaidInWords) {
   EXPECT_EQ(roofline_text(1, 1.22, 1.22, 1), "above peak") << "arithmetic alone would";
 }
 
+// A step of two precisions: each call's FLOPs at the peak of what it multiplies.
+TEST(Roofline, CallsOfOneOperationMayHaveTwoPeaks) {
+  const Roof roof{.flops = 100, .bf16_flops = 200, .bandwidth = 1e9};
+  const OpTotals gemm{.name = "gemm", .seconds = 4, .calls = {{.flops = 100}, {.flops = 100, .factors = DType::bf16}}};
+  EXPECT_DOUBLE_EQ(gemm.arithmetic_seconds(roof), 1.5);
+  EXPECT_DOUBLE_EQ(gemm.roof_seconds(roof), 1.5);
+  EXPECT_DOUBLE_EQ(gemm.arithmetic_seconds({.flops = 100, .bandwidth = 1e9}), 2);
+}
+
 TEST(Roof, TheTighterBoundBinds) {
   const Roof roof{.flops = 100, .bandwidth = 10};
   EXPECT_DOUBLE_EQ(roof.seconds({.flops = 200, .bytes_read = 10, .bytes_written = 5}), 2);

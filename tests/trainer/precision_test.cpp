@@ -2,9 +2,12 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
+#include <set>
 
 #include "data/mock.h"
 #include "support/training.h"
+#include "trainer/op_profile.h"
 
 namespace sluice::test {
 namespace {
@@ -38,6 +41,32 @@ TEST(Precision, Bf16WeightsHaveMastersWhereTheStateIsFp32) {
   EXPECT_NEAR(state_bytes("bf16", "bf16"), 4, padding) << "two moments, no master";
   EXPECT_NEAR(state_bytes("bf16", "weights"), 4, padding) << "two moments as the weights";
   EXPECT_NEAR(state_bytes("fp32", "weights"), 8, padding) << "two moments as the weights";
+}
+
+// What each operation multiplies.
+class FactorWatch final : public OpObserver {
+ public:
+  void after(const OpRecord& record) override { seen[std::string(record.name)].insert(record.cost.factors); }
+  std::map<std::string, std::set<DType>> seen;
+};
+
+TEST(Precision, EachOperationCountsAsWhatItMultiplies) {
+  const RunSpec spec = resolve(tiny_config({"--runtime.dtype=bf16", "--benchmark.balance=router"}), 1, Purpose::train);
+  const MockDataset dataset(spec.seed, spec.model.vocab_size);
+  FactorWatch watch;
+  run_session(spec, {.device = DeviceKind::cpu, .comm = {.timeout_s = 60}}, dataset, [&](Trainer& trainer) {
+    const ObserverScope scope(trainer.context(), watch);
+    trainer.step(0);
+  });
+  const std::set<DType> bf16{DType::bf16}, f32{DType::f32};
+  for (const char* op :
+       {"grouped_gemm", "grouped_gemm_weight", "attention_forward", "attention_backward", "head_loss"}) {
+    EXPECT_EQ(watch.seen[op], bf16) << op;
+  }
+  EXPECT_EQ(watch.seen["gemm"], (std::set{DType::f32, DType::bf16})) << "gradients of a router's logits are f32";
+  for (const char* op : {"rmsnorm_forward", "swiglu_backward", "rope", "adamw", "softmax_topk_forward"}) {
+    EXPECT_EQ(watch.seen[op], f32) << op;
+  }
 }
 
 }  // namespace

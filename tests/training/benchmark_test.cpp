@@ -10,6 +10,7 @@
 
 #include "base/text.h"
 #include "config/load.h"
+#include "device/cpu/bf16_dot.h"
 #include "emulation/profiler.h"
 #include "support/training.h"
 #include "trainer/scale_config.h"
@@ -131,6 +132,45 @@ TEST(Yardstick, AStepFasterThanThePeakMeasuresAgain) {
   EXPECT_DOUBLE_EQ(stated.peak_flops(), 989e12);
 }
 
+// The machine of the run decides, not the one that the test runs on.
+TEST(Yardstick, ARunIsHeldAgainstThePeakOfItsPrecision) {
+  MachineInfo with_instruction, without;
+  with_instruction.peak_gflops = without.peak_gflops = 1;
+  with_instruction.bf16_peak_gflops = 2;
+  with_instruction.bandwidth_gbs = without.bandwidth_gbs = 1e9;  // arithmetic alone takes time
+  const auto yardstick = [](const char* dtype, MachineInfo& machine) {
+    std::vector<std::string> overrides = short_run;
+    overrides.insert(overrides.end(), {"--runtime.dtype", dtype});
+    const Config config = tiny_row(2, overrides);
+    return Yardstick(resolve(config, 2), launch_options(config), {}, machine);
+  };
+  const Yardstick fp32 = yardstick("fp32", with_instruction), bf16 = yardstick("bf16", with_instruction);
+  EXPECT_DOUBLE_EQ(fp32.peak_flops(), 0.5e9) << "of a rank";
+  EXPECT_DOUBLE_EQ(bf16.peak_flops(), 1e9);
+  EXPECT_DOUBLE_EQ(bf16.mfu(1), fp32.mfu(1) / 2);
+  EXPECT_EQ(bf16.forecast().roof.peak_type(bf16.dtype()), DType::bf16);
+  // What is no product of bf16 with bf16 takes as long as in fp32.
+  const double share = bf16.forecast().roofline_seconds / fp32.forecast().roofline_seconds;
+  EXPECT_GT(share, 0.5);
+  EXPECT_LT(share, 0.75);
+  const Yardstick by_fma = yardstick("bf16", without);
+  EXPECT_DOUBLE_EQ(by_fma.peak_flops(), 0.5e9);
+  EXPECT_EQ(by_fma.forecast().roof.peak_type(by_fma.dtype()), DType::f32);
+  EXPECT_NEAR(by_fma.forecast().roofline_seconds, fp32.forecast().roofline_seconds,
+              1e-6 * fp32.forecast().roofline_seconds);
+}
+
+TEST(Benchmark, Bf16RunsOnTheCpuWithinItsPlan) {
+  std::vector<std::string> overrides = short_run;
+  overrides.insert(overrides.end(), {"--runtime.dtype", "bf16"});
+  const BenchmarkRow row = run(1, overrides);
+  EXPECT_EQ(row.precision, "bf16");
+  EXPECT_EQ(row.peak_precision, cpu::has_bf16_dot() ? "bf16" : "fp32");
+  for (const double loss : row.losses) EXPECT_NEAR(loss, std::log(256), 0.2);
+  EXPECT_EQ(row.max_memory_bytes, row.planned_memory_bytes);
+  EXPECT_TRUE(row.grown.empty()) << describe(row.grown);
+}
+
 TEST(Benchmark, GrowthIsSummedUp) {
   EXPECT_EQ(describe(std::vector<RankGrowth>{}), "");
   EXPECT_EQ(describe({{3, {"scratch", 1, 2048}}}), "rank 3's scratch by 2.00 KiB");
@@ -178,6 +218,13 @@ TEST(Machine, SaysWhenItWasBusy) {
       peak_note(machine),
       "The peak varied by 18 % during this run (164 to 200 GFLOP/s in 3 measurements): other processes were busy, "
       "figures are low.");
+  machine.peaks_gflops = {200};
+  machine.bf16_peaks_gflops = {300, 400};
+  EXPECT_EQ(peak_note(machine),
+            "The bf16 peak varied by 25 % during this run (300 to 400 GFLOP/s in 2 measurements): other processes were "
+            "busy, figures are low.");
+  machine.peaks_gflops = {200, 100};
+  EXPECT_TRUE(peak_note(machine).starts_with("The fp32 peak varied by 50 %")) << peak_note(machine);
 }
 
 TEST(Benchmark, RanksShareTheMachineAndSeeTheSameLosses) {
@@ -294,7 +341,13 @@ TEST(Machine, BetterFiguresWin) {
   MachineInfo other = slow_machine();
   other.peak_gflops = 2;
   other.bandwidth_gbs = 0.5;
-  machine.take_best(other);
+  other.bf16_peak_gflops = 3;
+  other.bf16_peaks_gflops = {3};
+  EXPECT_TRUE(machine.take_best(other));
+  EXPECT_FALSE(machine.take_best(other));
+  EXPECT_EQ(machine.bf16_peak_gflops, 3);
+  EXPECT_EQ(machine.bf16_peaks_gflops.size(), 2U) << "all are kept";
+  EXPECT_EQ(describe_ceilings(machine), "2 GFLOP/s fp32 peak, 3 GFLOP/s bf16 peak, 1.0 GB/s");
   EXPECT_EQ(machine.peak_gflops, 2);
   EXPECT_EQ(machine.bandwidth_gbs, 1);
   EXPECT_GE(usable_cores(), 1);

@@ -60,6 +60,8 @@ TEST(Progress, NoShareAboveOneIsPrinted) {
   fast.mfu = 1.22;
   fast.roofline = 5.42;
   EXPECT_EQ(format(fast), "step 3/7  loss 8.412  2,101 tok/s  MFU above peak  cache-served  ETA 0:16");
+  fast.precision = "bf16";
+  EXPECT_EQ(format(fast), "step 3/7  loss 8.412  2,101 tok/s bf16  MFU above peak  cache-served  ETA 0:16");
 }
 
 TEST(Progress, RatesAndNormsOfAnySizeAreShort) {

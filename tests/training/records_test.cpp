@@ -35,6 +35,7 @@ BenchmarkReport full_report() {
   row.mtp_losses = {4, 3.5};
   row.gflop_per_token = 0.5;
   row.peak_tflops = 0.25;
+  row.peak_precision = "fp32";
   row.peak_stated = true;
   row.roofline_seconds = 0.75;
   row.load_factor = 1.5;
@@ -92,6 +93,8 @@ BenchmarkReport full_report() {
   report.machine.peak_dtype = DType::bf16;
   report.machine.peak_gflops = 203;
   report.machine.peaks_gflops = {201, 203};
+  report.machine.bf16_peak_gflops = 407;
+  report.machine.bf16_peaks_gflops = {407, 401};
   report.machine.bandwidth_gbs = 27;
   return report;
 }
@@ -109,6 +112,17 @@ TEST(Report, ReadsBackAsItWasWritten) {
   for (const auto& [key, value] : published.items()) {
     EXPECT_EQ(value.is_null(), key == "ep") << key;
   }
+}
+
+// Files of before bf16 was computed on a CPU have no peak of it, and rows are held against the peak of their precision.
+TEST(Report, AFileWithoutPrecisionsOfPeaksIsRead) {
+  nlohmann::json old = nlohmann::json::parse(report_json(full_report()));
+  EXPECT_EQ(old.at("machine").erase("bf16_peak_gflops") + old.at("machine").erase("bf16_peak_measurements_gflops"), 2U);
+  for (nlohmann::json& row : old.at("rows")) row.erase("peak_precision");
+  const BenchmarkReport report = read_report(old.dump(), "old.json");
+  EXPECT_EQ(report.machine.bf16_peak_gflops, 0);
+  EXPECT_TRUE(report.machine.bf16_peaks_gflops.empty());
+  EXPECT_EQ(report.rows.front().peak_precision, report.rows.front().precision);
 }
 
 TEST(Report, FiguresFollowFromTheFields) {

@@ -1,9 +1,17 @@
 #include "device/cpu/peak.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include <algorithm>
 #include <cstring>
+#include <iterator>
+#include <numeric>
 #include <vector>
 
 #include "base/clock.h"
+#include "device/cpu/bf16_dot.h"
 #include "device/cpu/simd_targets.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -59,7 +67,39 @@ std::string instruction_set() {
   return target.starts_with("AVX3") || target.starts_with("AVX10") ? "AVX-512" : target;
 }
 
-double measure_fma_peak(Pool& pool) {
+namespace {
+
+#if defined(__x86_64__)
+// As fma_loop: x <- x + 0.5 y + 0.5 y in each chain, of numbers that stay small enough not to overflow.
+__attribute__((target("avx512f,avx512bf16"))) double bf16_dot_loop(int64_t rounds, float* result) {
+  constexpr int kDotChains = 24;  // of 32 registers
+  const __m512bh factor = _mm512_cvtne2ps_pbh(_mm512_set1_ps(0.5F), _mm512_set1_ps(0.5F));
+  const __m512bh term = _mm512_cvtne2ps_pbh(_mm512_set1_ps(*result), _mm512_set1_ps(*result));
+  __m512 chain[kDotChains];
+#pragma GCC unroll 32
+  for (int i = 0; i < kDotChains; ++i) chain[i] = _mm512_set1_ps(static_cast<float>(i));
+#pragma GCC unroll 1
+  for (int64_t r = 0; r < rounds; ++r) {
+#pragma GCC unroll 32
+    for (int i = 0; i < kDotChains; ++i) chain[i] = _mm512_dpbf16_ps(chain[i], factor, term);
+  }
+  __m512 sum = _mm512_setzero_ps();
+#pragma GCC unroll 32
+  for (int i = 0; i < kDotChains; ++i) sum = _mm512_add_ps(sum, chain[i]);
+  alignas(64) float lanes[16];
+  _mm512_store_ps(lanes, sum);
+  *result = std::accumulate(std::begin(lanes), std::end(lanes), 0.0F);
+  return 2.0 * static_cast<double>(rounds) * kDotChains * 32;
+}
+#else
+double bf16_dot_loop(int64_t /*rounds*/, float* /*result*/) {
+  return 0;
+}
+#endif
+
+// GFLOP/s of all threads that run `loop` side by side, the best of a few tries.
+template <class Loop>
+double best_rate(Pool& pool, Loop loop) {
   constexpr int64_t kRounds = 200'000;  // well below a millisecond
   constexpr int kTries = 12;
   constexpr double kMostSeconds = 0.5;
@@ -76,7 +116,7 @@ double measure_fma_peak(Pool& pool) {
     pool.run(static_cast<int64_t>(threads) * kPerThread, [&](int64_t, int worker) {
       const auto slot = static_cast<size_t>(worker) * 16;
       results[slot] = 1.0F;
-      flops[slot] += HWY_DYNAMIC_DISPATCH(fma_loop)(kRounds, &results[slot]);
+      flops[slot] += loop(kRounds, &results[slot]);
     });
     const double seconds = watch.seconds();
     double total = 0;
@@ -84,6 +124,16 @@ double measure_fma_peak(Pool& pool) {
     best = std::max(best, total / seconds * 1e-9);
   }
   return best;
+}
+
+}  // namespace
+
+double measure_fma_peak(Pool& pool) {
+  return best_rate(pool, [](int64_t rounds, float* result) { return HWY_DYNAMIC_DISPATCH(fma_loop)(rounds, result); });
+}
+
+double measure_bf16_peak(Pool& pool) {
+  return has_bf16_dot() ? best_rate(pool, bf16_dot_loop) : 0;
 }
 
 double measure_bandwidth(Pool& pool) {

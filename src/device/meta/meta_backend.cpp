@@ -5,12 +5,11 @@
 namespace sluice {
 
 double DeviceModel::seconds(OpId op, const Cost& cost) const {
-  const double moving = cost.bytes() / bandwidth;
   if (const auto measured = roofline_share.find(op.name); measured != roofline_share.end()) {
-    return op_overhead_s + std::max(cost.flops / peak_flops, moving) / measured->second;
+    return op_overhead_s + roof.seconds(cost) / measured->second;
   }
   const double share = is_product(op.kind) ? matrix_efficiency : other_efficiency;
-  return op_overhead_s + std::max(cost.flops / (peak_flops * share), moving);
+  return op_overhead_s + std::max(roof.arithmetic_seconds(cost) / share, cost.bytes() / roof.bandwidth);
 }
 
 void MetaBackend::charge(OpId op, const Cost& cost, Stream& stream) {

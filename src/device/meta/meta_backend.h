@@ -7,15 +7,16 @@
 
 #include "device/backend.h"
 #include "device/rehearsal.h"
+#include "device/roof.h"
 
 namespace sluice {
 
 // A machine as operations see it: time = overhead + max(flops / (peak x efficiency), bytes / bandwidth), or for an
-// operation whose share of its roofline is known, overhead + max(flops / peak, bytes / bandwidth) / share.
+// operation whose share of its roofline is known, overhead + max(flops / peak, bytes / bandwidth) / share. The peak is
+// that of the operation's factors (see Cost).
 struct DeviceModel {
   Target target;
-  double peak_flops = 1e11;  // per second, of the dtype matrices are in
-  double bandwidth = 1e10;   // bytes per second
+  Roof roof = {.flops = 1e11, .bandwidth = 1e10};
   double op_overhead_s = 0;
   double matrix_efficiency = 0.8;                                  // share of the peak that products reach when large
   double other_efficiency = 0.05;                                  // share that arithmetic outside products reaches

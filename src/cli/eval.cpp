@@ -93,10 +93,10 @@ int run_eval(const EvalOptions& options, JobProcesses& processes) {
   }
   const bool bytes = data.target == config::DatasetKind::bytes;
   line(fmt::format(
-      "loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s)", loss, bytes ? "byte" : "token",
+      "loss {:.4f} nats/{}, {}, over {} tokens in {} ({} tok/s in {})", loss, bytes ? "byte" : "token",
       bytes ? fmt::format("{:.4f} bits/byte", loss / std::log(2.0)) : fmt::format("perplexity {:.4g}", std::exp(loss)),
       format_count(tokens), format_duration(result.seconds),
-      format_count(static_cast<int64_t>(static_cast<double>(tokens) / result.seconds))));
+      format_count(static_cast<int64_t>(static_cast<double>(tokens) / result.seconds)), precision_name(spec.dtype)));
   if (json) {
     json->write(
         evaluation_json({.version = std::string(version()),

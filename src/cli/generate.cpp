@@ -258,10 +258,10 @@ class LogitsFile {
   std::vector<double> values_;
 };
 
-std::string speed(int64_t tokens, double seconds) {
+std::string speed(int64_t tokens, double seconds, DType dtype) {
   const double per_second = static_cast<double>(tokens) / std::max(seconds, 1e-9);
-  return fmt::format("{} tokens in {} ({} tok/s)", format_count(tokens), format_duration(seconds),
-                     format_count(static_cast<int64_t>(per_second)));
+  return fmt::format("{} tokens in {} ({} tok/s in {})", format_count(tokens), format_duration(seconds),
+                     format_count(static_cast<int64_t>(per_second)), precision_name(dtype));
 }
 
 int run_generate(const GenerateOptions& options) {
@@ -312,8 +312,8 @@ int run_generate(const GenerateOptions& options) {
   events.logits = [&](int32_t token, std::span<const double> row) { logits->add(token, row); };
   const GenerationResult result = run_generation(spec, session, job, events);
   if (logits) logits->write();
-  log::info("prompt {}, then {}", speed(result.prompt_tokens, result.prompt_seconds),
-            speed(result.tokens, result.decode_seconds));
+  log::info("prompt {}, then {}", speed(result.prompt_tokens, result.prompt_seconds, spec.dtype),
+            speed(result.tokens, result.decode_seconds, spec.dtype));
   return 0;
 }
 

@@ -109,6 +109,7 @@ class Reporter {
                     .learning_rate = record.learning_rate,
                     .gradient_norm = record.gradient_norm,
                     .tokens_per_s = record.tokens_per_s,
+                    .precision = precision_name(yardstick_.dtype()),
                     .mfu = yardstick_.mfu(record.seconds),
                     .roofline = yardstick_.roofline_share(record.seconds),
                     .elapsed_seconds = steady_seconds() - begun_,
@@ -163,12 +164,14 @@ struct Stage {
   throw Error(error->kind(), error->what()).at(error->where()).advise(hint);
 }
 
-std::string summary(const TrainingResult& result, const std::string& unit) {
+std::string summary(const TrainingResult& result, DType dtype, const std::string& unit) {
   std::string text = fmt::format(
-      "{}: {} steps{}, {} tokens in {} ({} tok/s)\n", result.stopped ? "stopped" : "done", format_count(result.steps),
+      "{}: {} steps{}, {} tokens in {} ({} tok/s in {})\n", result.stopped ? "stopped" : "done",
+      format_count(result.steps),
       result.own_steps < result.steps ? fmt::format(", {} of them now", format_count(result.own_steps)) : "",
       format_count(result.tokens), format_duration(result.seconds),
-      format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))));
+      format_count(static_cast<int64_t>(static_cast<double>(result.tokens) / std::max(result.seconds, 1e-9))),
+      precision_name(dtype));
   const std::string recent = result.recent_steps == 1 ? "step" : fmt::format("{} steps", result.recent_steps);
   text += fmt::format("training loss {:.4f} in step 1, {:.4f} mean of the last {} ({})\n", result.first_loss,
                       result.recent_loss, recent, unit);
@@ -182,10 +185,11 @@ std::string header(const std::string& file, const RunSpec& spec, const TrainingJ
   const ParamCount parameters = param_count(spec.model);
   const int ranks = spec.mesh.world;
   std::string text =
-      wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {} memory", file,
-                       format_magnitude(static_cast<double>(parameters.total)),
+      wrap(fmt::format("{}: {} parameters ({} used by a token), {} steps of {} x {} tokens, {} rank{}, {}, {} memory",
+                       file, format_magnitude(static_cast<double>(parameters.total)),
                        format_magnitude(static_cast<double>(parameters.active)), format_count(job.steps),
-                       spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s", format_bytes(bytes)),
+                       spec.sampling.global_batch, spec.seq_len, ranks, ranks == 1 ? "" : "s",
+                       precision_name(spec.dtype), format_bytes(bytes)),
            page_width(), 2) +
       "\n";
   if (!job.ended_by.empty()) text += wrap("  " + job.ended_by, page_width(), 4) + "\n";
@@ -513,7 +517,7 @@ int run_train(const TrainOptions& options, JobProcesses& processes) {
     if (!lost) throw;
     fail(failure, fmt::format("{}; {} is as it was before", stage.loss(), *options.export_directory));
   }
-  print(wrap(summary(result, loss_unit(config)), page_width(), 2));
+  print(wrap(summary(result, spec.dtype, loss_unit(config)), page_width(), 2));
   if (!exported && !saving) print("the trained weights were not kept\n");
   if (result.stopped && saving) {
     print(wrap(fmt::format("{}step {} of {} is saved; to go on:\n",

@@ -29,8 +29,8 @@ TEST(Generate, ADirectoryContinuesTokens) {
     const std::string source = hub_directory(folder, family);
     const Outcome outcome = sluice({"generate", source, "--tokens", "1,2 3", "--max-tokens", "20"});
     ASSERT_EQ(outcome.code, 0) << outcome.err;
-    expect_in(outcome.err,
-              {"3 prompt tokens, up to 20 more", "loaded ", "prompt 3 tokens in ", "then 20 tokens in ", " tok/s)"});
+    expect_in(outcome.err, {"3 prompt tokens, up to 20 more", "loaded ", "prompt 3 tokens in ", "then 20 tokens in ",
+                            " tok/s in fp32)"});
     const std::vector<int> tokens = numbers_in(outcome.out);
     EXPECT_EQ(tokens.size(), 20U);
     for (const int token : tokens) EXPECT_TRUE(token >= 0 && token < 72);

@@ -263,7 +263,7 @@ TEST(Train, LearnsValidatesAndKeepsRecords) {
 TEST(Train, ShowsRateNormAndTimes) {
   const Folder folder;
   const std::string file = folder.file("small.yaml", small_config());
-  const std::regex line(R"(step 1/2  loss \d\.\d{3}  lr 1\.0e-3  norm \d+\.\d\d  [\d,]+ tok/s  MFU [^ ]+ [^ ]+  )"
+  const std::regex line(R"(step 1/2  loss \d\.\d{3}  lr 1\.0e-3  norm \d+\.\d\d  [\d,]+ tok/s fp32  MFU [^ ]+ [^ ]+  )"
                         R"((roofline \d+ %|cache-served)  0:0\d, ETA 0:0\d)");
   const auto lines_like = [&](const Outcome& outcome) {
     EXPECT_EQ(outcome.code, 0);

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "machine/machine_info.h"
 
 namespace sluice::cli {
 namespace {
@@ -71,6 +72,11 @@ Config apply_settings(Config config, const std::vector<std::string>& overrides, 
   }
   for (const config::IgnoredKey& each : config::overruled(config)) {
     log::warn("{}: {}: {}", each.where, each.key, each.reason);
+  }
+  const config::Origin precision = config.origin("runtime.dtype");
+  if (precision.kind == config::Origin::Kind::program) {
+    log::info("runtime.dtype is {}, as {} says; --runtime.dtype fp32 computes in fp32",
+              precision_name(config.runtime.dtype), precision.text);
   }
   return config;
 }

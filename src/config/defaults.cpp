@@ -37,6 +37,7 @@ class Defaults {
     forget();
     find_recipe();
     if (config_.program == Program::nemo) common();
+    precision();
     optimizer();
     if (config_.program == Program::nemo) config_.recipe == Recipe::train ? training() : benchmarking();
     dataset("dataset", config_.dataset);
@@ -172,6 +173,12 @@ class Defaults {
     overrule("clip_grad_norm.max_norm", "null", "NeMo's benchmark does not clip");
     set("model.gate_bias_update_factor", "0", benchmark);
     set("checkpoint.enabled", "false", benchmark);
+  }
+
+  // Weights that a file wants in bf16 are so on every device.
+  void precision() {
+    const std::string& type = config_.model.torch_dtype;
+    if (type.starts_with("bf")) set("runtime.dtype", "bf16", "model.torch_dtype " + type);
   }
 
   void optimizer() {

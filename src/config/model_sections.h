@@ -110,7 +110,7 @@ struct Model {
     v("mtp_loss_weight", mtp_loss_weight,
       "[sluice] weight of the loss of DeepSeek V3's extra layer; 0: the layer is left out", non_negative);
     v("torch_dtype", torch_dtype,
-      "of NeMo's weights: float32 says that optimizer.state_dtype is fp32; products have runtime.dtype",
+      "of NeMo's weights: bf16 says that runtime.dtype is bf16, float32 that optimizer.state_dtype is fp32",
       {"auto", "bfloat16", "bf16", "float32", "fp32"});
     v.section("config", config, "which model");
     v.section("backend", backend, "NeMo's choice of kernels, and the gate");

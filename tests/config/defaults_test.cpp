@@ -158,6 +158,28 @@ TEST(Defaults, TheOptimizersClassGovernsItsSection) {
   EXPECT_EQ(nemo("optimizer: {_target_: torch.optim.AdamW, state_dtype: fp32}\n").optimizer.state_dtype, fp32);
 }
 
+// On every device; a GPU has it without being told.
+TEST(Defaults, WeightsThatAFileWantsInBf16AreSo) {
+  for (const char* word : {"bf16", "bfloat16"}) {
+    const Config config =
+        nemo(fmt::format("model: {{torch_dtype: {}}}\noptimizer: {{_target_: torch.optim.AdamW}}\n", word));
+    EXPECT_EQ(config.runtime.dtype, DType::bf16);
+    EXPECT_EQ(config.origin("runtime.dtype").text, std::string("model.torch_dtype ") + word);
+    EXPECT_EQ(config.optimizer.state_dtype, StateDtype::weights);
+  }
+  for (const char* word : {"auto", "float32", "fp32"}) {
+    EXPECT_EQ(nemo(fmt::format("model: {{torch_dtype: {}}}\n", word)).runtime.dtype, DType::f32) << word;
+  }
+  EXPECT_EQ(nemo("").runtime.dtype, DType::f32);
+  Config given = nemo("model: {torch_dtype: bf16}\nruntime: {dtype: fp32}\n");
+  EXPECT_EQ(given.runtime.dtype, DType::f32) << "what is given holds";
+  config::set(given, "model.torch_dtype", "auto", {Origin::Kind::command_line, "--model.torch_dtype"});
+  EXPECT_EQ(given.runtime.dtype, DType::f32);
+  Config taken_back = nemo("model: {torch_dtype: bf16}\n");
+  config::set(taken_back, "model.torch_dtype", "auto", {Origin::Kind::command_line, "--model.torch_dtype"});
+  EXPECT_EQ(taken_back.runtime.dtype, DType::f32);
+}
+
 TEST(Defaults, NemosBenchmarkDoesNoneOfThese) {
   const std::string file =
       "step_scheduler: {max_steps: 12}\nclip_grad_norm: {max_norm: 1.0}\nlr_scheduler: {lr_decay_style: cosine}\n";

@@ -17,6 +17,8 @@
 #include "cli/outputs.h"
 #include "cli/terminal.h"
 #include "cli/version.h"
+#include "device/cpu/bf16_dot.h"
+#include "trainer/precision.h"
 #include "trainer/scale_config.h"
 #include "training/records.h"
 
@@ -60,6 +62,7 @@ PreparedRow prepare(const std::string& file, const Config& written, const BenchO
   const int ranks = row_layout ? ranks_of(settings) : options.ranks.value_or(processes);
   ScaledConfig scaled = row_layout ? scale_within_layout(settings, scale) : scale_config(settings, scale, ranks);
   if (options.steps) set_steps(scaled, *options.steps);
+  if (!row_layout) take_published_precision(scaled.config, scale, cpu::has_bf16_dot());
   row.job.settings = std::move(scaled.config);
   row.job.changes = std::move(scaled.changes);
   row.spec = resolve(row.job.settings, ranks);
@@ -253,7 +256,10 @@ Command bench_command() {
           "Scales shrink the model by a rule; sluice config ROW --scale laptop shows the result.\n"
           "A fitted layout has for each parallel degree the largest that --ranks N allows, up to the row's.\n"
           "The row's own layout has its ranks, degrees and batch sizes, each rank a thread, and a tiny model;\n"
-          "unless layout, scale, ranks or batch are given it runs too, where a step takes about a second.",
+          "unless layout, scale, ranks or batch are given it runs too, where a step takes about a second.\n"
+          "Published rows are timed in bf16, as published, where the processor multiplies bf16; else, at tiny size "
+          "and\n"
+          "in their own layout in fp32 (--runtime.dtype bf16, fp32).",
       .options = {{"ROW", &options->files, "names (R4) or files (default: all published rows)"},
                   {"--layout",
                    &options->layout,

@@ -1,4 +1,6 @@
 // What a run computes in, and the state that its weights' type gives the optimizer, on the CPU as on a GPU.
+#include "trainer/precision.h"
+
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -66,6 +68,40 @@ TEST(Precision, EachOperationCountsAsWhatItMultiplies) {
   EXPECT_EQ(watch.seen["gemm"], (std::set{DType::f32, DType::bf16})) << "gradients of a router's logits are f32";
   for (const char* op : {"rmsnorm_forward", "swiglu_backward", "rope", "adamw", "softmax_topk_forward"}) {
     EXPECT_EQ(watch.seen[op], f32) << op;
+  }
+}
+
+Config published(const std::vector<std::string>& overrides) {
+  Config config = config::load(std::string(SLUICE_SOURCE_DIR) + "/examples/benchmark/configs/qwen3_moe_30b_8.yaml");
+  config::apply_overrides(config, overrides);
+  return config;
+}
+
+// Whether the processor has the instruction is told, so that both machines are tested on each.
+TEST(Precision, OfAPublishedRowIsThePublishedOneWhereTheProcessorMultipliesIt) {
+  struct Case {
+    std::vector<std::string> overrides;
+    std::optional<Scale> scale;
+    bool has_instruction;
+    DType expected;
+  };
+  const std::vector<Case> cases{
+      {{}, Scale::laptop, true, DType::bf16},
+      {{}, std::nullopt, true, DType::bf16},
+      {{}, Scale::laptop, false, DType::f32},
+      {{}, Scale::tiny, true, DType::f32},
+      {{"--runtime.dtype=fp32"}, Scale::laptop, true, DType::f32},
+      {{"--runtime.dtype=f64"}, Scale::laptop, true, DType::f64},
+      {{"--runtime.dtype=bf16"}, Scale::tiny, false, DType::bf16},
+      {{"--runtime.device=ref"}, Scale::laptop, true, DType::f32},
+      {{"--model.torch_dtype=bf16"}, Scale::tiny, false, DType::bf16},
+      {{"--benchmark.published.precision=FP8"}, Scale::laptop, true, DType::f32},
+      {{"--benchmark.published.gpus=null"}, Scale::laptop, true, DType::f32},
+  };
+  for (size_t i = 0; i < cases.size(); ++i) {
+    Config config = published(cases[i].overrides);
+    take_published_precision(config, cases[i].scale, cases[i].has_instruction);
+    EXPECT_EQ(config.runtime.dtype, cases[i].expected) << "case " << i;
   }
 }
 

@@ -5,6 +5,7 @@
 
 #include "base/text.h"
 #include "config/load.h"
+#include "trainer/precision.h"
 
 namespace sluice {
 
@@ -50,12 +51,11 @@ class Candidates {
         settings.push_back({"distributed.dp_size", std::to_string(dp)});
         apply(config, {settings.back()});
       }
-      candidate.spec = resolve(config, ranks, Purpose::plan);
+      candidate.spec = computed_in(resolve(config, ranks, Purpose::plan), config, now_.dtype);
       (void)candidate.spec.make_schedule();
     } catch (const Error&) {
       return std::nullopt;
     }
-    candidate.spec.dtype = now_.dtype;
     candidate.spec.shared_counts = now_.shared_counts;
     for (const Setting& setting : settings) {
       candidate.change += fmt::format("{}{}: {}", candidate.change.empty() ? "" : " + ", setting.key, setting.value);

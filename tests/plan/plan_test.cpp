@@ -14,6 +14,7 @@
 #include "plan/report.h"
 #include "tiny.h"
 #include "trainer/batches.h"
+#include "trainer/precision.h"
 
 namespace sluice::test {
 namespace {
@@ -96,9 +97,8 @@ Config row(const std::vector<std::string>& overrides) {
 }
 
 RunSpec row_spec(const std::vector<std::string>& overrides = {}) {
-  RunSpec spec = resolve(row(overrides), 8, Purpose::plan);
-  spec.dtype = DType::bf16;
-  return spec;
+  const Config config = row(overrides);
+  return computed_in(resolve(config, 8, Purpose::plan), config, DType::bf16);
 }
 
 TEST(PublishedGate, EveryTokenGoesToOneRankAndAllGetAsManyRows) {
@@ -338,6 +338,7 @@ TEST(Report, EveryChangeIsWhatWasPlanned) {
   const std::vector<Case> cases = {
       {{}, 2},
       {{}, 0.7},
+      {{"--optimizer.state_dtype=weights"}, 0.7},
       {{"--distributed.pp_size=2", "--distributed.ep_size=4", "--step_scheduler.local_batch_size=8",
         "--distributed.pipeline.pp_microbatch_size=2", "--distributed.pipeline.layers_per_stage=1",
         "--distributed.pipeline.pp_schedule=interleaved1f1b",
@@ -378,8 +379,8 @@ TEST(Report, EveryChangeIsWhatWasPlanned) {
         key.pop_back();
         arguments.push_back(fmt::format("--{}={}", key, value));
       }
-      RunSpec again = resolve(row(arguments), ranks, Purpose::plan);
-      again.dtype = DType::bf16;
+      const Config changed = row(arguments);
+      const RunSpec again = computed_in(resolve(changed, ranks, Purpose::plan), changed, DType::bf16);
       EXPECT_EQ(make_plan(again, profile).peak_bytes(), peak);
       ++compared;
     }

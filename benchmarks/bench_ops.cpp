@@ -1,7 +1,7 @@
 // Times every operation against what the machine does at best. Times are medians; with --shared the least processor
 // time per thread, which says more on a machine with other users.
-//   bench_ops [--device cpu] [--threads N] [--shared 1]
-//     a small model's step, in f32
+//   bench_ops [--device cpu] [--dtype fp32|bf16] [--threads N] [--shared 1]
+//     a small model's step
 //   bench_ops --device cuda [--seconds S]
 //     the published models' shapes, in bf16; without a GPU an empty list
 //   bench_ops --device ref
@@ -30,6 +30,9 @@ BenchOptions options_of(int argc, char** argv) {
       options.device = value;
     } else if (flag == "--threads") {
       options.threads = std::stoi(value);
+    } else if (flag == "--dtype") {
+      if (value != "fp32" && value != "bf16") throw user_error("--dtype {} is neither fp32 nor bf16", value);
+      options.dtype = value;
     } else if (flag == "--json") {
       options.json = value;
     } else if (flag == "--only") {

@@ -12,6 +12,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CONFIGS = "examples/benchmark/configs"
 BENCH, LAYOUTS, PLANS = RESULTS / "laptop.json", RESULTS / "layouts.json", RESULTS / "plans.json"
+FP32 = RESULTS / "laptop_fp32.json"  # the rows that BENCH has in bf16, for docs/performance.md
 SLUICE = ROOT / "build" / "release" / "bin" / "sluice"
 PROFILE = "dgx-h100"
 COLUMNS = ("ranks", "gbs", "mbs", "lbs", "ga", "seq_len", "tp", "pp", "cp", "ep", "vp", "fsdp")
@@ -44,6 +45,7 @@ def record():
     plans = {row["row"]: plan_of(row["config"]) for row in layouts["rows"]}
     PLANS.write_text(json.dumps({"commit": layouts["commit"], "plans": plans}, indent=2) + "\n")
     sluice("bench", "--ops", "--json", BENCH, "--overwrite")
+    sluice("bench", "--layout", "fit", "--ops", "--runtime.dtype", "fp32", "--json", FP32, "--overwrite")
 
 
 # --- docs/table.md ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@
 What it is made of: torch.compile on every block; scaled_dot_product_attention with grouped heads, by whichever of its
 backends is faster here; grouped_mm for the experts (a loop over them where that is missing, and then it says so), rows
 sorted by expert, both directions as gathers; the head and cross-entropy in chunks with their gradients made on the way;
-fused AdamW. Parameters, gradients and moments are bf16 (fp32 on the CPU), as autograd keeps them: no fp32 master.
+AdamW, fused on a GPU. Parameters, gradients and moments have one type (bf16 on a GPU, fp32 on the CPU, or --dtype), as
+autograd keeps them: no fp32 master.
 What it is given is sluice's: batch, sequence, layers, gate, local shard, warm-up and median of the steps."""
 import argparse
 import contextlib
@@ -301,7 +302,7 @@ def train(c, dtype):
     optimizer = None
     if c.optimizer:
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0,
-                                      **({"fused": True} if c.device == "cuda" else {"foreach": True}))
+                                      **({"foreach": False} if c.adamw == "loop" else {c.adamw: True}))
     losses, times = [], []
     for step in range(c.warmup + c.steps):
         batches = torch.randint(c.vocab, (c.micro_batches, c.micro_batch, c.seq + 1), device=c.device)
@@ -394,6 +395,7 @@ def arguments():
     p.add_argument("--balance", choices=("published", "router"), default="published")
     p.add_argument("--recompute", choices=("none", "full"), default="none")
     p.add_argument("--no-optimizer", dest="optimizer", action="store_false")
+    p.add_argument("--adamw", choices=("loop", "foreach", "fused"), help="how AdamW steps [fused on a GPU, else foreach]")
     p.add_argument("--no-compile", dest="compile", action="store_false")
     p.add_argument("--compile-mode", default="default", help="of torch.compile")
     p.add_argument("--dtype", choices=("bf16", "fp32"), help="[bf16 on a GPU, fp32 on a CPU]")
@@ -418,6 +420,7 @@ def main():
         if not worst < 1e-4:
             raise SystemExit("error: the peer does not compute what it should")
     c.dtype = c.dtype or ("bf16" if c.device == "cuda" else "fp32")
+    c.adamw = c.adamw or ("fused" if c.device == "cuda" else "foreach")
     dtype = torch.bfloat16 if c.dtype == "bf16" else torch.float32
     backend, attention_times = fastest_attention(c, dtype)
     best = ceilings(c)

@@ -157,7 +157,8 @@ TEST(Yardstick, ARunIsHeldAgainstThePeakOfItsPrecision) {
   EXPECT_DOUBLE_EQ(by_fma.peak_flops(), 0.5e9);
   EXPECT_EQ(by_fma.forecast().roof.peak_type(by_fma.dtype()), DType::f32);
   EXPECT_NEAR(by_fma.forecast().roofline_seconds, fp32.forecast().roofline_seconds,
-              1e-6 * fp32.forecast().roofline_seconds);
+              1e-4 * fp32.forecast().roofline_seconds)
+      << "alike but for the optimizer's state";
 }
 
 TEST(Benchmark, Bf16RunsOnTheCpuWithinItsPlan) {

@@ -6,10 +6,12 @@
 #include "cli/command.h"
 #include "cli/setup.h"
 #include "cli/terminal.h"
+#include "device/cpu/bf16_dot.h"
 #include "machine/machine_info.h"
 #include "model/cards.h"
 #include "model/family.h"
 #include "trainer/layout.h"
+#include "trainer/precision.h"
 #include "trainer/scale_config.h"
 #include "training/session.h"
 
@@ -96,7 +98,10 @@ int run_config(const ConfigOptions& options) {
   Config config = load_settings(options.file, options.overrides);
   const std::optional<Scale> scale = scale_named(options.scale.value_or("full"));
   const int ranks = checked_ranks(options.ranks.value_or(scale ? 1 : ranks_of(config)));
-  if (scale) config = scale_config(config, scale, ranks).config;
+  if (scale) {
+    config = scale_config(config, scale, ranks).config;
+    take_published_precision(config, scale, cpu::has_bf16_dot());
+  }
   const RunSpec spec = resolve(config, ranks, Purpose::plan);
   print(config::to_yaml(config, options.given ? config::Show::given : config::Show::all, page_width()));
   print(ignored_by_model(config) + derived(spec) + recompute_table(spec));

@@ -8,6 +8,7 @@
 #include <regex>
 
 #include "base/file.h"
+#include "device/cpu/bf16_dot.h"
 #include "e2e/program.h"
 
 namespace sluice::test {
@@ -355,6 +356,7 @@ TEST(ConfigCommand, ResolvedWithOriginsReadsBack) {
   EXPECT_TRUE(has_line("    hidden_size: 256 ", "# scale laptop"));
   EXPECT_TRUE(has_line("  seq_len: 512 ", "# scale laptop"));
   EXPECT_TRUE(has_line("#   full ", " %"));
+  EXPECT_EQ(has_line("  dtype: bf16 ", "# published in BF16"), cpu::has_bf16_dot()) << "as bench would run it";
   EXPECT_NE(outcome.out.find("# bytes kept for backward by rank 0: "), std::string::npos);
   EXPECT_NE(outcome.out.find("#   use_cache (built-in card"), std::string::npos);
 

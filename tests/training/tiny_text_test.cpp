@@ -64,7 +64,7 @@ void expect_same_curves(std::vector<std::string> overrides, const Hardware& cpu)
     for (const std::vector<double>& curve : wide) squares += std::pow(curve[i] - sum / kSeeds, 2);
     spread += std::sqrt(squares / (kSeeds - 1));
   }
-  const auto windows = static_cast<double>(kSteps / kWindow);
+  const auto windows = static_cast<double>(wide.front().size());
   difference /= kSeeds * windows;
   spread /= windows;
   EXPECT_GT(difference, 0) << "no bf16";

@@ -119,7 +119,7 @@ void connect(JobProcesses& processes, const BenchOptions& options, std::vector<P
       throw user_error("{} has {} ranks and {} has {}: several processes run rows of as many ranks as each other",
                        first.job.config, meeting.ranks, row.job.config, row.spec.mesh.world)
           .at("command line")
-          .advise("start sluice bench once for each of them");
+          .advise("time each of them in a call of its own");
     }
     meeting.configuration += fmt::format("# {} {} {}\n{}", row.job.config, row.job.scale,
                                          row.job.row_layout ? "row" : "fit", settings_of(row.job.settings));

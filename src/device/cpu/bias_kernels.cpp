@@ -76,13 +76,15 @@ HWY_ATTR void add_dots(const ScaledRows& shape, const T* dy, const T* b, float* 
 }
 
 template <class T>
-constexpr BiasKernels<T> kBiasKernels{.add_bias = add_bias<T>, .sum_scaled = sum_scaled<T>, .add_dots = add_dots<T>};
-
-const BiasKernels<float>* bias_kernels_f32() {
-  return &kBiasKernels<float>;
+constexpr BiasKernels<T> bias_kernels_of() {
+  return {.add_bias = add_bias<T>, .sum_scaled = sum_scaled<T>, .add_dots = add_dots<T>};
 }
-const BiasKernels<bf16>* bias_kernels_bf16() {
-  return &kBiasKernels<bf16>;
+
+BiasKernels<float> bias_kernels_f32() {
+  return bias_kernels_of<float>();
+}
+BiasKernels<bf16> bias_kernels_bf16() {
+  return bias_kernels_of<bf16>();
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
@@ -95,12 +97,12 @@ HWY_EXPORT(bias_kernels_f32);
 HWY_EXPORT(bias_kernels_bf16);
 
 template <>
-const BiasKernels<float>& bias_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(bias_kernels_f32)();
+BiasKernels<float> bias_kernels() {
+  return HWY_DYNAMIC_DISPATCH(bias_kernels_f32)();
 }
 template <>
-const BiasKernels<bf16>& bias_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(bias_kernels_bf16)();
+BiasKernels<bf16> bias_kernels() {
+  return HWY_DYNAMIC_DISPATCH(bias_kernels_bf16)();
 }
 
 }  // namespace sluice::cpu

@@ -27,6 +27,6 @@ struct BiasKernels {
 };
 // Of the best instruction set that this machine has.
 template <class T>
-const BiasKernels<T>& bias_kernels();
+BiasKernels<T> bias_kernels();
 
 }  // namespace sluice::cpu

@@ -102,6 +102,7 @@ void CpuBackend::execute(const SumRows& op, const Tensor& scratch) {
   constexpr int64_t kMost = 64;
   const int64_t width = op.index.dim(1);
   const auto sum = [&]<class T>(T) {
+    const auto sum_rows = cpu::stream_kernels<T>().sum_rows;
     const auto* index = op.index.data<int32_t>();
     pool_.run_ranges(op.y.dim(0), kRows, [&](int64_t begin, int64_t end, int) {
       std::array<const T*, kMost> rows{};
@@ -112,8 +113,7 @@ void CpuBackend::execute(const SumRows& op, const Tensor& scratch) {
           if (m >= 0) rows[count++] = op.x.data<T>() + checked_row(m, op.x.dim(0)) * op.x.stride();
         }
         if (op.add) rows[count++] = op.add.data<T>() + t * op.add.stride();
-        cpu::stream_kernels<T>().sum_rows(op.y.data<T>() + t * op.y.stride(), rows.data(), static_cast<int64_t>(count),
-                                          op.y.dim(1));
+        sum_rows(op.y.data<T>() + t * op.y.stride(), rows.data(), static_cast<int64_t>(count), op.y.dim(1));
       }
     });
   };

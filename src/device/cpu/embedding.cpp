@@ -32,11 +32,11 @@ void CpuBackend::execute(const EmbeddingForward& op, const Tensor& /*scratch*/) 
 void CpuBackend::execute(const EmbeddingBackward& op, const Tensor& scratch) {
   const bool done = cpu::dispatch_storage(op.dy.dtype(), [&]<class T>(T) {
     constexpr int64_t kColumns = 128;
+    const auto add = cpu::stream_kernels<T>().add_to_f32;
     const auto* tokens = op.tokens.data<int32_t>();
     pool_.run_ranges(op.dy.dim(1), kColumns, [&](int64_t begin, int64_t end, int) {
       for (int64_t t = 0; t < op.dy.dim(0); ++t) {
-        cpu::stream_kernels<T>().add_to_f32(
-            op.dw.data<float>() + checked_token(tokens[t], op.dw.dim(0)) * op.dw.stride() + begin,
+        add(op.dw.data<float>() + checked_token(tokens[t], op.dw.dim(0)) * op.dw.stride() + begin,
             op.dy.data<T>() + t * op.dy.stride() + begin, end - begin);
       }
     });

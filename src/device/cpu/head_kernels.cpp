@@ -141,16 +141,18 @@ HWY_ATTR void mla_heads_backward(const MlaRowsBackward<T>& op, int64_t begin, in
 }
 
 template <class T>
-constexpr HeadKernels<T> kHeadKernels{.attention_sink = attention_sink<T>,
-                                      .attention_sink_backward = attention_sink_backward<T>,
-                                      .mla_heads = mla_heads<T>,
-                                      .mla_heads_backward = mla_heads_backward<T>};
-
-const HeadKernels<float>* head_kernels_f32() {
-  return &kHeadKernels<float>;
+constexpr HeadKernels<T> head_kernels_of() {
+  return {.attention_sink = attention_sink<T>,
+          .attention_sink_backward = attention_sink_backward<T>,
+          .mla_heads = mla_heads<T>,
+          .mla_heads_backward = mla_heads_backward<T>};
 }
-const HeadKernels<bf16>* head_kernels_bf16() {
-  return &kHeadKernels<bf16>;
+
+HeadKernels<float> head_kernels_f32() {
+  return head_kernels_of<float>();
+}
+HeadKernels<bf16> head_kernels_bf16() {
+  return head_kernels_of<bf16>();
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
@@ -163,12 +165,12 @@ HWY_EXPORT(head_kernels_f32);
 HWY_EXPORT(head_kernels_bf16);
 
 template <>
-const HeadKernels<float>& head_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(head_kernels_f32)();
+HeadKernels<float> head_kernels() {
+  return HWY_DYNAMIC_DISPATCH(head_kernels_f32)();
 }
 template <>
-const HeadKernels<bf16>& head_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(head_kernels_bf16)();
+HeadKernels<bf16> head_kernels() {
+  return HWY_DYNAMIC_DISPATCH(head_kernels_bf16)();
 }
 
 }  // namespace sluice::cpu

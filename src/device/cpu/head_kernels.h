@@ -65,6 +65,6 @@ struct HeadKernels {
 };
 // Of the best instruction set that this machine has.
 template <class T>
-const HeadKernels<T>& head_kernels();
+HeadKernels<T> head_kernels();
 
 }  // namespace sluice::cpu

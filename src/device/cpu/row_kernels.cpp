@@ -18,7 +18,7 @@ namespace sluice::cpu::HWY_NAMESPACE {
 
 // Sum of squares, in two sets of lanes that take turns.
 template <class T>
-HWY_ATTR float sum_of_squares(const T* x, int64_t n) {
+HWY_INLINE HWY_ATTR float sum_of_squares(const T* x, int64_t n) {
   LaneSums even = zero_sums();
   LaneSums odd = zero_sums();
   int64_t at = 0;
@@ -41,7 +41,7 @@ HWY_ATTR float sum_of_squares(const T* x, int64_t n) {
 
 // sum = x + add, and the sum of its squares as it is stored.
 template <class T>
-HWY_ATTR float add_and_square(const T* x, const T* add, T* sum, int64_t n) {
+HWY_INLINE HWY_ATTR float add_and_square(const T* x, const T* add, T* sum, int64_t n) {
   LaneSums squares = zero_sums();
   for (int64_t at = 0; at < n; at += kSumLanes) {
     for (int64_t j = 0, i = at; j < kSumParts && i < n; ++j, i += kWidth) {
@@ -56,11 +56,16 @@ template <class T>
 HWY_ATTR void norm_forward(const NormForward<T>& op, int64_t begin, int64_t end) {
   const F f;
   const int64_t dim = op.x.dim;
-  const bool residual = op.sum.data != nullptr;
   for (int64_t r = begin; r < end; ++r) {
-    const T* x = residual ? op.sum[r] : op.x[r];
+    const T* x = op.x[r];
     T* y = op.y[r];
-    const float squares = residual ? add_and_square(op.x[r], op.add[r], op.sum[r], dim) : sum_of_squares(x, dim);
+    float squares = 0;
+    if (op.sum.data != nullptr) {
+      squares = add_and_square(x, op.add[r], op.sum[r], dim);
+      x = op.sum[r];
+    } else {
+      squares = sum_of_squares(x, dim);
+    }
     const float rstd = 1.0F / std::sqrt(squares / static_cast<float>(dim) + op.eps);
     op.rstd[r] = rstd;
     const V factor = hn::Set(f, rstd);
@@ -213,17 +218,19 @@ HWY_ATTR void swiglu_backward(const SwigluRows<T>& op, int64_t begin, int64_t en
 }
 
 template <class T>
-constexpr RowKernels<T> kRowKernels{.norm_forward = norm_forward<T>,
-                                    .norm_backward = norm_backward<T>,
-                                    .rope = rope<T>,
-                                    .swiglu_forward = swiglu_forward<T>,
-                                    .swiglu_backward = swiglu_backward<T>};
-
-const RowKernels<float>* row_kernels_f32() {
-  return &kRowKernels<float>;
+constexpr RowKernels<T> row_kernels_of() {
+  return {.norm_forward = norm_forward<T>,
+          .norm_backward = norm_backward<T>,
+          .rope = rope<T>,
+          .swiglu_forward = swiglu_forward<T>,
+          .swiglu_backward = swiglu_backward<T>};
 }
-const RowKernels<bf16>* row_kernels_bf16() {
-  return &kRowKernels<bf16>;
+
+RowKernels<float> row_kernels_f32() {
+  return row_kernels_of<float>();
+}
+RowKernels<bf16> row_kernels_bf16() {
+  return row_kernels_of<bf16>();
 }
 
 // ---- Sigmoid router
@@ -331,12 +338,12 @@ HWY_EXPORT(cross_entropy_simd);
 HWY_EXPORT(add_z_gradient_simd);
 
 template <>
-const RowKernels<float>& row_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(row_kernels_f32)();
+RowKernels<float> row_kernels() {
+  return HWY_DYNAMIC_DISPATCH(row_kernels_f32)();
 }
 template <>
-const RowKernels<bf16>& row_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(row_kernels_bf16)();
+RowKernels<bf16> row_kernels() {
+  return HWY_DYNAMIC_DISPATCH(row_kernels_bf16)();
 }
 void sigmoid_scores(const float* logits, const float* bias, float* scores, float* choice, int64_t n) {
   HWY_DYNAMIC_DISPATCH(sigmoid_scores_simd)(logits, bias, scores, choice, n);

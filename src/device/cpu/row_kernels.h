@@ -79,7 +79,7 @@ struct RowKernels {
 };
 // Of the best instruction set that this machine has.
 template <class T>
-const RowKernels<T>& row_kernels();
+RowKernels<T> row_kernels();
 
 // scores = sigmoid(logits), choice = scores + bias
 void sigmoid_scores(const float* logits, const float* bias, float* scores, float* choice, int64_t n);

@@ -79,18 +79,20 @@ HWY_ATTR void sum_rows(T* y, const T* const* rows, int64_t count, int64_t n) {
 }
 
 template <class T>
-constexpr StreamKernels<T> kStreamKernels{.add = add<T, T>,
-                                          .add_to_f32 = add<float, T>,
-                                          .sum = sum<T>,
-                                          .sum_rows = sum_rows<T>,
-                                          .from_f32 = convert<T, float>,
-                                          .to_f32 = convert<float, T>};
-
-const StreamKernels<float>* stream_kernels_f32() {
-  return &kStreamKernels<float>;
+constexpr StreamKernels<T> stream_kernels_of() {
+  return {.add = add<T, T>,
+          .add_to_f32 = add<float, T>,
+          .sum = sum<T>,
+          .sum_rows = sum_rows<T>,
+          .from_f32 = convert<T, float>,
+          .to_f32 = convert<float, T>};
 }
-const StreamKernels<bf16>* stream_kernels_bf16() {
-  return &kStreamKernels<bf16>;
+
+StreamKernels<float> stream_kernels_f32() {
+  return stream_kernels_of<float>();
+}
+StreamKernels<bf16> stream_kernels_bf16() {
+  return stream_kernels_of<bf16>();
 }
 
 }  // namespace sluice::cpu::HWY_NAMESPACE
@@ -103,12 +105,12 @@ HWY_EXPORT(stream_kernels_f32);
 HWY_EXPORT(stream_kernels_bf16);
 
 template <>
-const StreamKernels<float>& stream_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(stream_kernels_f32)();
+StreamKernels<float> stream_kernels() {
+  return HWY_DYNAMIC_DISPATCH(stream_kernels_f32)();
 }
 template <>
-const StreamKernels<bf16>& stream_kernels() {
-  return *HWY_DYNAMIC_DISPATCH(stream_kernels_bf16)();
+StreamKernels<bf16> stream_kernels() {
+  return HWY_DYNAMIC_DISPATCH(stream_kernels_bf16)();
 }
 
 }  // namespace sluice::cpu

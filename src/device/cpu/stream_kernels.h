@@ -23,6 +23,6 @@ struct StreamKernels {
 };
 // Of the best instruction set that this machine has.
 template <class T>
-const StreamKernels<T>& stream_kernels();
+StreamKernels<T> stream_kernels();
 
 }  // namespace sluice::cpu

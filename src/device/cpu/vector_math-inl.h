@@ -107,7 +107,6 @@ HWY_INLINE HWY_ATTR float sum_of(V v) {
 // AVX-512. (The scalar target does not: it has no fused multiply-add.)
 constexpr int64_t kSumLanes = kWidth == 1 ? 1 : 16;
 constexpr int64_t kSumParts = kSumLanes / kWidth;
-static_assert(kSumParts == 1 || kSumParts == 2);
 struct LaneSums {
   V part[kSumParts];
 };
@@ -118,21 +117,23 @@ HWY_INLINE HWY_ATTR LaneSums zero_sums() {
   return lanes;
 }
 
+// The upper half of the lanes is added to the lower one until one is left.
 template <class D>
-HWY_INLINE HWY_ATTR float sum_halves(D /*d*/, hn::Vec<D> v) {
+HWY_INLINE HWY_ATTR float sum_halves(D d, hn::Vec<D> v) {
 #if HWY_TARGET != HWY_SCALAR
-  if constexpr (hn::MaxLanes(D()) > 1) {
+  if constexpr (hn::MaxLanes(D()) > 4) {
     const hn::Half<D> half;
     return sum_halves(half, hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
   }
 #endif
-  return hn::GetLane(v);
+  return hn::GetLane(hn::SumOfLanes(d, v));  // of four lanes in that order
 }
 
-// The upper half of the lanes is added to the lower one until one is left.
-HWY_INLINE HWY_ATTR float sum_of(const LaneSums& lanes) {
-  const V first = lanes.part[0];
-  return sum_halves(F(), kSumParts == 1 ? first : hn::Add(first, lanes.part[kSumParts - 1]));
+HWY_INLINE HWY_ATTR float sum_of(LaneSums lanes) {
+  for (int64_t parts = kSumParts / 2; parts > 0; parts /= 2) {
+    for (int64_t j = 0; j < parts; ++j) lanes.part[j] = hn::Add(lanes.part[j], lanes.part[j + parts]);
+  }
+  return sum_halves(F(), lanes.part[0]);
 }
 
 HWY_INLINE HWY_ATTR float sum_of(const LaneSums& a, const LaneSums& b) {

@@ -18,7 +18,6 @@
 #include <hwy/highway.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -187,23 +186,19 @@ HWY_NOINLINE HWY_ATTR void tile_of_rows(int64_t units, const char* a, int64_t st
   }
 }
 
-// One of them for each number of rows.
-template <class Kind, Along kAlong>
-struct TilesOfRows {
-  using Tile = void (*)(int64_t, const char*, int64_t, const float*, float*);
-  template <int64_t... i>
-  static constexpr std::array<Tile, kRows> make(std::integer_sequence<int64_t, i...> /*rows*/) {
-    return {tile_of_rows<Kind, kAlong, i + 1>...};
-  }
-  static constexpr std::array<Tile, kRows> all = make(std::make_integer_sequence<int64_t, kRows>());
-};
+// The one of them that has `rows`.
+template <class Kind, Along kAlong, int64_t... i>
+HWY_INLINE HWY_ATTR void tile_of(std::integer_sequence<int64_t, i...> /*rows*/, int64_t rows, int64_t units,
+                                 const char* a, int64_t stride, const float* b, float* results) {
+  (void)((rows == i + 1 && (tile_of_rows<Kind, kAlong, i + 1>(units, a, stride, b, results), true)) || ...);
+}
 
 // As whole_tile for rows <= kRows, cols <= kCols.
 template <class Kind, Along kAlong, class C>
 HWY_NOINLINE HWY_ATTR void edge_tile(int64_t units, const char* a, int64_t stride, const float* b, C* c, int64_t ldc,
                                      bool accumulate, int64_t rows, int64_t cols) {
   HWY_ALIGN float results[kRows * kCols];
-  TilesOfRows<Kind, kAlong>::all[static_cast<size_t>(rows - 1)](units, a, stride, b, results);
+  tile_of<Kind, kAlong>(std::make_integer_sequence<int64_t, kRows>(), rows, units, a, stride, b, results);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < cols; j += kLanes) {
       C* to = c + i * ldc + j;

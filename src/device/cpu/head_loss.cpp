@@ -27,6 +27,7 @@ KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
   // Gradients of the logits have the type of x. Those of bf16 begin where the row's logits did.
   const DType type = op.x.dtype();
   const bool rounds = type == DType::bf16;
+  const auto round_row = stream_kernels<bf16>().from_f32;
   const Factor w{op.w.raw(), type, op.w.stride()};
   const Factor gradients{logits, type, rounds ? 2 * stride : stride};
   const auto transposed = [](Factor factor) {
@@ -52,7 +53,7 @@ KernelSet CpuBackend::execute(const HeadLoss& op, const Tensor& scratch) {
           require(label >= 0 && label < vocab, "label {} is not in [0, {})", label, vocab);
           losses[begin + t] = cross_entropy(row, vocab, label, op.dw.defined(), scale, z_coef);
         }
-        if (op.dw && rounds) stream_kernels<bf16>().from_f32(reinterpret_cast<bf16*>(row), row, vocab);
+        if (op.dw && rounds) round_row(reinterpret_cast<bf16*>(row), row, vocab);
       }
     });
     if (!op.dw) continue;

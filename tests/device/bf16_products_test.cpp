@@ -31,7 +31,6 @@ struct Case {
   std::string name;
   bool everywhere;  // no bits that hang on the width of vectors, or on whether f32 are multiplied and added at once
   std::function<std::vector<Tensor>(TestContext&)> run;
-  friend std::ostream& operator<<(std::ostream& out, const Case& c) { return out << c.name; }
 };
 
 struct Types {
@@ -128,41 +127,45 @@ std::vector<Case> cases() {
   return all;
 }
 
-class Bf16Products : public testing::TestWithParam<Case> {
- protected:
-  static void expect_same(const std::vector<Tensor>& got, const std::vector<Tensor>& expected) {
-    ASSERT_EQ(got.size(), expected.size());
-    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(same(got[i], expected[i])) << "result " << i;
-  }
-};
-INSTANTIATE_TEST_SUITE_P(Cases, Bf16Products, testing::ValuesIn(cases()),
-                         [](const auto& tested) { return tested.param.name; });
+void expect_same(const std::vector<Tensor>& got, const std::vector<Tensor>& expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(same(got[i], expected[i])) << "result " << i;
+}
 
-TEST_P(Bf16Products, HaveTheBitsOfMultiplyAdds) {
+TEST(Bf16Products, HaveTheBitsOfMultiplyAdds) {
   if (!cpu::has_bf16_dot()) GTEST_SKIP() << "this processor has no instruction for products of bf16";
-  TestContext with(DType::bf16, backend(2, true)), without(DType::bf16, backend(2, false));
-  expect_same(GetParam().run(without), GetParam().run(with));
-}
-
-TEST_P(Bf16Products, HaveTheSameBitsAtAnyNumberOfThreads) {
-  TestContext one(DType::bf16, backend(1, cpu::has_bf16_dot()));
-  const auto expected = GetParam().run(one);
-  for (const int threads : {2, 3}) {
-    TestContext many(DType::bf16, backend(threads, cpu::has_bf16_dot()));
-    expect_same(GetParam().run(many), expected);
+  for (const Case& each : cases()) {
+    SCOPED_TRACE(each.name);
+    TestContext with(DType::bf16, backend(2, true)), without(DType::bf16, backend(2, false));
+    expect_same(each.run(without), each.run(with));
   }
 }
 
-TEST_P(Bf16Products, HaveTheSameBitsOnOlderProcessors) {
-  if (!GetParam().everywhere) return;
-  TestContext here(DType::bf16, backend(2, cpu::has_bf16_dot()));
-  const auto expected = GetParam().run(here);
-  for (const int64_t target : {int64_t{HWY_AVX2}, int64_t{HWY_SCALAR}}) {
-    if (!OnlyTarget::has(target)) continue;
-    SCOPED_TRACE(hwy::TargetName(target));
-    const OnlyTarget only(target);
-    TestContext there(DType::bf16, backend(2, cpu::has_bf16_dot()));
-    expect_same(GetParam().run(there), expected);
+TEST(Bf16Products, HaveTheSameBitsAtAnyNumberOfThreads) {
+  const bool bf16_dot = cpu::has_bf16_dot();
+  for (const Case& each : cases()) {
+    SCOPED_TRACE(each.name);
+    TestContext one(DType::bf16, backend(1, bf16_dot));
+    const auto expected = each.run(one);
+    for (const int threads : {2, 3}) {
+      TestContext many(DType::bf16, backend(threads, bf16_dot));
+      expect_same(each.run(many), expected);
+    }
+  }
+}
+
+TEST(Bf16Products, HaveTheSameBitsOnOlderProcessors) {
+  for (const Case& each : cases()) {
+    if (!each.everywhere) continue;
+    TestContext here(DType::bf16, backend(2, cpu::has_bf16_dot()));
+    const auto expected = each.run(here);
+    for (const int64_t target : {int64_t{HWY_AVX2}, int64_t{HWY_SCALAR}}) {
+      if (!OnlyTarget::has(target)) continue;
+      SCOPED_TRACE(each.name + " on " + hwy::TargetName(target));
+      const OnlyTarget only(target);
+      TestContext there(DType::bf16, backend(2, false));
+      expect_same(each.run(there), expected);
+    }
   }
 }
 

@@ -121,9 +121,9 @@ template <class Kind, class T>
 HWY_INLINE HWY_ATTR void pack_transposed(const T* b, int64_t stride, int64_t depth, int64_t cols, int64_t width,
                                          float* HWY_RESTRICT to) {
   const int64_t units = units_of<Kind>(depth);
-  int64_t j = 0;
-  const auto finish = [&](int64_t end, int64_t done) {
-    for (; j < end; ++j) {
+  // Units from `done` on of rows [begin, end).
+  const auto pack_rest = [&](int64_t begin, int64_t end, int64_t done) {
+    for (int64_t j = begin; j < end; ++j) {
       const T* row = b + j * stride;
       for (int64_t u = done; u < units; ++u) {
         const int64_t k = u * Kind::kPerUnit;
@@ -131,12 +131,17 @@ HWY_INLINE HWY_ATTR void pack_transposed(const T* b, int64_t stride, int64_t dep
       }
     }
   };
+  int64_t first = 0;
 #if HWY_TARGET != HWY_SCALAR
-  for (; j + kLanes <= cols;)
-    finish(j + kLanes, pack_rows_across<Kind>(Floats(), b + j * stride, stride, depth, width, to + j));
-  for (; j + 4 <= cols;) finish(j + 4, pack_rows_across<Kind>(Four(), b + j * stride, stride, depth, width, to + j));
+  for (; first + kLanes <= cols; first += kLanes) {
+    pack_rest(first, first + kLanes,
+              pack_rows_across<Kind>(Floats(), b + first * stride, stride, depth, width, to + first));
+  }
+  for (; first + 4 <= cols; first += 4) {
+    pack_rest(first, first + 4, pack_rows_across<Kind>(Four(), b + first * stride, stride, depth, width, to + first));
+  }
 #endif
-  finish(width, 0);
+  pack_rest(first, width, 0);
 }
 
 // Panels of b [depth, cols] (or of its transpose, if b is [cols, depth]) one after another.

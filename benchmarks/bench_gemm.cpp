@@ -36,19 +36,14 @@ void compare(const Shape3& s, double peak) {
   const auto a = random_floats(s.m * s.k, 1);
   const auto b = random_floats(s.n * s.k, 2);
   std::vector<float> c(static_cast<size_t>(s.m * s.n));
-  std::vector<float> workspace(cpu::gemm_workspace(s.n, s.k) / sizeof(float) + 16);
+  std::vector<float> workspace(cpu::gemm_workspace({.m = s.m, .n = s.n, .k = s.k}) / sizeof(float) + 16);
   float* aligned = workspace.data() + (64 - reinterpret_cast<uintptr_t>(workspace.data()) % 64) % 64 / sizeof(float);
   const cpu::GemmTile tile{.m = s.m,
                            .n = s.n,
                            .k = s.k,
-                           .a = a.data(),
-                           .lda = s.trans_a ? s.m : s.k,
-                           .trans_a = s.trans_a,
-                           .b = b.data(),
-                           .ldb = s.trans_b ? s.k : s.n,
-                           .trans_b = s.trans_b,
-                           .c = c.data(),
-                           .ldc = s.n};
+                           .a = {a.data(), DType::f32, s.trans_a ? s.m : s.k, s.trans_a},
+                           .b = {b.data(), DType::f32, s.trans_b ? s.k : s.n, s.trans_b},
+                           .c = {c.data(), DType::f32, s.n}};
   double own = 1e9;
   double blas = 1e9;
   constexpr int kTries = 30;
@@ -58,8 +53,9 @@ void compare(const Shape3& s, double peak) {
     own = std::min(own, watch.seconds());
     watch.restart();
     cblas_sgemm(CblasRowMajor, s.trans_a ? CblasTrans : CblasNoTrans, s.trans_b ? CblasTrans : CblasNoTrans,
-                static_cast<int>(s.m), static_cast<int>(s.n), static_cast<int>(s.k), 1, tile.a,
-                static_cast<int>(tile.lda), tile.b, static_cast<int>(tile.ldb), 0, tile.c, static_cast<int>(tile.ldc));
+                static_cast<int>(s.m), static_cast<int>(s.n), static_cast<int>(s.k), 1, a.data(),
+                static_cast<int>(tile.a.stride), b.data(), static_cast<int>(tile.b.stride), 0, c.data(),
+                static_cast<int>(tile.c.stride));
     blas = std::min(blas, watch.seconds());
   }
   const double gflop = 2e-9 * static_cast<double>(s.m) * static_cast<double>(s.n) * static_cast<double>(s.k);

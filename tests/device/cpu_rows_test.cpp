@@ -1,5 +1,6 @@
 // Operations of the fast path that are bound by memory, in f32 and in bf16: against ref on every instruction set they
 // are compiled for, the same bits at any number of threads and on AVX2 and AVX-512, and every bf16 there is.
+#include <fmt/core.h>
 #include <gtest/gtest.h>
 
 #include <array>
@@ -22,7 +23,7 @@ constexpr std::array<int64_t, 3> kTargets{HWY_AVX3, HWY_AVX2, HWY_SCALAR};
 struct Tested {
   CpuCase program;
   DType dtype;
-  friend std::ostream& operator<<(std::ostream& out, const Tested& t) { return out << t.program.name; }
+  std::string name() const { return program.name + " in " + std::string(name_of(dtype)); }
 };
 
 std::vector<Tested> all_cases() {
@@ -35,63 +36,62 @@ std::vector<Tested> all_cases() {
   return all;
 }
 
-class CpuRows : public testing::TestWithParam<Tested> {
- protected:
-  std::vector<Tensor> run(TestContext& tc) const { return GetParam().program.run(tc); }
-};
-INSTANTIATE_TEST_SUITE_P(Cases, CpuRows, testing::ValuesIn(all_cases()), [](const auto& tested) {
-  return fmt::format("{}_{}", tested.param.program.name, name_of(tested.param.dtype));
-});
+void expect_same(const std::vector<Tensor>& got, const std::vector<Tensor>& expected) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(same(got[i], expected[i])) << "result " << i;
+}
 
 // What is stored in f32 of a bf16 run is as near as in f32: sums and statistics are not of rounded values.
-TEST_P(CpuRows, AgreeWithRefOnEveryInstructionSet) {
-  TestContext expected_context(GetParam().dtype);
-  const std::vector<Tensor> expected = run(expected_context);
-  int ran = 0;
-  for (const int64_t target : kTargets) {
-    if (!OnlyTarget::has(target)) continue;
-    SCOPED_TRACE(hwy::TargetName(target));
-    const OnlyTarget only(target);
-    TestContext context(GetParam().dtype, cpu_backend(2));
-    const std::vector<Tensor> got = run(context);
-    ASSERT_EQ(got.size(), expected.size());
-    for (size_t i = 0; i < got.size(); ++i) {
-      SCOPED_TRACE("result " + std::to_string(i) + ", " + got[i].str());
-      if (!is_float(got[i].dtype())) {
-        EXPECT_TRUE(same(got[i], expected[i]));
-        continue;
+TEST(CpuRows, AgreeWithRefOnEveryInstructionSet) {
+  for (const auto& [program, dtype] : all_cases()) {
+    TestContext expected_context(dtype);
+    const std::vector<Tensor> expected = program.run(expected_context);
+    int ran = 0;
+    for (const int64_t target : kTargets) {
+      if (!OnlyTarget::has(target)) continue;
+      const OnlyTarget only(target);
+      TestContext context(dtype, cpu_backend(2));
+      const std::vector<Tensor> got = program.run(context);
+      ASSERT_EQ(got.size(), expected.size());
+      for (size_t i = 0; i < got.size(); ++i) {
+        SCOPED_TRACE(fmt::format("{} in {} on {}, result {}: {}", program.name, name_of(dtype), hwy::TargetName(target),
+                                 i, got[i].str()));
+        if (!is_float(got[i].dtype())) {
+          EXPECT_TRUE(same(got[i], expected[i]));
+          continue;
+        }
+        // Sums in f64 are of numbers that are the same here and there.
+        EXPECT_TRUE(close(got[i], expected[i], tolerance(got[i].dtype(), program.reduction)));
       }
-      // Sums in f64 are of numbers that are the same here and there.
-      EXPECT_TRUE(close(got[i], expected[i], tolerance(got[i].dtype(), GetParam().program.reduction)));
+      ++ran;
     }
-    ++ran;
-  }
-  EXPECT_GE(ran, 1);
-}
-
-TEST_P(CpuRows, SameBitsAtAnyNumberOfThreads) {
-  TestContext expected_context(GetParam().dtype, cpu_backend(1));
-  const std::vector<Tensor> expected = run(expected_context);
-  for (const int threads : {2, 3}) {
-    TestContext context(GetParam().dtype, cpu_backend(threads));
-    const std::vector<Tensor> got = run(context);
-    for (size_t i = 0; i < got.size(); ++i) EXPECT_TRUE(same(got[i], expected[i])) << "result " << i;
+    EXPECT_GE(ran, 1);
   }
 }
 
-TEST_P(CpuRows, SameBitsOnAvx2AndAvx512) {
+TEST(CpuRows, SameBitsAtAnyNumberOfThreads) {
+  for (const Tested& each : all_cases()) {
+    SCOPED_TRACE(each.name());
+    TestContext expected_context(each.dtype, cpu_backend(1));
+    const std::vector<Tensor> expected = each.program.run(expected_context);
+    for (const int threads : {2, 3}) {
+      TestContext context(each.dtype, cpu_backend(threads));
+      expect_same(each.program.run(context), expected);
+    }
+  }
+}
+
+TEST(CpuRows, SameBitsOnAvx2AndAvx512) {
   if (!OnlyTarget::has(HWY_AVX3)) GTEST_SKIP() << "this processor has no AVX-512";
-  std::vector<Tensor> results[2];
-  TestContext wide(GetParam().dtype, cpu_backend(1)), narrow(GetParam().dtype, cpu_backend(1));
-  {
-    const OnlyTarget only(HWY_AVX3);
-    results[0] = run(wide);
+  for (const Tested& each : all_cases()) {
+    SCOPED_TRACE(each.name());
+    TestContext wide(each.dtype, cpu_backend(1)), narrow(each.dtype, cpu_backend(1));
+    const auto run_on = [&](int64_t target, TestContext& context) {
+      const OnlyTarget only(target);
+      return each.program.run(context);
+    };
+    expect_same(run_on(HWY_AVX2, narrow), run_on(HWY_AVX3, wide));
   }
-  {
-    const OnlyTarget only(HWY_AVX2);
-    results[1] = run(narrow);
-  }
-  for (size_t i = 0; i < results[0].size(); ++i) EXPECT_TRUE(same(results[1][i], results[0][i])) << "result " << i;
 }
 
 // Every upper half of an f32 with lower halves on both sides of what rounding decides: as the constructor of bf16 has

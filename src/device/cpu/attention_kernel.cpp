@@ -144,7 +144,7 @@ HWY_ATTR void forward(const AttentionHeadForward<T>& head, float* workspace) {
 
   for (int64_t h = 0; h < head.group; ++h) {
     for (int64_t i0 = 0, rows = 0; i0 < seq; i0 += rows) {
-      rows = panel_rows(seq - i0);
+      rows = panel_height(seq - i0);
       const int64_t position = head.past + i0;
       const int64_t end = position + rows;  // keys that any of the rows sees
       const int64_t begin = first_key(head, position) / kCols * kCols;

@@ -82,7 +82,7 @@ KernelSet CpuBackend::execute(const Gemm& op, const Tensor& scratch) {
                        .b = factor_of(op.b, op.trans_b),
                        .c = {op.c.raw(), op.c.dtype(), op.c.stride(), op.accumulate},
                        .bf16_dot = bf16_dot_};
-  run_gemm(pool_, whole, scratch, gemm_workspace({op.c.dtype(), op.a.dtype(), op.b.dtype(), op.m(), op.n(), op.k()}));
+  run_gemm(pool_, whole, scratch, gemm_workspace(op));
   return Kernel::simd;
 }
 
@@ -92,7 +92,7 @@ KernelSet CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
   const auto* offsets = op.offsets.data<int32_t>();
   const int64_t num_experts = op.w.dim(0);
   const Cut cols(op.n(), kGemmWidth);
-  const size_t bytes = gemm_workspace({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()});
+  const size_t bytes = gemm_workspace(op);
   // Of few rows in all most experts have one, if any; else the bits of one's result would hang on how many came along.
   constexpr int64_t kFewRows = 32;
   const bool few = op.x.dim(0) <= kFewRows;
@@ -122,7 +122,7 @@ KernelSet CpuBackend::execute(const GroupedGemmWeight& op, const Tensor& scratch
   const Cut rows(m, kTileRows);
   const Cut cols(n, kGemmWidth);
   const int64_t tiles = rows.parts * cols.parts;
-  const size_t bytes = gemm_workspace({op.dw.dtype(), op.dy.dtype(), op.x.dtype(), m, n, op.dy.dim(0)});
+  const size_t bytes = gemm_workspace(op);
   const int64_t expert_bytes = op.dw.stride() * static_cast<int64_t>(size_of(op.dw.dtype()));
   pool_.run(op.dw.dim(0) * tiles, [&](int64_t chunk, int worker) {
     const int64_t e = chunk / tiles;

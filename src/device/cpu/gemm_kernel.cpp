@@ -64,9 +64,9 @@ HWY_ATTR void multiply_rows(const Block<A, C>& block) {
   // Units lie in a where they are of its type and all are whole.
   const bool in_place = std::is_same_v<A, typename Kind::Element> && block.depth % Kind::kPerUnit == 0;
   for (int64_t i = 0, rows = 0; i < block.rows; i += rows) {
-    rows = panel_rows(block.rows - i);
+    rows = panel_height(block.rows - i);
     const A* a = block.a + i * block.a_stride;
-    const int64_t next_rows = panel_rows(block.rows - i - rows);
+    const int64_t next_rows = panel_height(block.rows - i - rows);
     if (!in_place) pack_transposed<Kind>(a, block.a_stride, block.depth, rows, kRows, block.panels);
     for (int64_t step = 0; step < steps; ++step) {
       prefetch_part(bytes_of(a + rows * block.a_stride), stride, next_rows, block.depth * int64_t{sizeof(A)}, step,
@@ -98,7 +98,7 @@ HWY_ATTR void multiply_columns(const Block<A, C>& block) {
     pack_row_panels<Kind>(a, block.a_stride, block.depth, group, block.panels);
     const float* panel = block.panels;
     for (int64_t r = 0, rows = 0; r < group; r += rows, panel += kRows * units) {
-      rows = panel_rows(group - r);
+      rows = panel_height(group - r);
       for (int64_t step = 0; step < steps; ++step) {
         if (next_group > 0) {
           prefetch_part(bytes_of(a + kGroup), stride, block.depth, next_group * int64_t{sizeof(A)},

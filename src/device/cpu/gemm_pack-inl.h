@@ -159,12 +159,12 @@ HWY_INLINE HWY_ATTR void pack_panels(const T* b, int64_t stride, bool transposed
 }
 
 // How many of the next rows make a panel: kRows, but the last two are of equal height.
-constexpr int64_t panel_rows(int64_t left) {
+constexpr int64_t panel_height(int64_t left) {
   return left <= kRows ? left : left < 2 * kRows ? (left + 1) / 2 : kRows;
 }
 
-// Panels [units, kRows] of the columns of a [depth, cols], as panel_rows() cuts them, kRows x units floats for each: a
-// row of a is read whole, so that its cache lines are used at once.
+// Panels [units, kRows] of the columns of a [depth, cols], as panel_height() cuts them, kRows x units floats for each:
+// a row of a is read whole, so that its cache lines are used at once.
 template <class Kind, class T>
 HWY_INLINE HWY_ATTR void pack_row_panels(const T* a, int64_t stride, int64_t depth, int64_t cols, float* to) {
   const int64_t panel = kRows * units_of<Kind>(depth);
@@ -172,7 +172,7 @@ HWY_INLINE HWY_ATTR void pack_row_panels(const T* a, int64_t stride, int64_t dep
     const T* from = a + k * stride;
     float* units = to;
     for (int64_t i = 0; i < cols; units += panel) {
-      const int64_t rows = panel_rows(cols - i);
+      const int64_t rows = panel_height(cols - i);
       for (int64_t r = 0; r < rows; r += kLanes) {
         const T* first = from + i + r;
         store(units_of_rows<Kind>(first, k + 1 < depth ? first + stride : nullptr, rows - r), units + r, rows - r);

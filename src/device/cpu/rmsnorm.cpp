@@ -28,34 +28,38 @@ int64_t grain(int64_t dim) {
   return std::max<int64_t>(1, kGrain / std::max<int64_t>(dim, 1));
 }
 
+// What both forms of the operation have.
+template <class T, class Op>
+NormForward<T> forward_rows(const Op& op) {
+  return {.y = vectors<T>(op.y),
+          .rstd = op.rstd.template data<float>(),
+          .x = vectors<const T>(op.x),
+          .gamma = op.gamma.template data<T>(),
+          .eps = static_cast<float>(op.eps),
+          .sum = {},
+          .add = {}};
+}
+
+template <class T>
+void run_forward(Pool& pool, const NormForward<T>& rows, int64_t count) {
+  pool.run_ranges(count, grain(rows.x.dim),
+                  [&](int64_t begin, int64_t end, int) { row_kernels<T>().norm_forward(rows, begin, end); });
+}
+
 }  // namespace
 
 KernelSet CpuBackend::execute(const RmsNormForward& op, const Tensor& scratch) {
-  const bool done = dispatch_storage(op.x.dtype(), [&]<class T>(T) {
-    const NormForward<T> rows{.y = vectors<T>(op.y),
-                              .rstd = op.rstd.data<float>(),
-                              .x = vectors<const T>(op.x),
-                              .gamma = op.gamma.data<T>(),
-                              .eps = static_cast<float>(op.eps),
-                              .sum = {},
-                              .add = {}};
-    pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
-                     [&](int64_t begin, int64_t end, int) { row_kernels<T>().norm_forward(rows, begin, end); });
-  });
+  const bool done =
+      dispatch_storage(op.x.dtype(), [&]<class T>(T) { run_forward(pool_, forward_rows<T>(op), num_vectors(op.x)); });
   return done ? KernelSet(Kernel::simd) : RefBackend::execute(op, scratch);
 }
 
 KernelSet CpuBackend::execute(const ResidualRmsNormForward& op, const Tensor& scratch) {
   const bool done = dispatch_storage(op.x.dtype(), [&]<class T>(T) {
-    const NormForward<T> rows{.y = vectors<T>(op.y),
-                              .rstd = op.rstd.data<float>(),
-                              .x = vectors<const T>(op.x),
-                              .gamma = op.gamma.data<T>(),
-                              .eps = static_cast<float>(op.eps),
-                              .sum = vectors<T>(op.sum),
-                              .add = vectors<const T>(op.add)};
-    pool_.run_ranges(num_vectors(op.x), grain(op.gamma.dim(0)),
-                     [&](int64_t begin, int64_t end, int) { row_kernels<T>().norm_forward(rows, begin, end); });
+    NormForward<T> rows = forward_rows<T>(op);
+    rows.sum = vectors<T>(op.sum);
+    rows.add = vectors<const T>(op.add);
+    run_forward(pool_, rows, num_vectors(op.x));
   });
   return done ? KernelSet(Kernel::simd) : RefBackend::execute(op, scratch);
 }

@@ -10,10 +10,6 @@ int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
 
-size_t product_workspaces(const ProductSizes& product, int workers) {
-  return static_cast<size_t>(workers) * gemm_workspace(product);
-}
-
 // Packed elements in units of 32 bits. What is packed is padded to an even number of them.
 int64_t units_of(DType dtype, int64_t elements) {
   return dtype == DType::bf16 ? elements / 2 : elements;
@@ -49,6 +45,18 @@ size_t gemm_workspace(const ProductSizes& product) {
   const int64_t sums = c == DType::bf16 && units > kGemmDepth ? std::min(m, kTileRows) * width : 0;
   const int64_t floats = (width + kGemmPanels) * std::min(units, kGemmDepth) + sums;
   return static_cast<size_t>(round_up(floats * static_cast<int64_t>(sizeof(float)), 256));
+}
+
+size_t gemm_workspace(const Gemm& op) {
+  return gemm_workspace({op.c.dtype(), op.a.dtype(), op.b.dtype(), op.m(), op.n(), op.k()});
+}
+
+size_t gemm_workspace(const GroupedGemm& op) {
+  return gemm_workspace({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()});
+}
+
+size_t gemm_workspace(const GroupedGemmWeight& op) {
+  return gemm_workspace({op.dw.dtype(), op.dy.dtype(), op.x.dtype(), op.dw.dim(1), op.dw.dim(2), op.dy.dim(0)});
 }
 
 size_t attention_workspace(const AttentionForward& op) {
@@ -93,16 +101,15 @@ size_t head_workspace(const HeadLoss& op) {
 }
 
 size_t scratch_bytes(const Gemm& op, int workers) {
-  return product_workspaces({op.c.dtype(), op.a.dtype(), op.b.dtype(), op.m(), op.n(), op.k()}, workers);
+  return static_cast<size_t>(workers) * gemm_workspace(op);
 }
 
 size_t scratch_bytes(const GroupedGemm& op, int workers) {
-  return product_workspaces({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()}, workers);
+  return static_cast<size_t>(workers) * gemm_workspace(op);
 }
 
 size_t scratch_bytes(const GroupedGemmWeight& op, int workers) {
-  return product_workspaces({op.dw.dtype(), op.dy.dtype(), op.x.dtype(), op.dw.dim(1), op.dw.dim(2), op.dy.dim(0)},
-                            workers);
+  return static_cast<size_t>(workers) * gemm_workspace(op);
 }
 
 size_t scratch_bytes(const AttentionForward& op, int workers) {

@@ -28,6 +28,9 @@ struct ProductSizes {
   int64_t k = 0;
 };
 size_t gemm_workspace(const ProductSizes& product);
+size_t gemm_workspace(const Gemm& op);
+size_t gemm_workspace(const GroupedGemm& op);
+size_t gemm_workspace(const GroupedGemmWeight& op);
 
 // Blocks of attention: so many queries and keys at a time; columns are padded to at most kAttentionPad.
 inline constexpr int64_t kAttentionQueries = 112;

@@ -128,7 +128,8 @@ TEST_P(Bf16Layouts, FirstStepIsThatOfOneRank) {
 
 // Later steps round other numbers; they stay as close to f64 as one rank. Each distance is a norm over all N weights:
 // were their errors independent, two of the same size would differ by about 1 / sqrt(N), 1 % for the ten thousand
-// weights of these models. A step's errors are shared by the weights of a row, of 32: by about sqrt(32) times that, 6 %.
+// weights of these models. A step's errors are shared by the weights of a row, of 32: by about sqrt(32) times that, 6
+// %.
 TEST_P(Bf16Layouts, StaysAsCloseToDoublePrecisionAsOneRank) {
   constexpr double kFactor = 1.1;
   const Layout& layout = GetParam().layout;

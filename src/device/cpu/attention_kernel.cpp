@@ -43,11 +43,6 @@ class Pieces {
 };
 
 template <class T>
-const char* bytes_of(const T* data) {
-  return reinterpret_cast<const char*>(data);
-}
-
-template <class T>
 HWY_ATTR int64_t first_key(const AttentionHead<T>& head, int64_t position) {
   return head.window > 0 ? std::max<int64_t>(0, position - head.window + 1) : 0;
 }

@@ -20,7 +20,7 @@ Factor factor_of(const Tensor& t, int64_t i, bool transposed) {
 }
 
 // Finds the segment of experts' rows that the n-th tile of kTileRows rows belongs to. The walk is as long as there are
-// experts, nothing beside the product of a tile.
+// experts, little beside the product of a tile.
 struct Segment {
   int64_t expert = -1;
   int64_t begin = 0;
@@ -94,10 +94,11 @@ KernelSet CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
   const Cut cols(op.n(), kGemmWidth);
   const size_t bytes = gemm_workspace(op);
   // Of few rows in all most experts have one, if any; else the bits of one's result would hang on how many came along.
-  constexpr int64_t kFewRows = 32;
-  const bool few = op.x.dim(0) <= kFewRows;
+  constexpr int64_t kMostlyOneEach = 32;
+  const bool mostly_one_each = op.x.dim(0) <= kMostlyOneEach;
   const Product y{op.y.raw(), op.y.dtype(), op.y.stride()};
-  pool_.run(count_segments(offsets, num_experts) * cols.parts, [&](int64_t chunk, int worker) {
+  const int64_t chunks = count_segments(offsets, num_experts) * cols.parts;
+  const auto tile_at = [&](int64_t chunk) {
     const Segment segment = find_segment(offsets, num_experts, chunk / cols.parts);
     const GemmTile whole{.m = segment.rows,
                          .n = op.n(),
@@ -107,8 +108,19 @@ KernelSet CpuBackend::execute(const GroupedGemm& op, const Tensor& scratch) {
                          .c = y.at(segment.begin, 0),
                          .bf16_dot = bf16_dot_};
     const int64_t col = chunk % cols.parts * cols.part;
-    const GemmTile tile = whole.part(0, segment.rows, col, std::min(cols.part, op.n() - col));
-    few&& is_one_row(tile) ? gemm_one_row(tile) : gemm_tile(tile, workspace(scratch, bytes, worker));
+    return whole.part(0, segment.rows, col, std::min(cols.part, op.n() - col));
+  };
+  pool_.run(chunks, [&](int64_t chunk, int worker) {
+    const GemmTile tile = tile_at(chunk);
+    if (mostly_one_each && is_one_row(tile)) {
+      gemm_one_row(tile);
+    } else if (has_few_rows(tile)) {
+      // Most likely the worker's next.
+      const int64_t next = chunk + pool_.threads();
+      gemm_few_rows(tile, next < chunks ? tile_at(next).b : Factor(), workspace(scratch, bytes, worker));
+    } else {
+      gemm_tile(tile, workspace(scratch, bytes, worker));
+    }
   });
   return Kernel::simd;
 }

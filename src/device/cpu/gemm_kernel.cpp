@@ -35,11 +35,6 @@ HWY_INLINE HWY_ATTR void prefetch_part(const char* block, int64_t stride, int64_
   }
 }
 
-template <class T>
-const char* bytes_of(const T* data) {
-  return reinterpret_cast<const char*>(data);
-}
-
 // What a block of a product is made of: rows of a from its first depth on, packed panels of b, and where it goes.
 template <class A, class C>
 struct Block {

@@ -54,4 +54,10 @@ inline bool is_one_row(const GemmTile& t) {
 // The product of such a tile. The sum over k is 16 chains of multiply-adds of f32, added up in pairs.
 void gemm_one_row(const GemmTile& tile);
 
+// Whether so few rows meet b, both of one type, that packing b costs more than it saves.
+bool has_few_rows(const GemmTile& tile);
+// The product of such a tile, with the bits of gemm_tile(). Meanwhile it asks memory for b of `next`, which has the
+// shape and stride of this one; without data there is none.
+void gemm_few_rows(const GemmTile& tile, const Factor& next, float* workspace);
+
 }  // namespace sluice::cpu

@@ -41,11 +41,23 @@ constexpr int64_t kCols = 2 * kLanes;
 // Where element (i, k) of a lies: at a[i * stride + k], or at a[k * stride + i].
 enum class Along { rows, depth };
 
+template <class T>
+const char* bytes_of(const T* data) {
+  return reinterpret_cast<const char*>(data);
+}
+
+HWY_INLINE HWY_ATTR Vec broadcast(const char* unit) {
+  float value;
+  std::memcpy(&value, unit, sizeof(value));
+  return hn::Set(Floats(), value);
+}
+
 struct Singles {
   using Element = float;
   static constexpr int64_t kPerUnit = 1;
 
   HWY_INLINE HWY_ATTR static Vec add(Vec a, Vec b, Vec sum) { return hn::MulAdd(a, b, sum); }
+  HWY_INLINE HWY_ATTR static Vec add_broadcast(const char* a, Vec b, Vec sum) { return add(broadcast(a), b, sum); }
 };
 
 template <bool kInstruction>
@@ -62,6 +74,17 @@ struct Pairs {
     }
 #endif
     return multiply_add(earlier(a), earlier(b), multiply_add(later(a), later(b), sum));
+  }
+  // The same with a unit of a in all lanes, which the instruction reads from memory.
+  HWY_INLINE HWY_ATTR static Vec add_broadcast(const char* a, Vec b, Vec sum) {
+#if HWY_TARGET == HWY_AVX3
+    if constexpr (kInstruction) {
+      const auto& unit = *reinterpret_cast<const float(*)[1]>(a);
+      asm("vdpbf16ps %2%{1to16%}, %1, %0" : "+v"(sum.raw) : "v"(b.raw), "m"(unit));  // NOLINT(hicpp-no-assembler)
+      return sum;
+    }
+#endif
+    return add(broadcast(a), b, sum);
   }
 
  private:
@@ -105,12 +128,6 @@ class WithoutDenormals {
 #endif
 };
 
-HWY_INLINE HWY_ATTR Vec broadcast(const char* unit) {
-  float value;
-  std::memcpy(&value, unit, sizeof(value));
-  return hn::Set(Floats(), value);
-}
-
 // sums[rows, kCols] = a b over `units` of depth; strides of a are in bytes.
 template <class Kind, Along kAlong, int64_t rows>
 HWY_INLINE HWY_ATTR void multiply(int64_t units, const char* a, int64_t stride, const float* b, Vec (&left)[rows],
@@ -152,11 +169,11 @@ HWY_INLINE HWY_ATTR void multiply(int64_t units, const char* a, int64_t stride, 
 template <class Kind, Along kAlong, class C>
 HWY_INLINE HWY_ATTR void whole_tile(int64_t units, const char* a, int64_t stride, const float* b, C* c, int64_t ldc,
                                     bool accumulate) {
-  // The results to the right are next.
+  // Those of the next rows come from memory meanwhile.
 #pragma GCC unroll 16
   for (int64_t i = 0; i < kRows; ++i) {
-    hwy::Prefetch(c + i * ldc + kCols);
-    if constexpr (sizeof(C) == sizeof(float)) hwy::Prefetch(c + i * ldc + kCols + kLanes);
+    hwy::Prefetch(c + (i + kRows) * ldc);
+    if constexpr (sizeof(C) == sizeof(float)) hwy::Prefetch(c + (i + kRows) * ldc + kLanes);
   }
   Vec left[kRows];
   Vec right[kRows];

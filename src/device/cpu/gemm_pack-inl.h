@@ -34,17 +34,18 @@ HWY_INLINE float unit_at(const T* from, int64_t step, int64_t left) {
   }
 }
 
-// kLanes units of two rows of a matrix, `left` of them at most, then zeros; the second row may be null.
+// kLanes units of one row of a matrix, or of two that are `stride` apart if `two`, else those of zeros; `left` of them
+// at most, then zeros.
 template <class Kind, class T>
-HWY_INLINE HWY_ATTR Vec units_of_rows(const T* first, const T* second, int64_t left) {
+HWY_INLINE HWY_ATTR Vec units_of_rows(const T* first, int64_t stride, bool two, int64_t left) {
   if constexpr (Kind::kPerUnit == 1) {
     return load(first, left);
   } else {
     const hn::RebindToUnsigned<Floats> u;
-    // bf16 are loaded as the upper halves of floats.
-    const auto earlier = hn::ShiftRight<16>(hn::BitCast(u, load(first, left)));
-    if (second == nullptr) return hn::BitCast(Floats(), earlier);
-    return hn::BitCast(Floats(), hn::Or(earlier, hn::BitCast(u, load(second, left))));
+    const auto earlier = hn::PromoteTo(u, load_bits(&first->bits, left));
+    if (!two) return hn::BitCast(Floats(), earlier);
+    // As a float bf16 are in the upper half.
+    return hn::BitCast(Floats(), hn::Or(earlier, hn::BitCast(u, load(first + stride, left))));
   }
 }
 
@@ -54,12 +55,10 @@ HWY_INLINE HWY_ATTR void pack_panel(const T* b, int64_t stride, int64_t depth, i
   const Floats d;
   for (int64_t k = 0; k < depth; k += Kind::kPerUnit, to += kCols) {
     const T* first = b + k * stride;
-    const T* second = k + 1 < depth ? first + stride : nullptr;
-    hn::Store(units_of_rows<Kind>(first, second, cols), d, to);
-    hn::Store(cols > kLanes
-                  ? units_of_rows<Kind>(first + kLanes, second == nullptr ? second : second + kLanes, cols - kLanes)
-                  : hn::Zero(d),
-              d, to + kLanes);
+    const bool two = k + 1 < depth;
+    hn::Store(units_of_rows<Kind>(first, stride, two, cols), d, to);
+    hn::Store(cols > kLanes ? units_of_rows<Kind>(first + kLanes, stride, two, cols - kLanes) : hn::Zero(d), d,
+              to + kLanes);
   }
 }
 
@@ -174,8 +173,7 @@ HWY_INLINE HWY_ATTR void pack_row_panels(const T* a, int64_t stride, int64_t dep
     for (int64_t i = 0; i < cols; units += panel) {
       const int64_t rows = panel_height(cols - i);
       for (int64_t r = 0; r < rows; r += kLanes) {
-        const T* first = from + i + r;
-        store(units_of_rows<Kind>(first, k + 1 < depth ? first + stride : nullptr, rows - r), units + r, rows - r);
+        store(units_of_rows<Kind>(from + i + r, stride, k + 1 < depth, rows - r), units + r, rows - r);
       }
       i += rows;
     }

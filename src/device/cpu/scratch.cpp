@@ -52,7 +52,12 @@ size_t gemm_workspace(const Gemm& op) {
 }
 
 size_t gemm_workspace(const GroupedGemm& op) {
-  return gemm_workspace({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()});
+  const size_t many = gemm_workspace({op.y.dtype(), op.x.dtype(), op.w.dtype(), op.x.dim(0), op.n(), op.k()});
+  if (many == 0) return 0;
+  // Of few rows: all of them packed, or their sums within and over blocks of the depth.
+  const int64_t rows = round_up(std::min(op.x.dim(0), kFewRows), 32);
+  const int64_t floats = rows * std::max(units_of(op.x.dtype(), op.k() + 1), 2 * gemm_packed_width(op.n()));
+  return std::max(many, static_cast<size_t>(round_up(floats * static_cast<int64_t>(sizeof(float)), 256)));
 }
 
 size_t gemm_workspace(const GroupedGemmWeight& op) {

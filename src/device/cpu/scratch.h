@@ -16,6 +16,8 @@ inline constexpr int64_t kGemmDepth = 256;
 inline constexpr int64_t kGemmWidth = 512;
 inline constexpr int64_t kGemmPanels = 128;
 inline constexpr int64_t kTileRows = 512;
+// Up to so many rows of an expert can be multiplied without packing its weights (gemm_few_rows).
+inline constexpr int64_t kFewRows = 64;
 // Columns of a block of a product of n, padded to whole panels of any instruction set.
 int64_t gemm_packed_width(int64_t n);
 // Bytes a worker needs for a product c [m, n] = a b of depth k; a multiple of 256.

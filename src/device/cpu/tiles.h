@@ -14,7 +14,7 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
-// [0, n) in equal parts of at most `most` (the last may be shorter), each a multiple of 32.
+// [0, n) whole, or in equal parts of at most `most` (the last may be shorter), each a multiple of 32.
 struct Cut {
   int64_t part = 0;
   int64_t parts = 0;
@@ -22,6 +22,11 @@ struct Cut {
   Cut() = default;
   Cut(int64_t n, int64_t most) {
     if (n <= 0) return;
+    if (n <= most) {  // without a division: this is asked for every expert
+      part = n;
+      parts = 1;
+      return;
+    }
     part = ceil_div(ceil_div(n, ceil_div(n, most)), 32) * 32;
     parts = ceil_div(n, part);
   }

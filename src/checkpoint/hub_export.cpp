@@ -108,6 +108,7 @@ namespace {
 std::vector<safetensors::TensorSpec> export_specs(std::span<const HubTensor> tensors, DType dtype) {
   std::vector<safetensors::TensorSpec> specs;
   for (const HubTensor& tensor : tensors) {
+    if (!tensor.exported) continue;
     specs.push_back(
         {tensor.hub_name, export_type(tensor.hub_name, safetensors::type_of(dtype)), extents_of(tensor.hub_shape)});
   }

@@ -44,9 +44,8 @@ std::string list_of(std::string_view what, const std::vector<std::string>& names
 std::string renamed(const std::vector<std::string>& missing, const std::vector<std::string>& extra) {
   if (extra.empty()) {
     return missing == std::vector<std::string>{"lm_head.weight"}
-               ? "models that tie their head to the embedding are stored so, and are not supported; of others the "
-                 "whole "
-                 "model is wanted, not its base"
+               ? "a model whose head is the embedding has tie_word_embeddings: true in its config.json; of others the "
+                 "whole model is wanted, not its base"
                : "";
   }
   const auto all_in = [&](const std::set<std::string>& names) {

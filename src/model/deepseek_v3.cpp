@@ -32,6 +32,8 @@ ModelConfig parse(const HfConfig& config) {
   namespace bounds = model_bounds;
   refuse_unsupported(config);
   ModelConfig m = read_decoder(config, {.max_positions = 163840, .derives_kv_heads = false});
+  refuse(config, "tie_word_embeddings", m.tied_head, "the head has a matrix of its own here");
+  refuse(config, "attention_bias", m.attention_bias, "latent attention has no biases here");
   refuse(config, "num_key_value_heads", m.num_kv_heads != m.num_heads, "every query head has its own key here");
   // null: queries come from the hidden state
   m.q_lora = config.fields().contains("q_lora_rank") ? config.integer("q_lora_rank", bounds::width, 0)
@@ -42,8 +44,8 @@ ModelConfig parse(const HfConfig& config) {
   m.v_dim = config.integer("v_head_dim", bounds::head_dim);
   const RopeSettings rope = read_rope(config, 1e4, m.head_dim);
   m.rope_theta = rope.theta;
-  m.yarn = rope.yarn;
-  const double growth = rope.mscale_all_dim > 0 ? yarn_mscale(rope.yarn.factor, rope.mscale_all_dim) : 1;
+  m.rope_scaling = rope.scaling;
+  const double growth = rope.mscale_all_dim > 0 ? yarn_mscale(rope.scaling.factor, rope.mscale_all_dim) : 1;
   m.mla_scale = growth * growth;
   m.ffn = config.integer("intermediate_size", bounds::width);
   m.dense_layers = config.integer("first_k_dense_replace", {0, m.num_layers});
@@ -74,7 +76,7 @@ BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
                                  .scale_factor = m.mla_scale};
   block.norm_eps = m.norm_eps;
   block.init_std = m.init_std;
-  if (layer < m.dense_layers) {
+  if (!m.has_experts(layer)) {
     block.mlp_ffn = m.ffn;
     return block;
   }

@@ -37,6 +37,7 @@ struct HubTensor {
   int64_t expert = kNoExpert;  // the routed expert it belongs to, or that it is a stack of all
   Order order = Order::same;
   bool repeated = false;  // another tensor of the list has the same values; the hub may leave this one out
+  bool exported = true;   // written into files for the hub
 
   int64_t cols() const { return parameter_shape.rank() == 1 ? 1 : parameter_shape[parameter_shape.rank() - 1]; }
   int64_t first() const { return row * cols(); }

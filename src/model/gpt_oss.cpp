@@ -1,5 +1,5 @@
 // GPT-OSS: pre-norm blocks of grouped-query attention with biases and learned sinks, sliding and full in turn, and
-// experts with biases and the clamped gate, chosen by the largest logits of a router with a bias; an untied head.
+// experts with biases and the clamped gate, chosen by the largest logits of a router with a bias.
 // Source: the public config.json and modelling code of openai/gpt-oss-20b.
 #include <algorithm>
 #include <array>
@@ -62,7 +62,6 @@ BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
   BlockConfig block = gqa_block(m, layer, seq_len);
   auto& attention = std::get<GroupedQueryConfig>(block.attention);
   attention.window = slides(layer) ? m.window : 0;
-  attention.bias = true;
   attention.sinks = true;
   block.moe = {.hidden = m.hidden_size,
                .ffn = m.moe_ffn,
@@ -96,7 +95,7 @@ std::vector<HubTensor> tensors(const ModelConfig& m) {
   HubTensorList list(m);
   list.embedding();
   for (int64_t layer = 0; layer < m.num_layers; ++layer) {
-    list.attention(layer, {.biases = true, .sinks = true});
+    list.attention(layer, /*sinks=*/true);
     list.router(layer, "mlp.router", /*bias=*/true);
     list.stacked_experts(layer);
   }

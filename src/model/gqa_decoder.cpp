@@ -12,11 +12,7 @@ void refuse(const HfConfig& config, std::string_view key, bool present, std::str
 ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults) {
   namespace bounds = model_bounds;
   refuse(config, "hidden_act", config.text("hidden_act", "silu") != "silu", "the activation must be silu");
-  refuse(config, "attention_bias", config.boolean("attention_bias", defaults.attention_bias) != defaults.attention_bias,
-         defaults.attention_bias ? "attention has biases here" : "attention has no biases here");
   refuse(config, "attention_dropout", config.number("attention_dropout", {0, 1}, 0.0) != 0, "dropout is not supported");
-  refuse(config, "tie_word_embeddings", config.boolean("tie_word_embeddings", false),
-         "a head tied to the embedding is not supported");
 
   ModelConfig m;
   m.vocab_size = config.integer("vocab_size", bounds::vocab);
@@ -27,6 +23,8 @@ ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults
   m.num_kv_heads = defaults.derives_kv_heads || given
                        ? config.integer("num_key_value_heads", bounds::heads, m.num_heads)
                        : config.integer("num_key_value_heads", bounds::heads);
+  m.tied_head = config.boolean("tie_word_embeddings", false);
+  m.attention_bias = config.boolean("attention_bias", defaults.attention_bias);
   m.norm_eps = config.number("rms_norm_eps", {1e-30, 1}, defaults.norm_eps);
   m.init_std = config.number("initializer_range", {0, 10}, 0.02);
   m.max_positions = config.integer("max_position_embeddings", bounds::positions, defaults.max_positions);
@@ -44,7 +42,7 @@ ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defa
   m.head_dim = config.integer("head_dim", model_bounds::head_dim, m.hidden_size / m.num_heads);
   const RopeSettings rope = read_rope(config, defaults.rope_theta, m.head_dim);
   m.rope_theta = rope.theta;
-  m.yarn = rope.yarn;
+  m.rope_scaling = rope.scaling;
   return m;
 }
 
@@ -57,20 +55,21 @@ BlockConfig gqa_block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
                                        .kv_heads = m.num_kv_heads,
                                        .head_dim = m.head_dim,
                                        .seq_len = seq_len,
-                                       .qk_norm = m.qk_norm};
+                                       .qk_norm = m.qk_norm,
+                                       .bias = m.attention_bias};
   block.norm_eps = m.norm_eps;
   block.init_std = m.init_std;
   return block;
 }
 
-double gqa_flops_per_sequence(const ModelConfig& m, int64_t seq_len, int64_t mlp_width) {
+double gqa_flops_per_sequence(const ModelConfig& m, int64_t seq_len, int64_t mlp_widths) {
   const auto real = [](int64_t v) { return static_cast<double>(v); };
   const double S = real(seq_len), D = real(m.hidden_size), hd = real(m.head_dim), n = real(m.num_heads);
   const double qkv = S * D * hd * (n + 2 * real(m.num_kv_heads));
   const double scores = S * S * hd * n;
   const double out = S * D * hd * n;
-  const double mlp = S * D * 3 * real(mlp_width);
-  return 6 * (real(m.num_layers) * (qkv + scores + out + mlp) + S * D * real(m.vocab_size));
+  const double mlps = S * D * 3 * real(mlp_widths);
+  return 6 * (real(m.num_layers) * (qkv + scores + out) + mlps + S * D * real(m.vocab_size));
 }
 
 BlockConfig dense_block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
@@ -80,7 +79,7 @@ BlockConfig dense_block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
 }
 
 double dense_flops_per_sequence(const ModelConfig& m, int64_t seq_len) {
-  return gqa_flops_per_sequence(m, seq_len, m.ffn);
+  return gqa_flops_per_sequence(m, seq_len, m.num_layers * m.ffn);
 }
 
 std::vector<HubTensor> dense_tensors(const ModelConfig& m) {

@@ -17,14 +17,14 @@ struct DecoderDefaults {
   double rope_theta = 10000;
   double norm_eps = 1e-6;
   int64_t max_positions = 0;
-  bool attention_bias = false;  // the only value that the family can be
+  bool attention_bias = false;  // of Hugging Face's class
   // Whether head_dim and num_key_value_heads follow from the others where they are absent, as in Hugging Face's class;
   // elsewhere its defaults are those of one model.
   bool derives_head_dim = true;
   bool derives_kv_heads = true;
 };
 // Sizes and numbers every configuration has: vocabulary, width, layers, heads, norm, initialisation. Refuses what none
-// of the families here can be (dropout, tied heads, other activations).
+// of the families here can be (dropout, other activations).
 ModelConfig read_decoder(const HfConfig& config, const DecoderDefaults& defaults);
 // The same with grouped heads of one size and rotary positions on all their columns.
 ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defaults);
@@ -32,9 +32,9 @@ ModelConfig read_gqa_decoder(const HfConfig& config, const DecoderDefaults& defa
 // A block's attention, norm and initialisation; the caller adds experts or an MLP.
 BlockConfig gqa_block(const ModelConfig& model, int64_t layer, int64_t seq_len);
 
-// 6 L S D^2 (hd n / D) [(2 kv / n + 1) + S / D + 1] + 6 L S D 3 W + 6 S D V, with the divisions done (integers below
-// 2^53 stay exact). W is the width of the MLPs that one token passes in a layer.
-double gqa_flops_per_sequence(const ModelConfig& model, int64_t seq_len, int64_t mlp_width);
+// 6 L S D^2 (hd n / D) [(2 kv / n + 1) + S / D + 1] + 6 S D 3 W + 6 S D V, with the divisions done (integers below 2^53
+// stay exact). W is the sum of the widths of all MLPs that one token passes, over the layers.
+double gqa_flops_per_sequence(const ModelConfig& model, int64_t seq_len, int64_t mlp_widths);
 
 // Dense members of these families: every layer has an MLP of width ModelConfig::ffn.
 BlockConfig dense_block(const ModelConfig& model, int64_t layer, int64_t seq_len);

@@ -30,7 +30,11 @@ void HubTensorList::embedding() {
 
 void HubTensorList::head() {
   whole("model.norm.weight", "final_norm.gamma", {model_.hidden_size});
-  whole("lm_head.weight", "head.weight", {model_.vocab_size, model_.hidden_size});
+  whole("lm_head.weight", model_.tied_head ? "embedding.weight" : "head.weight",
+        {model_.vocab_size, model_.hidden_size});
+  if (!model_.tied_head) return;
+  list_.back().repeated = true;
+  list_.back().exported = false;
 }
 
 void HubTensorList::extra_layer(int64_t layer) {
@@ -55,7 +59,7 @@ void HubTensorList::norm_after(int64_t layer) {
   whole(hub_layer(layer) + "post_attention_layernorm.weight", our_layer(layer) + "norm2.gamma", {model_.hidden_size});
 }
 
-void HubTensorList::attention(int64_t layer, const GqaParts& parts) {
+void HubTensorList::attention(int64_t layer, bool sinks) {
   const std::string hub = hub_layer(layer) + "self_attn.", ours = our_layer(layer) + "attention.";
   const int64_t D = model_.hidden_size, hd = model_.head_dim;
   const int64_t q_rows = model_.num_heads * hd, kv_rows = model_.num_kv_heads * hd;
@@ -66,14 +70,14 @@ void HubTensorList::attention(int64_t layer, const GqaParts& parts) {
   };
   norm_before(layer);
   qkv("weight", {q_rows + 2 * kv_rows, D});
-  if (parts.biases) qkv("bias", {q_rows + 2 * kv_rows});
+  if (model_.attention_bias) qkv("bias", {q_rows + 2 * kv_rows});
   if (model_.qk_norm) {
     whole(hub + "q_norm.weight", ours + "q_norm.gamma", {hd});
     whole(hub + "k_norm.weight", ours + "k_norm.gamma", {hd});
   }
-  if (parts.sinks) whole(hub + "sinks", ours + "sinks", {model_.num_heads});
+  if (sinks) whole(hub + "sinks", ours + "sinks", {model_.num_heads});
   whole(hub + "o_proj.weight", ours + "out.weight", {D, q_rows});
-  if (parts.biases) whole(hub + "o_proj.bias", ours + "out.bias", {D});
+  if (model_.attention_bias) whole(hub + "o_proj.bias", ours + "out.bias", {D});
   norm_after(layer);
 }
 

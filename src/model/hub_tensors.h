@@ -10,18 +10,13 @@
 
 namespace sluice {
 
-struct GqaParts {
-  bool biases = false;
-  bool sinks = false;
-};
-
 class HubTensorList {
  public:
   explicit HubTensorList(const ModelConfig& model) : model_(model) {}
 
   void embedding();
-  void attention(int64_t layer, const GqaParts& parts = {});  // with the norms before and after it
-  void latent_attention(int64_t layer);                       // likewise
+  void attention(int64_t layer, bool sinks = false);  // with the norms before and after it
+  void latent_attention(int64_t layer);               // likewise
   // An MLP of this width whose projections are below `hub` (within the layer): "mlp.".
   void mlp(int64_t layer, const std::string& hub, int64_t width);
   // The router's matrix, `hub` (within the layer) being its name without ".weight", and what is beside it.

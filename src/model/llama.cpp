@@ -1,4 +1,4 @@
-// Llama: pre-norm blocks of grouped-query attention (half-split RoPE, no biases) and a SwiGLU MLP, an untied head.
+// Llama: pre-norm blocks of grouped-query attention (half-split RoPE, no biases) and a SwiGLU MLP.
 // Source: the public config.json and modelling code of meta-llama/Llama-2-7b.
 #include "model/gqa_decoder.h"
 

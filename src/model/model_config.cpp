@@ -1,9 +1,22 @@
 #include "model/model_config.h"
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "base/text.h"
 
 namespace sluice {
+
+bool ModelConfig::has_experts(int64_t layer) const {
+  return num_experts > 0 && layer >= dense_layers && (layer + 1) % sparse_step == 0 &&
+         std::ranges::find(mlp_layers, layer) == mlp_layers.end();
+}
+
+int64_t ModelConfig::count_with_experts() const {
+  int64_t count = 0;
+  for (int64_t layer = 0; layer < num_layers; ++layer) count += has_experts(layer) ? 1 : 0;
+  return count;
+}
 
 void validate(const ModelConfig& model, const HfConfig& source, std::string_view experts_key) {
   if (model.num_heads % model.num_kv_heads != 0) {

@@ -1,5 +1,5 @@
 // Qwen3, dense: pre-norm blocks of grouped-query attention (RMSNorm on each head of q and k before half-split RoPE, no
-// biases) and a SwiGLU MLP, an untied head.
+// biases) and a SwiGLU MLP.
 // Source: the public config.json and modelling code of Qwen/Qwen3-8B.
 #include <array>
 

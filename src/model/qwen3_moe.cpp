@@ -1,8 +1,11 @@
 // Qwen3 MoE: pre-norm blocks of grouped-query attention (RMSNorm on each head of q and k before half-split RoPE, no
-// biases) and softmax-routed experts (top-k of the softmax, renormalised; SwiGLU; no shared expert), an untied head.
+// biases) and softmax-routed experts (top-k of the softmax, renormalised or not; SwiGLU; no shared expert). Some
+// layers may have an MLP instead.
 // Source: the public config.json and modelling code of Qwen/Qwen3-30B-A3B.
 #include <array>
+#include <string>
 
+#include "base/error.h"
 #include "model/gqa_decoder.h"
 
 namespace sluice {
@@ -17,12 +20,26 @@ constexpr auto ignored_fields_of_family = std::to_array<IgnoredField>({
 
 // What Hugging Face's class can be and this engine's family cannot.
 void refuse_unsupported(const HfConfig& config) {
-  refuse(config, "norm_topk_prob", !config.boolean("norm_topk_prob"), "top-k weights are always renormalised");
-  refuse(config, "decoder_sparse_step", config.integer("decoder_sparse_step", {}, 1) != 1,
-         "dense layers between the others are not supported");
-  refuse(config, "mlp_only_layers", config.has("mlp_only_layers"), "dense layers between the others are not supported");
   refuse(config, "use_sliding_window", config.boolean("use_sliding_window", false),
          "sliding windows are not supported for this family");
+}
+
+// Layers with an MLP instead of experts.
+void read_dense_layers(const HfConfig& config, ModelConfig& m) {
+  namespace bounds = model_bounds;
+  m.sparse_step = config.integer("decoder_sparse_step", bounds::layers, 1);
+  const std::string list = "mlp_only_layers";
+  refuse(config, list, config.has(list) && !config.has(list + ".0"), "a list of layers is expected");
+  for (int64_t n = 0; config.has(fmt::format("{}.{}", list, n)); ++n) {
+    m.mlp_layers.push_back(config.integer(fmt::format("{}.{}", list, n), {0, bounds::layers.high}));
+  }
+  const int64_t sparse = m.count_with_experts();
+  if (sparse == 0) {
+    throw user_error("none of {} layers has experts", m.num_layers)
+        .at(config.where(config.has(list) ? list : "decoder_sparse_step"))
+        .advise("decoder_sparse_step and mlp_only_layers leave some, or model_type: qwen3");
+  }
+  if (sparse < m.num_layers) m.ffn = config.integer("intermediate_size", bounds::width, 6144);
 }
 
 ModelConfig parse(const HfConfig& source) {
@@ -34,13 +51,16 @@ ModelConfig parse(const HfConfig& source) {
   m.num_experts = config.integer("num_experts", bounds::experts);
   m.top_k = config.integer("num_experts_per_tok", bounds::experts);
   m.moe_ffn = config.integer("moe_intermediate_size", bounds::width);
+  m.renormalize = config.boolean("norm_topk_prob", false);
   m.qk_norm = true;
+  read_dense_layers(config, m);
   m.aux_loss_coef = config.number("router_aux_loss_coef", {0, 1e3}, 0.001);
   m.config_aux_loss_coef = m.aux_loss_coef;
   return m;
 }
 
 BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
+  if (!m.has_experts(layer)) return dense_block(m, layer, seq_len);
   BlockConfig block = gqa_block(m, layer, seq_len);
   block.moe = {.hidden = m.hidden_size,
                .ffn = m.moe_ffn,
@@ -48,12 +68,14 @@ BlockConfig block(const ModelConfig& m, int64_t layer, int64_t seq_len) {
                .top_k = m.top_k,
                .seq_len = seq_len,
                .router = RouterKind::softmax_topk,
-               .gate = {.num_experts = m.num_experts, .top_k = m.top_k}};
+               .gate = {.num_experts = m.num_experts, .top_k = m.top_k},
+               .renormalize = m.renormalize};
   return block;
 }
 
 double flops_per_sequence(const ModelConfig& m, int64_t seq_len) {
-  return gqa_flops_per_sequence(m, seq_len, m.moe_ffn * m.top_k);
+  const int64_t sparse = m.count_with_experts();
+  return gqa_flops_per_sequence(m, seq_len, sparse * m.moe_ffn * m.top_k + (m.num_layers - sparse) * m.ffn);
 }
 
 std::vector<HubTensor> tensors(const ModelConfig& m) {
@@ -61,6 +83,10 @@ std::vector<HubTensor> tensors(const ModelConfig& m) {
   list.embedding();
   for (int64_t layer = 0; layer < m.num_layers; ++layer) {
     list.attention(layer);
+    if (!m.has_experts(layer)) {
+      list.mlp(layer, "mlp.", m.ffn);
+      continue;
+    }
     list.router(layer, "mlp.gate");
     list.experts(layer);
   }

@@ -35,35 +35,38 @@ void refuse_leftovers(const HfConfig& config, const std::vector<std::string_view
   }
 }
 
+// The positions a model was trained for before they were stretched. Beside the scaling the field has the last word
+// (Hugging Face's standardize_rope_params).
+std::string_view original_key(const HfConfig& config) {
+  return config.has("original_max_position_embeddings") ? "original_max_position_embeddings"
+                                                        : "rope.original_max_position_embeddings";
+}
+
 // The pair that turns `rotations` times within the original length.
 double correction_pair(double rotations, double theta, double dim, double original) {
   return dim * std::log(original / (rotations * 2 * std::numbers::pi)) / (2 * std::log(theta));
 }
 
-YarnSpec read_yarn(const HfConfig& config, double theta, int64_t dim) {
+RopeScaling read_yarn(const HfConfig& config, double theta, int64_t dim) {
   refuse_leftovers(config, {"factor", "beta_fast", "beta_slow", "original_max_position_embeddings", "mscale",
                             "mscale_all_dim", "attention_factor", "truncate"});
   const auto real_dim = static_cast<double>(dim);
-  YarnSpec yarn;
+  RopeScaling yarn;
   yarn.factor = config.number("rope.factor", {1, 1e6});
   const double fast = config.number("rope.beta_fast", {1e-6, 1e6}, 32),
                slow = config.number("rope.beta_slow", {1e-6, 1e6}, 1);
-  // Beside the scaling it has the last word (Hugging Face's standardize_rope_params).
-  const std::string_view original_key = config.has("original_max_position_embeddings")
-                                            ? "original_max_position_embeddings"
-                                            : "rope.original_max_position_embeddings";
   const double original =
-      config.number(original_key, {1, 1e9}, config.number("max_position_embeddings", {1, 1e9}, 2048));
-  yarn.low = correction_pair(fast, theta, real_dim, original);
-  yarn.high = correction_pair(slow, theta, real_dim, original);
+      config.number(original_key(config), {1, 1e9}, config.number("max_position_embeddings", {1, 1e9}, 2048));
+  yarn.start = correction_pair(fast, theta, real_dim, original);
+  yarn.end = correction_pair(slow, theta, real_dim, original);
   if (config.boolean("rope.truncate", true)) {
-    yarn.low = std::floor(yarn.low);
-    yarn.high = std::ceil(yarn.high);
+    yarn.start = std::floor(yarn.start);
+    yarn.end = std::ceil(yarn.end);
   }
-  yarn.low = std::max(yarn.low, 0.0);
-  yarn.high = std::min(yarn.high, real_dim - 1);
-  if (yarn.high == yarn.low) yarn.high += 0.001;
-  if (yarn.high < yarn.low) {
+  yarn.start = std::max(yarn.start, 0.0);
+  yarn.end = std::min(yarn.end, real_dim - 1);
+  if (yarn.end == yarn.start) yarn.end += 0.001;
+  if (yarn.end < yarn.start) {
     throw user_error("rotary scaling: beta_fast {} and beta_slow {} are the wrong way round", fast, slow)
         .at(config.where(config.has("rope.beta_fast") ? "rope.beta_fast" : "rope.rope_type"));
   }
@@ -74,6 +77,26 @@ YarnSpec read_yarn(const HfConfig& config, double theta, int64_t dim) {
                             : yarn_mscale(yarn.factor);
   yarn.amplitude = config.number("rope.attention_factor", {1e-6, 1e6}, growth);
   return yarn;
+}
+
+// All positions are nearer to one another, by the factor.
+RopeScaling read_linear(const HfConfig& config) {
+  refuse_leftovers(config, {"factor"});
+  return {.factor = config.number("rope.factor", {1, 1e6}), .start = -2, .end = -1};
+}
+
+RopeScaling read_llama3(const HfConfig& config) {
+  refuse_leftovers(config, {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"});
+  RopeScaling scaling;
+  scaling.factor = config.number("rope.factor", {1, 1e6});
+  scaling.start = config.number("rope.high_freq_factor", {1e-6, 1e6});
+  scaling.end = config.number("rope.low_freq_factor", {1e-6, 1e6});
+  if (scaling.start <= scaling.end) {
+    throw user_error("rotary scaling: high_freq_factor {} is not above low_freq_factor {}", scaling.start, scaling.end)
+        .at(config.where("rope.high_freq_factor"));
+  }
+  scaling.original = config.number(original_key(config), {1, 1e9});
+  return scaling;
 }
 
 }  // namespace
@@ -96,12 +119,16 @@ RopeSettings read_rope(const HfConfig& source, double default_theta, int64_t dim
   if (type == "default") {
     refuse_leftovers(config, {});
   } else if (type == "yarn") {
-    settings.yarn = read_yarn(config, settings.theta, dim);
+    settings.scaling = read_yarn(config, settings.theta, dim);
     settings.mscale_all_dim = config.number("rope.mscale_all_dim", {0, 1e3}, 0.0);
+  } else if (type == "llama3") {
+    settings.scaling = read_llama3(config);
+  } else if (type == "linear") {
+    settings.scaling = read_linear(config);
   } else {
     throw user_error("rotary scaling of type {} is not supported", to_text(type))
         .at(config.where("rope.rope_type"))
-        .advise("there are default and yarn; or train without it: rope_scaling: null");
+        .advise("there are default, linear, llama3 and yarn; or train without it: rope_scaling: null");
   }
   return settings;
 }

@@ -9,13 +9,13 @@ namespace sluice {
 
 struct RopeSettings {
   double theta = 10000;
-  YarnSpec yarn;              // factor 1: plain rotary positions
+  RopeScaling scaling;        // factor 1: plain rotary positions
   double mscale_all_dim = 0;  // as written, for families whose softmax scale depends on it; 0: not given
 };
 
-// Plain positions or YaRN over `dim` rotated columns: any other rope type, and any field of a scaling that its type
-// does not have, is a user error. Meaning and defaults of YaRN's fields are those of Hugging Face's
-// _compute_yarn_parameters.
+// Plain positions, linear, Llama 3's or YaRN's scaling over `dim` rotated columns: any other rope type, and any field
+// of a scaling that its type does not have, is a user error. Meaning and defaults of the fields are those of Hugging
+// Face's modeling_rope_utils.
 RopeSettings read_rope(const HfConfig& source, double default_theta, int64_t dim);
 
 // YaRN's growth of attention with the stretch of positions: 0.1 m ln(factor) + 1.

@@ -116,6 +116,7 @@ ScaledModel scale_model(const ModelConfig& model, int64_t seq_len, Scale scale, 
             needs.min_layers > sizes.layers ? fmt::format("one for each of {} stages and chunks", needs.min_layers)
                                             : fmt::format("depth of the {} scale", name_of(scale)));
   to.shrink("first_k_dense_replace", m.dense_layers, 1, "one stands for the dense layers");
+  to.shrink("decoder_sparse_step", m.sparse_step, 2, "every other layer has experts");
   to.shrink("sliding_window", m.window, sizes.window, fmt::format("window of the {} scale", name_of(scale)));
   to.shrink("vocab_size", m.vocab_size, sizes.vocab, "keeps the head's share of the work small");
   to.shrink("seq_len", scaled.seq_len, sizes.seq_len, fmt::format("sequence of the {} scale", name_of(scale)));

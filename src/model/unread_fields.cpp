@@ -134,10 +134,10 @@ constexpr auto positions = [](const ModelConfig& m) -> HfValue { return m.max_po
 constexpr auto dense_layers = [](const ModelConfig& m) -> HfValue { return m.dense_layers; };
 // Of models with experts.
 constexpr auto renormalized = [](const ModelConfig& m) -> HfValue {
-  return m.num_experts > 0 ? HfValue(m.sigmoid.normalize) : HfValue();
+  return m.num_experts > 0 ? HfValue(m.sigmoid.normalize && m.renormalize) : HfValue();
 };
 constexpr auto every_layer = [](const ModelConfig& m) -> HfValue {
-  return m.num_experts > 0 ? HfValue(int64_t{1}) : HfValue();
+  return m.num_experts > 0 ? HfValue(m.sparse_step) : HfValue();
 };
 constexpr auto scoring = [](const ModelConfig& m) -> HfValue {
   if (m.num_experts == 0) return {};

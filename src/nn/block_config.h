@@ -13,7 +13,7 @@
 namespace sluice {
 
 enum class RouterKind : uint8_t {
-  softmax_topk,  // learned: weights are the softmax over the chosen experts' logits
+  softmax_topk,  // learned: weights are the softmax over all experts' logits or over those of the chosen
   sigmoid_topk,  // learned: weights are sigmoids; a selection bias keeps the experts balanced
   forced,        // GateSpec, no parameters
 };
@@ -28,6 +28,7 @@ struct MoeConfig {
   GateSpec gate;                                  // of a forced router
   SigmoidRouterSpec sigmoid;                      // of a sigmoid router
   bool router_bias = false;                       // added to the logits
+  bool renormalize = true;                        // a softmax router's weights sum to 1
   double aux_loss_coef = 0;                       // weight of the balance loss
   std::optional<BalanceOver> aux_loss_over = {};  // see balance_over()
   double router_z_coef = 0;                       // weight of the z-loss of the router's logits

@@ -15,10 +15,11 @@ void Embedding::backward(Context& ctx, const Tensor& dy, const Tensor& tokens) c
   ctx.run(EmbeddingBackward{.dw = weight_.grad, .dy = dy, .tokens = tokens});
 }
 
-Head::Head(int64_t vocab, int64_t hidden, double eps, double init_std, double z_coef)
-    : norm_("final_norm", hidden, eps),
-      weight_({.name = "head.weight", .shape = {vocab, hidden}, .init_std = init_std}, 0, 1),
-      z_coef_(z_coef) {}
+Head::Head(int64_t vocab, int64_t hidden, double eps, double init_std, double z_coef, const Param* tied)
+    : norm_("final_norm", hidden, eps), tied_(tied), z_coef_(z_coef) {
+  if (tied != nullptr) return;
+  own_weight_.emplace(ParamSpec{.name = "head.weight", .shape = {vocab, hidden}, .init_std = init_std}, 0, 1);
+}
 
 void Head::forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Tensor& normed, const Tensor& rstd,
                    const Tensor& x, const Tensor& labels, const Tensor& grad_scale) const {
@@ -33,10 +34,10 @@ void Head::forward(Context& ctx, const Tensor& loss, const Tensor& dx, const Ten
 void Head::loss(Context& ctx, const Tensor& loss, const Tensor& dnormed, const Tensor& normed, const Tensor& labels,
                 const Tensor& grad_scale) const {
   HeadLoss op{
-      .loss = loss, .x = normed, .w = weight_.value, .labels = labels, .grad_scale = grad_scale, .z_coef = z_coef_};
+      .loss = loss, .x = normed, .w = weight().value, .labels = labels, .grad_scale = grad_scale, .z_coef = z_coef_};
   if (dnormed.defined()) {
     op.dx = dnormed;
-    op.dw = weight_.grad;
+    op.dw = weight().grad;
   }
   ctx.run(op);
 }
@@ -53,7 +54,7 @@ void Head::logits(Context& ctx, const Tensor& logits, const Tensor& x) const {
   const Tensor normed = ctx.scratch().empty_like(x);
   const Tensor rstd = ctx.scratch().empty({x.dim(0)}, ctx.accumulator());
   norm_.forward(ctx, normed, rstd, x);
-  ctx.run(Gemm{.c = logits, .a = normed, .b = weight_.value, .trans_b = true});
+  ctx.run(Gemm{.c = logits, .a = normed, .b = weight().value, .trans_b = true});
 }
 
 }  // namespace sluice

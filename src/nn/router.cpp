@@ -56,8 +56,11 @@ void Router::forward(Context& ctx, const Tensor& x, const Tensor& sample_ids, Ro
                                .spec = config_.sigmoid});
     return;
   }
-  ctx.run(
-      SoftmaxTopKForward{.experts = record.experts, .weights = record.weights, .probs = saved.probs, .logits = logits});
+  ctx.run(SoftmaxTopKForward{.experts = record.experts,
+                             .weights = record.weights,
+                             .probs = saved.probs,
+                             .logits = logits,
+                             .renormalize = config_.renormalize});
 }
 
 void Router::add_balance_loss(Context& ctx, const RoutingRecord& record, const RouterSaved& saved,
@@ -115,7 +118,8 @@ void Router::backward(Context& ctx, const Tensor& dx, const Tensor& dweights, co
                                 .dweights = dweights,
                                 .experts = record.experts,
                                 .weights = record.weights,
-                                .probs = saved.probs});
+                                .probs = saved.probs,
+                                .renormalize = config_.renormalize});
   }
   if (config_.aux_loss_coef > 0) add_balance_loss(ctx, record, saved, grad_scale);
   if (saved.logits) {

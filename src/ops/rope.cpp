@@ -6,8 +6,8 @@ void RopeTable::check() const {
   expect_float(name, "cos_sin", cos_sin, 2);
   require(cos_sin.dim(1) % 2 == 0, "{}: the rotated dimension {} is odd", name, cos_sin.dim(1));
   require(theta > 0, "{}: theta is {}", name, theta);
-  require(yarn.factor >= 1 && yarn.high > yarn.low, "{}: yarn factor {} between pairs {} and {}", name, yarn.factor,
-          yarn.low, yarn.high);
+  require(scaling.factor >= 1 && scaling.end != scaling.start, "{}: a factor of {} between {} and {}", name,
+          scaling.factor, scaling.start, scaling.end);
 }
 
 double RopeTable::flops() const {

@@ -6,25 +6,31 @@
 
 namespace sluice {
 
-// YaRN's interpolation by parts: pairs from `low` on turn ever slower, those from `high` on by 1 / factor; queries and
-// keys grow by `amplitude`.   [Peng et al. 2023, section 3.2]
-struct YarnSpec {
-  double factor = 1;  // 1: plain rotary positions
-  double low = 0;     // pairs, may be fractions
-  double high = 1;    // above low
-  double amplitude = 1;
+// How rotary positions reach further than a model was first trained for: some pairs turn more slowly. Along a ramp x a
+// pair turns as before up to `start` and by 1 / factor from `end` on; between, in proportion.
+//   YaRN, interpolation by parts: x is the pair's number   [Peng et al. 2023, section 3.2]
+//   Llama 3: x is the turns that a pair makes within `original` positions, fewer at the end than at the start
+//   [Hugging Face's _compute_llama3_parameters]
+//   linear: all pairs alike, the ramp ends before the first   [Chen et al. 2023]
+struct RopeScaling {
+  double factor = 1;     // 1: plain rotary positions
+  double start = 0;      // pairs or turns, may be fractions
+  double end = 1;        // not start
+  double amplitude = 1;  // by which queries and keys grow
+  double original = 0;   // 0: the ramp is over pairs
 
-  bool operator==(const YarnSpec&) const = default;
+  bool operator==(const RopeScaling&) const = default;
 };
 
-// cos/sin tables for positions 0 .. S - 1: angle = position * theta^(-2 i / R) * ((1 - r_i) + r_i / factor) with
-// r_i = clamp((i - low) / (high - low), 0, 1), cosines and sines times the amplitude.
+// cos/sin tables for positions 0 .. S - 1: angle = position * f_i * ((1 - r_i) + r_i / factor), f_i = theta^(-2 i / R),
+// r_i = clamp((x_i - start) / (end - start), 0, 1), x_i = i or original f_i / (2 pi); cosines and sines times the
+// amplitude.
 struct RopeTable {
   static constexpr std::string_view name = "rope_table";
   static constexpr OpKind kind = OpKind::position;
   Tensor cos_sin;  // = [S, R], accumulator type: R/2 cosines, then R/2 sines
   double theta = 0;
-  YarnSpec yarn = {};
+  RopeScaling scaling = {};
 
   void check() const;
   double flops() const;

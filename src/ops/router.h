@@ -6,8 +6,8 @@
 
 namespace sluice {
 
-// p = softmax(logits); the experts of the K largest logits in descending order (ties: lower expert first), and their p
-// renormalised to sum 1: the softmax over the K logits alone.
+// p = softmax(logits); the experts of the K largest logits in descending order (ties: lower expert first), and their p,
+// which may be renormalised to sum 1: the softmax over the K logits alone.
 struct SoftmaxTopKForward {
   static constexpr std::string_view name = "softmax_topk_forward";
   static constexpr OpKind kind = OpKind::routing;
@@ -15,6 +15,7 @@ struct SoftmaxTopKForward {
   Tensor weights;  // = [T, K], accumulator type
   Tensor probs;    // = [T, E], accumulator type, kept for backward
   Tensor logits;   //   [T, E], accumulator type
+  bool renormalize = true;
 
   void check() const;
   double flops() const;
@@ -35,6 +36,7 @@ struct SoftmaxTopKBackward {
   Tensor experts;   //   i32 [T, K]
   Tensor weights;   //   [T, K]
   Tensor probs;     //   [T, E]
+  bool renormalize = true;
 
   void check() const;
   double flops() const;

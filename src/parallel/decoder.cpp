@@ -34,7 +34,7 @@ Decoder::Decoder(Context& ctx, Stage& stage, int64_t capacity, Memory& memory, c
                        .v = kept_.empty({capacity, each.kv_heads, each.value_dim}, ctx.dtype())});
   }
   ctx.bind({&block_, &block_, &block_, &scratch_});
-  ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .yarn = model.yarn});
+  ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .scaling = model.rope_scaling});
 }
 
 Arena& Decoder::arena(const char* name, MemoryKind kind, const ArenaSizes* sizes) {

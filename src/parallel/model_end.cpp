@@ -6,20 +6,31 @@ namespace sluice {
 
 ModelEnd::ModelEnd(const StageConfig& config, Communicator& ep, Embedding* embedding, Unit* embedding_unit,
                    const UnitMaker& make_unit)
-    : head_(config.vocab, config.hidden, config.norm_eps, config.init_std, config.z_loss_coef),
-      head_unit_(make_unit("head", [&](const ParamVisitor& v) { head_.visit(v); })),
-      embedding_(embedding),
-      embedding_unit_(embedding_unit) {
+    : embedding_(embedding), embedding_unit_(embedding_unit), tied_(config.tied_head) {
+  if (embedding_ == nullptr && (config.mtp || tied_)) {
+    own_embedding_ = std::make_unique<Embedding>("embedding", config.vocab, config.hidden, config.init_std);
+    own_embedding_unit_ = make_unit("embedding copy", [&](const ParamVisitor& v) { own_embedding_->visit(v); });
+    own_embedding_unit_.groups.front()->mark_as_copy();
+    embedding_ = own_embedding_.get();
+    embedding_unit_ = &own_embedding_unit_;
+  }
+  head_.emplace(config.vocab, config.hidden, config.norm_eps, config.init_std, config.z_loss_coef,
+                tied_ ? &embedding_->weight() : nullptr);
+  head_unit_ = make_unit("head", [&](const ParamVisitor& v) { head_->visit(v); });
   if (!config.mtp) return;
   const std::string name = "layers." + std::to_string(config.blocks.size());
   mtp_.emplace(name, *config.mtp, ep);
   mtp_unit_ = make_unit(name, [&](const ParamVisitor& v) { mtp_->visit(v); });
-  if (embedding_ != nullptr) return;
-  own_embedding_ = std::make_unique<Embedding>("embedding", config.vocab, config.hidden, config.init_std);
-  own_embedding_unit_ = make_unit("embedding copy", [&](const ParamVisitor& v) { own_embedding_->visit(v); });
-  own_embedding_unit_.groups.front()->mark_as_copy();
-  embedding_ = own_embedding_.get();
-  embedding_unit_ = &own_embedding_unit_;
+}
+
+void ModelEnd::gather_head(Context& ctx) const {
+  head_unit_.end_gather(ctx);
+  if (tied_) embedding_unit_->end_gather(ctx);
+}
+
+void ModelEnd::release_head() const {
+  head_unit_.release();
+  if (tied_) embedding_unit_->release();
 }
 
 void ModelEnd::forward(Context& ctx, const Tensor& dx, const Tensor& x, const LossTensors& losses,
@@ -30,8 +41,8 @@ void ModelEnd::forward(Context& ctx, const Tensor& dx, const Tensor& x, const Lo
   const ArenaScope freed(scratch);
   const Tensor normed = kept.empty_like(x), rstd = kept.empty({x.dim(0)}, ctx.accumulator());
   const Tensor loss = scratch.empty({x.dim(0)}, ctx.accumulator());
-  head_unit_.end_gather(ctx);
-  head_.forward(ctx, loss, dx, normed, rstd, x, saved.labels, losses.grad_scale);
+  gather_head(ctx);
+  head_->forward(ctx, loss, dx, normed, rstd, x, saved.labels, losses.grad_scale);
   ctx.run(Sum{.sum = losses.loss, .x = loss});
   if (further) {
     saved.x = x;
@@ -42,17 +53,17 @@ void ModelEnd::forward(Context& ctx, const Tensor& dx, const Tensor& x, const Lo
     embedding_->forward(ctx, saved.mtp.embedded, saved.next_tokens);
     embedding_unit_->release();
     mtp_unit_.end_gather(ctx);
-    mtp_->forward(ctx, loss, saved.next_labels, losses.mtp_grad_scale, head_, input, recompute, saved.mtp);
+    mtp_->forward(ctx, loss, saved.next_labels, losses.mtp_grad_scale, *head_, input, recompute, saved.mtp);
     ctx.run(Sum{.sum = losses.mtp_loss, .x = loss});
     mtp_unit_.release();
   }
-  head_unit_.release();
+  release_head();
 }
 
 void ModelEnd::logits(Context& ctx, const Tensor& logits, const Tensor& x) const {
-  head_unit_.end_gather(ctx);
-  head_.logits(ctx, logits, x);
-  head_unit_.release();
+  gather_head(ctx);
+  head_->logits(ctx, logits, x);
+  release_head();
 }
 
 void ModelEnd::backward(Context& ctx, const Tensor& dx, const BlockInput& input, const RecomputePolicy& recompute,
@@ -65,9 +76,9 @@ void ModelEnd::backward(Context& ctx, const Tensor& dx, const BlockInput& input,
   if (full) mtp_->weight_grad(ctx, saved.mtp);
   mtp_unit_.release();
   embedding_->backward(ctx, dembedded, saved.next_tokens);
-  head_unit_.end_gather(ctx);
-  head_.norm_backward(ctx, dx, dhidden, saved.x, saved.rstd);
-  head_unit_.release();
+  gather_head(ctx);
+  head_->norm_backward(ctx, dx, dhidden, saved.x, saved.rstd);
+  release_head();
 }
 
 void ModelEnd::weight_grad(Context& ctx, const ModelEndSaved& saved) const {

@@ -1,6 +1,7 @@
 // The end of a model, on the last stage: final norm, head and loss and, where the model predicts more than the next
-// token, the extra layer, with their parameter groups. That layer reads the embedding, which is the first stage's: if
-// this is another, it has a copy, trained alike (Runtime adds up the gradients of the two).
+// token, the extra layer, with their parameter groups. That layer reads the embedding, and so does a head that is tied
+// to it. It is the first stage's: if this is another, it has a copy, trained alike (Runtime adds up the gradients of
+// the two).
 #pragma once
 
 #include <functional>
@@ -62,7 +63,11 @@ class ModelEnd {
   FlatGroup* embedding_copy() const;
 
  private:
-  Head head_;
+  // With the embedding if the head is tied to it.
+  void gather_head(Context& ctx) const;
+  void release_head() const;
+
+  std::optional<Head> head_;
   Unit head_unit_;
   std::optional<Mtp> mtp_;
   Unit mtp_unit_;
@@ -70,6 +75,7 @@ class ModelEnd {
   Unit own_embedding_unit_;
   Embedding* embedding_ = nullptr;
   Unit* embedding_unit_ = nullptr;
+  bool tied_;
 };
 
 }  // namespace sluice

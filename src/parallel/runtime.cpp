@@ -87,7 +87,7 @@ Runtime::Runtime(Context& ctx, Mesh& mesh, Stage& stage, Schedule schedule, cons
   }
   cos_sin_ = constants_->empty({model.seq_len, model.blocks.front().sizes().rope_dim}, ctx.accumulator());
   bind_scratch();
-  ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .yarn = model.yarn});
+  ctx.run(RopeTable{.cos_sin = cos_sin_, .theta = model.rope_theta, .scaling = model.rope_scaling});
 }
 
 Runtime::~Runtime() = default;

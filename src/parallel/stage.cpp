@@ -82,7 +82,7 @@ std::vector<FlatGroup*> Stage::groups() {
 }
 
 Stage::SharedEmbedding Stage::shared_embedding() {
-  if (!config_.mtp || mesh_.spec.pp == 1) return {};
+  if (!(config_.mtp || config_.tied_head) || mesh_.spec.pp == 1) return {};
   if (mesh_.at.pp == 0) return {chunks_.front().embedding_unit.groups.front().get(), mesh_.spec.pp - 1};
   if (chunks_.back().end) return {chunks_.back().end->embedding_copy(), 0};
   return {};

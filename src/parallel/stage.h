@@ -24,7 +24,8 @@ struct StageConfig {
   double norm_eps = 0;
   double init_std = 0;
   double rope_theta = 0;
-  YarnSpec yarn;
+  RopeScaling rope_scaling;
+  bool tied_head = false;  // the head's matrix is the embedding
   double z_loss_coef = 0;  // of the logits: see HeadLoss
   int chunks = 1;          // virtual stages per rank
   FlatGroupOptions dense_groups;

@@ -59,6 +59,7 @@ std::string router(const MoeConfig& moe) {
       parts.emplace_back("selection bias");
       break;
   }
+  add_if(parts, !moe.renormalize, "weights not renormalised");
   add_if(parts, moe.router_bias, "bias");
   add_if(parts, moe.aux_loss_coef > 0,
          fmt::format("balance loss{} x{:g}", balance_over(moe.balance_over()), moe.aux_loss_coef));
@@ -66,12 +67,21 @@ std::string router(const MoeConfig& moe) {
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
+// "YaRN x40"
+std::string positions(const RopeScaling& scaling) {
+  if (scaling.factor <= 1) return "rotary positions";
+  const std::string_view kind = scaling.original > 0 ? "Llama 3 positions"
+                                : scaling.end < 0    ? "linear positions"
+                                                     : "YaRN";
+  return fmt::format("{} x{:g}", kind, scaling.factor);
+}
+
 }  // namespace
 
 std::string describe_features(const StageConfig& model) {
   require(!model.blocks.empty(), "a model without blocks");
   Parts parts{attention(model.blocks)};
-  parts.push_back(model.yarn.factor > 1 ? fmt::format("YaRN x{:g}", model.yarn.factor) : "rotary positions");
+  parts.push_back(positions(model.rope_scaling));
   const auto with_experts = std::find_if(model.blocks.begin(), model.blocks.end(),
                                          [](const BlockConfig& b) { return b.moe.num_experts > 0; });
   const auto dense = std::count_if(model.blocks.begin(), model.blocks.end(),

@@ -356,7 +356,8 @@ StageConfig RunSpec::stage() const {
   stage.norm_eps = model.norm_eps;
   stage.init_std = model.init_std;
   stage.rope_theta = model.rope_theta;
-  stage.yarn = model.yarn;
+  stage.rope_scaling = model.rope_scaling;
+  stage.tied_head = model.tied_head;
   stage.z_loss_coef = z_loss_coef;
   stage.chunks = chunks;
   stage.dense_groups = {.dtype = dtype, .reshard_after_use = reshard_after_forward};

@@ -5,6 +5,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <string>
 
 #include "base/error.h"
 
@@ -31,6 +33,28 @@ TEST(Cards, Qwen3) {
   EXPECT_EQ(m.init_std, 0.02);
   EXPECT_EQ(m.max_positions, 40960);
   EXPECT_EQ(m.aux_loss_coef, 0.001);
+}
+
+// What the hub says of their weight files.
+TEST(Cards, HaveThePublishedNumbersOfParameters) {
+  const std::map<std::string, int64_t> published = {{"meta-llama/Meta-Llama-3-8B", 8030261248},
+                                                    {"meta-llama/Meta-Llama-3-70B", 70553706496},
+                                                    {"meta-llama/Llama-3.1-8B", 8030261248},
+                                                    {"meta-llama/Llama-3.1-70B", 70553706496},
+                                                    {"meta-llama/Llama-3.1-405B", 405853388800},
+                                                    {"meta-llama/Llama-3.2-1B", 1235814400},
+                                                    {"meta-llama/Llama-3.2-3B", 3212749824},
+                                                    {"Qwen/Qwen3-0.6B", 596049920},
+                                                    {"Qwen/Qwen3-1.7B", 1720574976},
+                                                    {"Qwen/Qwen3-4B", 4022468096},
+                                                    {"Qwen/Qwen3-8B", 8190735360},
+                                                    {"Qwen/Qwen3-14B", 14768307200},
+                                                    {"Qwen/Qwen3-32B", 32762123264},
+                                                    {"Qwen/Qwen3-30B-A3B", 30532122624},
+                                                    {"Qwen/Qwen3-235B-A22B", 235093634560},
+                                                    {"Qwen/Qwen3-Coder-30B-A3B-Instruct", 30532122624},
+                                                    {"Qwen/Qwen3-Coder-480B-A35B-Instruct", 480154875392}};
+  for (const auto& [id, parameters] : published) EXPECT_EQ(param_count(load_model(id)).total, parameters) << id;
 }
 
 TEST(Cards, EveryCardIsAModelAndEveryFieldKnown) {

@@ -92,13 +92,11 @@ TEST(Family, ProductsOfSizesAreBounded) {
 }
 
 TEST(Family, WhatTheFamilyCannotBeIsRefused) {
-  expect_refused({{"tie_word_embeddings", "true"}}, {"tie_word_embeddings true", "tied", "--tie_word"});
-  expect_refused({{"norm_topk_prob", "false"}}, {"norm_topk_prob false"});
   expect_refused({{"hidden_act", "gelu"}}, {"hidden_act \"gelu\""});
-  expect_refused({{"attention_bias", "true"}}, {"attention_bias true"});
   expect_refused({{"attention_dropout", "0.1"}}, {"attention_dropout 0.1"});
-  expect_refused({{"decoder_sparse_step", "2"}}, {"decoder_sparse_step 2"});
-  expect_refused({{"mlp_only_layers", "[0]"}}, {"mlp_only_layers", "dense"});
+  expect_refused({{"decoder_sparse_step", "3"}}, {"none of 2 layers has experts", "--decoder_sparse_step"});
+  expect_refused({{"mlp_only_layers", "[1, 0]"}}, {"none of 2 layers has experts", "--mlp_only_layers"});
+  expect_refused({{"mlp_only_layers", "3"}}, {"mlp_only_layers 3", "a list"});
   expect_refused({{"use_sliding_window", "true"}}, {"use_sliding_window true"});
   EXPECT_NO_THROW(tiny({{"mlp_only_layers", "[]"}, {"sliding_window", "4096"}}));
 }
@@ -110,7 +108,7 @@ TEST(Family, BothSpellingsOfRotarySettings) {
   EXPECT_EQ(tiny({{"rope_scaling", R"({"type": "default"})"}, {"rope_theta", "5"}}).rope_theta, 5);
   EXPECT_EQ(tiny({{"rope_theta", "70000"}, {"rope_parameters", R"({"rope_theta": 7e4})"}}).rope_theta, 70000);
   expect_refused({{"rope_theta", "1"}, {"rope_parameters", R"({"rope_theta": 2})"}}, {"mean the same"});
-  expect_refused({{"rope_scaling", R"({"rope_type": "llama3", "factor": 4})"}}, {"\"llama3\"", "--rope_scaling"});
+  expect_refused({{"rope_scaling", R"({"rope_type": "longrope", "factor": 4})"}}, {"\"longrope\"", "--rope_scaling"});
   expect_refused({{"rope_scaling", R"({"factor": 4})"}}, {"rope_scaling.factor"});
   expect_refused({{"rope_theta", "0"}}, {"rope_theta is 0"});
 }

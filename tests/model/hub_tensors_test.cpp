@@ -37,6 +37,7 @@ ModelConfig small(const std::string& family) {
   m.nope_dim = 3;
   m.v_dim = 5;
   m.qk_norm = family.starts_with("qwen3");
+  m.attention_bias = family == "gpt_oss";
   return m;
 }
 

@@ -74,7 +74,7 @@ TEST(Published, DeepSeekV3) {
   EXPECT_EQ(m.dense_layers, 3);
   EXPECT_EQ(m.num_heads, 128);
   EXPECT_EQ(m.head_dim, 64);
-  EXPECT_EQ(m.yarn.factor, 40);
+  EXPECT_EQ(m.rope_scaling.factor, 40);
   EXPECT_NEAR(std::sqrt(m.mla_scale), 1.3689, 5e-5);
   EXPECT_EQ(m.sigmoid, (SigmoidRouterSpec{.groups = 8, .top_groups = 4, .scale = 2.5}));
   EXPECT_EQ(m.aux_loss_coef, 0);
@@ -98,8 +98,8 @@ TEST(Published, KimiK2) {
   EXPECT_EQ(m.num_experts, 384);
   EXPECT_NEAR(std::sqrt(m.mla_scale), 1.3466, 5e-5);
   EXPECT_EQ(m.sigmoid, (SigmoidRouterSpec{.groups = 1, .top_groups = 1, .scale = 2.827}));
-  EXPECT_EQ(m.yarn.low, 19);
-  EXPECT_EQ(m.yarn.high, 20);
+  EXPECT_EQ(m.rope_scaling.start, 19);
+  EXPECT_EQ(m.rope_scaling.end, 20);
 }
 
 TEST(Published, GptOss) {
@@ -109,8 +109,8 @@ TEST(Published, GptOss) {
   EXPECT_EQ(m.num_experts, 128);
   EXPECT_EQ(m.gate_form, (SwigluForm{.limit = 7, .alpha = 1.702}));
   EXPECT_EQ(m.aux_loss_coef, 0);
-  EXPECT_NEAR(m.yarn.amplitude, 1.3466, 5e-5);
-  EXPECT_NE(m.yarn.low, std::floor(m.yarn.low));
+  EXPECT_NEAR(m.rope_scaling.amplitude, 1.3466, 5e-5);
+  EXPECT_NE(m.rope_scaling.start, std::floor(m.rope_scaling.start));
   const Family& family = family_of(m);
   for (int64_t layer = 0; layer < 4; ++layer) {
     const BlockConfig block = family.block(m, layer, 4096);

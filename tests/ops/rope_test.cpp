@@ -28,13 +28,35 @@ TEST_P(RopeOps, TableByHand) {
 TEST_P(RopeOps, YarnSlowsPairsByParts) {
   TestContext tc(DType::f64, GetParam());
   const Tensor table = tc.empty({2, 8});
-  tc->run(RopeTable{.cos_sin = table, .theta = 1e4, .yarn = {.factor = 4, .low = 1, .high = 3, .amplitude = 1.5}});
+  tc->run(RopeTable{.cos_sin = table, .theta = 1e4, .scaling = {.factor = 4, .start = 1, .end = 3, .amplitude = 1.5}});
   const std::vector<double> angle{1, 0.1, 0.01 * (0.5 + 0.5 / 4), 0.001 / 4}, got = values_of(table);
   for (size_t i = 0; i < angle.size(); ++i) {
     EXPECT_DOUBLE_EQ(got[i], 1.5);
     EXPECT_NEAR(got[8 + i], 1.5 * std::cos(angle[i]), 1e-15);
     EXPECT_NEAR(got[12 + i], 1.5 * std::sin(angle[i]), 1e-15);
   }
+}
+
+// Frequencies 1, 1/10, 1/100 and 1/1000 turn 64, 6.4, 0.64 and 0.064 times within the original positions: from 8 turns
+// on as ever, up to 4 by an eighth, and 6.4 between.
+TEST_P(RopeOps, Llama3SlowsPairsByTurns) {
+  TestContext tc(DType::f64, GetParam());
+  const Tensor table = tc.empty({2, 8});
+  const double original = 64 * 2 * std::numbers::pi;
+  tc->run(
+      RopeTable{.cos_sin = table, .theta = 1e4, .scaling = {.factor = 8, .start = 8, .end = 4, .original = original}});
+  const double slow = (8 - 6.4) / (8 - 4);
+  const std::vector<double> angle{1, 0.1 * ((1 - slow) + slow / 8), 0.01 / 8, 0.001 / 8}, got = values_of(table);
+  for (size_t i = 0; i < angle.size(); ++i) EXPECT_NEAR(got[12 + i], std::sin(angle[i]), 1e-15) << i;
+}
+
+TEST_P(RopeOps, LinearSlowsAllPairs) {
+  TestContext tc(DType::f64, GetParam());
+  const Tensor table = tc.empty({2, 4});
+  tc->run(RopeTable{.cos_sin = table, .theta = 100, .scaling = {.factor = 4, .start = -2, .end = -1}});
+  const std::vector<double> got = values_of(table);
+  EXPECT_NEAR(got[6], std::sin(0.25), 1e-15);
+  EXPECT_NEAR(got[7], std::sin(0.025), 1e-15);
 }
 
 TEST_P(RopeOps, RotatesPairsAndStartsOverWithEachSequence) {
@@ -123,8 +145,8 @@ TEST(RopeCheck, RejectsWhatDoesNotFit) {
   EXPECT_REJECTED((Rope{.x = tc.empty({8, 2, 8}), .cos_sin = table}), "cos_sin is f32[4, 6], expected f32[4, 8]");
   EXPECT_REJECTED((Rope{.x = x, .cos_sin = tc.empty({4, 6})}), "cos_sin is bf16[4, 6], expected f32[4, 6]");
   EXPECT_REJECTED((RopeTable{.cos_sin = table, .theta = 0}), "theta is 0");
-  EXPECT_REJECTED((RopeTable{.cos_sin = table, .theta = 9, .yarn = {.factor = 2, .low = 1, .high = 1}}),
-                  "yarn factor 2 between pairs 1 and 1");
+  EXPECT_REJECTED((RopeTable{.cos_sin = table, .theta = 9, .scaling = {.factor = 2, .start = 1, .end = 1}}),
+                  "a factor of 2 between 1 and 1");
 }
 
 }  // namespace

@@ -22,10 +22,11 @@ struct Routed {
   Tensor experts, weights, probs;
 };
 
-Routed route(TestContext& tc, const Tensor& logits, int64_t top_k) {
+Routed route(TestContext& tc, const Tensor& logits, int64_t top_k, bool renormalize = true) {
   const Routed r{tc.empty({logits.dim(0), top_k}, DType::i32), tc.strided({logits.dim(0), top_k}, logits.dtype()),
                  tc.strided(logits.shape(), logits.dtype())};
-  tc->run(SoftmaxTopKForward{.experts = r.experts, .weights = r.weights, .probs = r.probs, .logits = logits});
+  tc->run(SoftmaxTopKForward{
+      .experts = r.experts, .weights = r.weights, .probs = r.probs, .logits = logits, .renormalize = renormalize});
   return r;
 }
 
@@ -38,6 +39,8 @@ TEST_P(RouterOps, ByHand) {
   EXPECT_TRUE(close(r.probs, std::vector{1 / 8., 4 / 8., 2 / 8., 1 / 8., 1 / (2 + e), 1 / (2 + e), e / (2 + e), 0.},
                     tolerance(DType::f64, 4)));
   EXPECT_TRUE(close(r.weights, std::vector{2 / 3., 1 / 3., e / (1 + e), 1 / (1 + e)}, tolerance(DType::f64, 4)));
+  const Routed plain = route(tc, logits, 2, /*renormalize=*/false);
+  EXPECT_TRUE(close(plain.weights, std::vector{4 / 8., 2 / 8., e / (2 + e), 1 / (2 + e)}, tolerance(DType::f64, 4)));
 }
 
 TEST_P(RouterOps, TiesGoToTheLowerExpert) {
@@ -60,11 +63,22 @@ TEST_P(RouterOps, AgreesWithRef) {
                                        {Shape{9, 67}, 1}}) {
       compare(dtype, shape[1], [&, rows = shape, k = int64_t{top_k}](TestContext& tc) {
         const Tensor logits = tc.random(rows, 1, 3), dlogits = tc.empty(rows), dweights = tc.random({rows[0], k}, 2);
-        const Routed r = route(tc, logits, k);
-        tc->run(SoftmaxTopKBackward{
-            .dlogits = dlogits, .dweights = dweights, .experts = r.experts, .weights = r.weights, .probs = r.probs});
-        return k == 1 ? std::vector{r.experts, r.weights, r.probs}
-                      : std::vector{r.experts, r.weights, r.probs, dlogits};
+        const auto routed = [&](bool renormalize) {
+          const Routed r = route(tc, logits, k, renormalize);
+          tc->run(SoftmaxTopKBackward{.dlogits = dlogits,
+                                      .dweights = dweights,
+                                      .experts = r.experts,
+                                      .weights = r.weights,
+                                      .probs = r.probs,
+                                      .renormalize = renormalize});
+          return r;
+        };
+        const Routed plain = routed(false);
+        const Tensor plain_dlogits = tc.copy(dlogits);
+        const Routed r = routed(true);
+        std::vector<Tensor> results{r.experts, r.weights, r.probs, plain.weights, plain_dlogits};
+        if (k > 1) results.push_back(dlogits);  // of one expert it is 0 but for rounding
+        return results;
       });
     }
   }
@@ -102,38 +116,57 @@ TEST_P(RouterOps, BackwardRefusesExpertsThatAreNotThere) {
   }
 }
 
+MutationReport check_router(int64_t top_k, bool renormalize, const std::vector<Equivalent>& equivalent) {
+  TestContext tc(DType::f64);
+  const Tensor logits = tc.random({6, 5}, 1);
+  Routed r;
+  return check_gradients(tc,
+                         {.variables = {{"logits", logits}},
+                          .forward =
+                              [&](Context& ctx) {
+                                Arena& arena = ctx.activations();
+                                r = {arena.empty({6, top_k}, DType::i32), arena.empty({6, top_k}, DType::f64),
+                                     arena.empty({6, 5}, DType::f64)};
+                                ctx.run(SoftmaxTopKForward{.experts = r.experts,
+                                                           .weights = r.weights,
+                                                           .probs = r.probs,
+                                                           .logits = logits,
+                                                           .renormalize = renormalize});
+                                return std::vector{r.weights};
+                              },
+                          .backward =
+                              [&](Context& ctx, const std::vector<Tensor>& dout) {
+                                const Tensor dlogits = ctx.activations().empty({6, 5}, DType::f64);
+                                ctx.run(SoftmaxTopKBackward{.dlogits = dlogits,
+                                                            .dweights = dout[0],
+                                                            .experts = r.experts,
+                                                            .weights = r.weights,
+                                                            .probs = r.probs,
+                                                            .renormalize = renormalize});
+                                return std::vector{dlogits};
+                              }},
+                         {.equivalent = equivalent});
+}
+
 TEST(RouterGradient, ThroughTheChosenExperts) {
   for (const int64_t top_k : {int64_t{2}, int64_t{5}}) {
-    TestContext tc(DType::f64);
-    const Tensor logits = tc.random({6, 5}, 1);
-    Routed r;
-    const MutationReport report = check_gradients(
-        tc,
-        {.variables = {{"logits", logits}},
-         .forward =
-             [&](Context& ctx) {
-               Arena& arena = ctx.activations();
-               r = {arena.empty({6, top_k}, DType::i32), arena.empty({6, top_k}, DType::f64),
-                    arena.empty({6, 5}, DType::f64)};
-               ctx.run(
-                   SoftmaxTopKForward{.experts = r.experts, .weights = r.weights, .probs = r.probs, .logits = logits});
-               return std::vector{r.weights};
-             },
-         .backward =
-             [&](Context& ctx, const std::vector<Tensor>& dout) {
-               const Tensor dlogits = ctx.activations().empty({6, 5}, DType::f64);
-               ctx.run(SoftmaxTopKBackward{.dlogits = dlogits,
-                                           .dweights = dout[0],
-                                           .experts = r.experts,
-                                           .weights = r.weights,
-                                           .probs = r.probs});
-               return std::vector{dlogits};
-             }},
-        {.equivalent = {
-             {"softmax_topk_forward", "probs", "negate", "only ratios of probabilities count in backward"},
-             {"softmax_topk_forward", "probs", "scale 1.01", "only ratios of probabilities count in backward"},
-             {top_k == 5 ? "softmax_topk_backward" : "none", "weights", "zero input",
-              "with all experts chosen the softmax removes the mean again"}}});
+    const MutationReport report =
+        check_router(top_k, true,
+                     {{"softmax_topk_forward", "probs", "negate", "only ratios of probabilities count in backward"},
+                      {"softmax_topk_forward", "probs", "scale 1.01", "only ratios of probabilities count in backward"},
+                      {top_k == 5 ? "softmax_topk_backward" : "none", "weights", "zero input",
+                       "with all experts chosen the softmax removes the mean again"}});
+    EXPECT_TRUE(report.unused.empty()) << report.str();
+  }
+}
+
+TEST(RouterGradient, ThroughPlainProbabilities) {
+  for (const int64_t top_k : {int64_t{1}, int64_t{2}, int64_t{5}}) {
+    const MutationReport report = check_router(
+        top_k, false,
+        {{"softmax_topk_backward", "weights", "zero input", "they are probabilities, which backward reads as such"},
+         {"softmax_topk_forward", "weights", "negate", "likewise"},
+         {"softmax_topk_forward", "weights", "scale 1.01", "likewise"}});
     EXPECT_TRUE(report.unused.empty()) << report.str();
   }
 }

@@ -125,6 +125,22 @@ TEST(Equivalence, CoversEveryFamily) {
   EXPECT_EQ(family_layouts(true).size() + family_layouts(false).size(), 3 * layouts().size());
 }
 
+// The head on the last stage is the first one's embedding, and some layers have no experts.
+std::vector<Layout> mixed_layouts() {
+  std::vector<Layout> all;
+  for (const Layout& layout : layouts()) {
+    if (layout.name != "fsdp4_reshard" && layout.name != "pp2_vp2" && layout.name != "zb_h1_pp2_ep2" &&
+        layout.name != "pp2_ep2_fsdp4_reshard") {
+      continue;
+    }
+    all.push_back({"mixed_" + layout.name, layout.ranks, layout.overrides, "qwen3_moe_mixed"});
+  }
+  return all;
+}
+
+INSTANTIATE_TEST_SUITE_P(MixedLayers, Equivalence, ::testing::ValuesIn(mixed_layouts()),
+                         [](const auto& instance) { return instance.param.name; });
+
 // The extra layer is on the last stage and reads the first one's embedding.
 std::vector<Layout> mtp_layouts() {
   std::vector<Layout> all;

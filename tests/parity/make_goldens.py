@@ -136,9 +136,20 @@ CASES = {
     "llama": (LlamaConfig, LlamaForCausalLM, 32, None, dict(
         **COMMON, **GQA, head_dim=6, intermediate_size=20, rms_norm_eps=1e-5, rope_parameters=dict(
             rope_type="default", rope_theta=1000.0))),
+    # Pairs on both ends of Llama 3's ramp and on it.
+    "llama_3": (LlamaConfig, LlamaForCausalLM, 32, None, dict(
+        **COMMON, **GQA, head_dim=12, intermediate_size=20, attention_bias=True, rms_norm_eps=1e-5,
+        tie_word_embeddings=True, rope_parameters=dict(rope_type="llama3", rope_theta=100.0, factor=8.0, low_freq_factor=1.0,
+                             high_freq_factor=4.0, original_max_position_embeddings=64))),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, 32, None, dict(
         **COMMON, **GQA, head_dim=10, intermediate_size=20, rope_parameters=dict(
             rope_type="default", rope_theta=1000.0))),
+    # Of six layers the second is an MLP by name and the others with even numbers by the step.
+    "qwen3_moe_mixed": (Qwen3MoeConfig, Qwen3MoeForCausalLM, 32, None, dict(
+        **{**COMMON, "num_hidden_layers": 6}, **GQA, **EXPERTS, head_dim=6, num_experts=8, num_experts_per_tok=3,
+        moe_intermediate_size=12, intermediate_size=20, norm_topk_prob=False, decoder_sparse_step=2,
+        mlp_only_layers=[1], attention_bias=True, rope_parameters=dict(
+            rope_type="linear", rope_theta=1000.0, factor=4.0))),
 }
 
 
@@ -270,7 +281,9 @@ def draw_weights(model, seed):
     values = {}
     for name, tensor in model.state_dict().items():
         shape = tensor.shape
-        if name.endswith("e_score_correction_bias"):
+        if name == "lm_head.weight" and model.config.tie_word_embeddings:
+            values[name] = values["model.embed_tokens.weight"]
+        elif name.endswith("e_score_correction_bias"):
             values[name] = normal(shape, 0.2)
             assert values[name].min() < 0 < values[name].max()
         elif "norm" in name:

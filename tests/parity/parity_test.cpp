@@ -203,7 +203,7 @@ TEST(Goldens, AreThoseOfTheManifest) {
       ++files;
     }
   }
-  EXPECT_EQ(files, 4 * 8);
+  EXPECT_EQ(files, 4 * 10);
 }
 
 }  // namespace

@@ -22,7 +22,8 @@ inline StageConfig stage_config(const ModelConfig& model, DType dtype, int64_t s
   stage.norm_eps = model.norm_eps;
   stage.init_std = model.init_std;
   stage.rope_theta = model.rope_theta;
-  stage.yarn = model.yarn;
+  stage.rope_scaling = model.rope_scaling;
+  stage.tied_head = model.tied_head;
   stage.dense_groups.dtype = stage.expert_groups.dtype = dtype;
   return stage;
 }

@@ -81,6 +81,17 @@ const std::map<std::string, std::string>& family_fields() {
   return fields;
 }
 
+// Of qwen3_moe: what its class can be beside the published models. The last of four layers alone has experts.
+const std::vector<std::string> kMixed = {
+    "--model.config.norm_topk_prob=false",
+    "--model.config.decoder_sparse_step=2",
+    "--model.config.mlp_only_layers=[1]",
+    "--model.config.intermediate_size=24",
+    "--model.config.attention_bias=true",
+    "--model.config.tie_word_embeddings=true",
+    "--model.config.rope_scaling={rope_type: llama3, factor: 4, low_freq_factor: 1, high_freq_factor: 4, "
+    "original_max_position_embeddings: 16}"};
+
 }  // namespace
 
 std::vector<std::string> tiny_families() {
@@ -90,9 +101,9 @@ std::vector<std::string> tiny_families() {
 }
 
 Config tiny_config(const std::vector<std::string>& overrides, const std::string& name) {
-  constexpr std::string_view kMtp = "_mtp";
-  const bool mtp = name.ends_with(kMtp);
-  const std::string family = name.substr(0, name.size() - (mtp ? kMtp.size() : 0));
+  constexpr std::string_view kMtp = "_mtp", kMixedLayers = "_mixed";
+  const bool mtp = name.ends_with(kMtp), mixed = name.ends_with(kMixedLayers);
+  const std::string family = name.substr(0, name.size() - (mtp ? kMtp.size() : mixed ? kMixedLayers.size() : 0));
   Config config = config::parse(
       fmt::format(R"(
 seed: 7
@@ -114,6 +125,7 @@ clip_grad_norm: {{max_norm: 1.0}}
 )",
                   mtp ? 0.3 : 0, family, family_fields().at(family), mtp ? "    num_nextn_predict_layers: 1\n" : ""),
       "tiny");
+  if (mixed) config::apply_overrides(config, kMixed);
   config::apply_overrides(config, overrides);
   return config;
 }

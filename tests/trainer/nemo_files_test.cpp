@@ -483,7 +483,6 @@ std::vector<File> files() {
        {42, 60, 1, 2e-5, 0.1, 1e-8, StateDtype::fp32, LrDecay::cosine, 15, 2e-6, 1e-6, 1, 4096},
        {{"nemo_automodel.components.datasets.llm.squad.make_squad_dataset\n", "data of fine-tuning", "mock\n"},
         {"packed_sequence_size: 4096", "expected integer from 0 to 0", "packed_sequence_size: 0"},
-        {"meta-llama/Llama-3.1-70B", "meta-llama/Llama-3.1-70B", "Qwen/Qwen3-30B-A3B"},
         {"tp_size: 4", no_tp, "tp_size: 1"}}},
       {"qwen3_8b_pretrain",
        qwen3_8b,

@@ -27,13 +27,14 @@ void CpuBackend::execute(const SoftmaxTopKForward& op, const Tensor& scratch) {
       cpu::softmax(logits, probs, num_experts);
       float chosen = 0;
       for (int64_t j = 0; j < top_k; ++j) chosen += probs[experts[j]];
+      if (!op.renormalize) chosen = 1;
       for (int64_t j = 0; j < top_k; ++j) weights[j] = probs[experts[j]] / chosen;
     }
   });
 }
 
 // With s the chosen probabilities' sum, w = p / s:  g_j = (dw_j - sum dw w) / s for chosen j, else 0;
-// dlogits = p (g - sum p g).
+// with w = p:  g_j = dw_j.  dlogits = p (g - sum p g).
 void CpuBackend::execute(const SoftmaxTopKBackward& op, const Tensor& scratch) {
   if (op.dlogits.dtype() != DType::f32) {
     RefBackend::execute(op, scratch);
@@ -54,6 +55,10 @@ void CpuBackend::execute(const SoftmaxTopKBackward& op, const Tensor& scratch) {
         require(experts[j] >= 0 && experts[j] < num_experts, "expert {} is not in [0, {})", experts[j], num_experts);
         chosen += probs[experts[j]];
         mean += dweights[j] * weights[j];
+      }
+      if (!op.renormalize) {
+        chosen = 1;
+        mean = 0;
       }
       float inner = 0;
       for (int64_t j = 0; j < top_k; ++j) inner += probs[experts[j]] * ((dweights[j] - mean) / chosen);

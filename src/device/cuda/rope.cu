@@ -10,18 +10,19 @@ constexpr int kThreads = 256;
 // Angles are made in f64: at position 1e5 an f32 angle would be off by a hundredth.
 template <class A>
 __global__ void __launch_bounds__(kThreads)
-    rope_table(A* cos_sin, int64_t stride, int64_t positions, int64_t dim, double theta, YarnSpec yarn) {
+    rope_table(A* cos_sin, int64_t stride, int64_t positions, int64_t dim, double theta, RopeScaling scaling) {
   const int64_t half = dim / 2;
   const int64_t item = int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (item >= positions * half) return;
   const int64_t s = item / half, i = item % half;
-  const double at = (static_cast<double>(i) - yarn.low) / (yarn.high - yarn.low);
+  const double plain = pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim));
+  constexpr double kTurn = 6.283185307179586;
+  const double x = scaling.original > 0 ? scaling.original * plain / kTurn : static_cast<double>(i);
+  const double at = (x - scaling.start) / (scaling.end - scaling.start);
   const double slow = at < 0 ? 0 : at > 1 ? 1 : at;
-  const double frequency =
-      pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(dim)) * ((1 - slow) + slow / yarn.factor);
-  const double angle = static_cast<double>(s) * frequency;
-  cos_sin[s * stride + i] = static_cast<A>(cos(angle) * yarn.amplitude);
-  cos_sin[s * stride + half + i] = static_cast<A>(sin(angle) * yarn.amplitude);
+  const double angle = static_cast<double>(s) * plain * ((1 - slow) + slow / scaling.factor);
+  cos_sin[s * stride + i] = static_cast<A>(cos(angle) * scaling.amplitude);
+  cos_sin[s * stride + half + i] = static_cast<A>(sin(angle) * scaling.amplitude);
 }
 
 // A thread turns N neighbouring pairs (x_i, x_{i + R/2}) of one head.
@@ -54,7 +55,7 @@ void CudaBackend::execute(const RopeTable& op, const Tensor& /*scratch*/) {
   const auto run = [&]<class A>(A) {
     const int64_t positions = op.cos_sin.dim(0), dim = op.cos_sin.dim(1);
     launch(RopeTable::name, rope_table<A>, blocks(ceil_div(positions * dim / 2, kThreads)), kThreads, 0,
-           device_.stream(), op.cos_sin.data<A>(), op.cos_sin.stride(), positions, dim, op.theta, op.yarn);
+           device_.stream(), op.cos_sin.data<A>(), op.cos_sin.stride(), positions, dim, op.theta, op.scaling);
   };
   op.cos_sin.dtype() == DType::f64 ? run(double{}) : run(float{});
 }

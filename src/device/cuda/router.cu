@@ -10,8 +10,8 @@ constexpr int kThreads = kRouterThreads;
 template <class A>
 __global__ void __launch_bounds__(kThreads)
     softmax_topk_forward(int32_t* experts, A* weights, int64_t weights_stride, A* probs, int64_t probs_stride,
-                         const A* logits, int64_t logits_stride, int64_t num_tokens, int64_t num_experts,
-                         int64_t top_k) {
+                         const A* logits, int64_t logits_stride, int64_t num_tokens, int64_t num_experts, int64_t top_k,
+                         bool renormalize) {
   const int64_t token = token_of_warp();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   if (token >= num_tokens) return;
@@ -37,16 +37,18 @@ __global__ void __launch_bounds__(kThreads)
     experts[j] = expert;
     weights[j] = p;
   });
+  if (!renormalize) return;
   for (int64_t j = lane; j < top_k; j += kWarp) weights[j] /= chosen;
 }
 
 // With s the chosen probabilities' sum, w = p / s:  g_j = (dw_j - sum dw w) / s for chosen j, else 0;
-// dlogits = p (g - sum p g).
+// with w = p:  g_j = dw_j.  dlogits = p (g - sum p g).
 template <class A>
 __global__ void __launch_bounds__(kThreads)
     softmax_topk_backward(A* dlogits, int64_t dlogits_stride, const A* dweights, int64_t dweights_stride,
                           const int32_t* experts, const A* weights, int64_t weights_stride, const A* probs,
-                          int64_t probs_stride, int64_t num_tokens, int64_t num_experts, int64_t top_k, Fault* fault) {
+                          int64_t probs_stride, int64_t num_tokens, int64_t num_experts, int64_t top_k,
+                          bool renormalize, Fault* fault) {
   const int64_t token = token_of_warp();
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   if (token >= num_tokens) return;
@@ -62,8 +64,8 @@ __global__ void __launch_bounds__(kThreads)
     chosen += probs[expert(j)];
     mean += dweights[j] * weights[j];
   }
-  const A inverse = 1 / warp_sum(chosen);
-  mean = warp_sum(mean);
+  const A inverse = renormalize ? 1 / warp_sum(chosen) : 1;
+  mean = renormalize ? warp_sum(mean) : 0;
   for (int64_t j = lane; j < top_k; j += kWarp) inner += probs[expert(j)] * ((dweights[j] - mean) * inverse);
   inner = warp_sum(inner);
   for (int64_t e = lane; e < num_experts; e += kWarp) dlogits[e] = -probs[e] * inner;
@@ -139,7 +141,8 @@ void CudaBackend::execute(const SoftmaxTopKForward& op, const Tensor& /*scratch*
     const WarpPerToken shape(num_tokens, static_cast<size_t>(num_experts) * sizeof(A));
     launch(SoftmaxTopKForward::name, softmax_topk_forward<A>, shape.grid, shape.threads, shape.shared_bytes,
            device_.stream(), op.experts.data<int32_t>(), op.weights.data<A>(), op.weights.stride(), op.probs.data<A>(),
-           op.probs.stride(), op.logits.data<A>(), op.logits.stride(), num_tokens, num_experts, op.experts.dim(1));
+           op.probs.stride(), op.logits.data<A>(), op.logits.stride(), num_tokens, num_experts, op.experts.dim(1),
+           op.renormalize);
   });
 }
 
@@ -150,7 +153,7 @@ void CudaBackend::execute(const SoftmaxTopKBackward& op, const Tensor& /*scratch
     launch(SoftmaxTopKBackward::name, softmax_topk_backward<A>, shape.grid, shape.threads, 0, device_.stream(),
            op.dlogits.data<A>(), op.dlogits.stride(), op.dweights.data<A>(), op.dweights.stride(),
            op.experts.data<int32_t>(), op.weights.data<A>(), op.weights.stride(), op.probs.data<A>(), op.probs.stride(),
-           num_tokens, op.dlogits.dim(1), op.experts.dim(1), device_.fault());
+           num_tokens, op.dlogits.dim(1), op.experts.dim(1), op.renormalize, device_.fault());
   });
 }
 

@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cmath>
+#include <numbers>
 
 #include "device/ref/loops.h"
 #include "device/ref/ref_backend.h"
@@ -16,11 +17,13 @@ void RefBackend::execute(const RopeTable& op, const Tensor& /*scratch*/) {
       T* cos = row<T>(op.cos_sin, s);
       for (int64_t i = 0; i < half; ++i) {
         const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(dim);
-        const double slow = std::clamp((static_cast<double>(i) - op.yarn.low) / (op.yarn.high - op.yarn.low), 0.0, 1.0);
-        const double frequency = std::pow(op.theta, exponent) * ((1 - slow) + slow / op.yarn.factor);
-        const double angle = static_cast<double>(s) * frequency;
-        store(cos[i], std::cos(angle) * op.yarn.amplitude);
-        store(cos[half + i], std::sin(angle) * op.yarn.amplitude);
+        const double plain = std::pow(op.theta, exponent);
+        const double turns = op.scaling.original * plain / (2 * std::numbers::pi);
+        const double x = op.scaling.original > 0 ? turns : static_cast<double>(i);
+        const double slow = std::clamp((x - op.scaling.start) / (op.scaling.end - op.scaling.start), 0.0, 1.0);
+        const double angle = static_cast<double>(s) * plain * ((1 - slow) + slow / op.scaling.factor);
+        store(cos[i], std::cos(angle) * op.scaling.amplitude);
+        store(cos[half + i], std::sin(angle) * op.scaling.amplitude);
       }
     }
   });

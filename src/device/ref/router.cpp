@@ -33,13 +33,15 @@ void RefBackend::execute(const SoftmaxTopKForward& op, const Tensor& /*scratch*/
         experts[j] = static_cast<int32_t>(best);
         chosen += load(probs[best]);
       }
-      for (int64_t j = 0; j < top_k; ++j) store(weights[j], load(probs[experts[j]]) / chosen);
+      for (int64_t j = 0; j < top_k; ++j) {
+        store(weights[j], op.renormalize ? load(probs[experts[j]]) / chosen : load(probs[experts[j]]));
+      }
     }
   });
 }
 
 // With s the chosen probabilities' sum, w = p / s:  g_j = (dw_j - sum dw w) / s for chosen j, else 0;
-// dlogits = p (g - sum p g).
+// with w = p:  g_j = dw_j.  dlogits = p (g - sum p g).
 void RefBackend::execute(const SoftmaxTopKBackward& op, const Tensor& /*scratch*/) {
   dispatch_float(op.dlogits.dtype(), [&]<class T>(T) {
     const int64_t num_experts = op.dlogits.dim(1), top_k = op.experts.dim(1);
@@ -53,6 +55,10 @@ void RefBackend::execute(const SoftmaxTopKBackward& op, const Tensor& /*scratch*
       for (int64_t j = 0; j < top_k; ++j) {
         chosen += load(probs[checked("expert", experts[j], num_experts)]);
         mean += load(dweights[j]) * load(weights[j]);
+      }
+      if (!op.renormalize) {
+        chosen = 1;
+        mean = 0;
       }
       std::fill(g.begin(), g.end(), 0);
       for (int64_t j = 0; j < top_k; ++j) g[static_cast<size_t>(experts[j])] = (load(dweights[j]) - mean) / chosen;

@@ -30,8 +30,8 @@ struct ModelConfig {
   int64_t top_k = 0;                // K <= E
   int64_t moe_ffn = 0;              // F
   int64_t dense_layers = 0;         // so many layers come first that have an MLP of width ffn and no experts
-  int64_t sparse_step = 1;          // only the last of so many layers each has experts
-  std::vector<int64_t> mlp_layers;  // that have none either
+  int64_t sparse_step = 1;          // of every so many layers the last has experts, the others an MLP
+  std::vector<int64_t> mlp_layers;  // these layers have an MLP too
   int64_t shared_experts = 0;       // that every token visits: an MLP of width shared_experts F beside the others
   SigmoidRouterSpec sigmoid;        // of families with a sigmoid router
   SwigluForm gate_form;             // of the experts

@@ -120,6 +120,20 @@ TEST(HubOrder, GptOssStacksAlternateGateAndUp) {
   }
 }
 
+// The hub may have the head's matrix beside the embedding; nothing of ours is called head.weight, and no file gets it.
+TEST(HubOrder, ATiedHeadIsTheEmbedding) {
+  ModelConfig m = small("llama");
+  const int64_t untied = param_count(m).total;
+  m.tied_head = true;
+  const HubTensor head = find(m, "lm_head.weight");
+  EXPECT_EQ(head.parameter, "embedding.weight");
+  EXPECT_TRUE(head.repeated);
+  EXPECT_FALSE(head.exported);
+  EXPECT_TRUE(find(m, "model.embed_tokens.weight").exported);
+  for (const HubTensor& tensor : family_of(m).tensors(m)) EXPECT_NE(tensor.parameter, "head.weight");
+  EXPECT_EQ(param_count(m).total, untied - m.vocab_size * m.hidden_size);
+}
+
 TEST(HubOrder, NamesOfTheNewParts) {
   const ModelConfig oss = small("gpt_oss"), deepseek = small("deepseek_v3"), kimi = small("kimi_k2");
   const auto expect = [&](const ModelConfig& m, const std::string& hub, const Shape& shape, const std::string& ours,

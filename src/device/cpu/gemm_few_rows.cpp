@@ -71,8 +71,8 @@ struct Sums {
 // sums[rows, kVectors x kLanes] = a columns over `units` of depth, or the sums' chains continued; a's rows are `stride`
 // bytes apart.
 template <class Kind, int64_t rows, class Columns>
-HWY_NOINLINE HWY_ATTR void low_tile(int64_t units, const char* a, int64_t stride, Columns columns, Ahead ahead,
-                                    bool continues, Sums sums) {
+HWY_NOINLINE HWY_ATTR void tile_sums(int64_t units, const char* a, int64_t stride, Columns columns, Ahead ahead,
+                                     bool continues, Sums sums) {
   const Floats d;
   constexpr int64_t kVectors = Columns::kVectors;
   // Two bases, so that all rows are reached by scaled indices.
@@ -117,11 +117,11 @@ HWY_NOINLINE HWY_ATTR void low_tile(int64_t units, const char* a, int64_t stride
 
 // The one of them that has `rows`.
 template <class Kind, class Columns, int64_t... i>
-HWY_INLINE HWY_ATTR void low_tile_of(std::integer_sequence<int64_t, i...> /*rows*/, int64_t rows, int64_t units,
-                                     const char* a, int64_t stride, Columns columns, Ahead ahead, bool continues,
-                                     Sums sums) {
+HWY_INLINE HWY_ATTR void tile_sums_of(std::integer_sequence<int64_t, i...> /*rows*/, int64_t rows, int64_t units,
+                                      const char* a, int64_t stride, Columns columns, Ahead ahead, bool continues,
+                                      Sums sums) {
   constexpr int64_t kMost = sizeof...(i);  // the usual one: it is looked for first
-  (void)((rows == kMost - i && (low_tile<Kind, kMost - i>(units, a, stride, columns, ahead, continues, sums), true)) ||
+  (void)((rows == kMost - i && (tile_sums<Kind, kMost - i>(units, a, stride, columns, ahead, continues, sums), true)) ||
          ...);
 }
 template <int64_t vectors>
@@ -171,8 +171,8 @@ HWY_ATTR void rows_as_columns(const GemmTile& t, const Factor& next, float* work
       const char* rows = b + j * stride;
       for (int64_t k = 0; k < t.k; k += kDepth) {
         const int64_t units = units_of<Kind>(std::min(kDepth, t.k - k));
-        low_tile_of<Kind>(kHeights<vectors>, high, units, rows, stride, PackedColumns<vectors>{packed},
-                          Ahead{ahead, kHigh * kUnitBytes, 0}, false, Sums{sums, kWide});
+        tile_sums_of<Kind>(kHeights<vectors>, high, units, rows, stride, PackedColumns<vectors>{packed},
+                           Ahead{ahead, kHigh * kUnitBytes, 0}, false, Sums{sums, kWide});
         packed += units * kWide;
         rows += units * kUnitBytes;
         ahead += units * kHigh * kUnitBytes;
@@ -218,9 +218,9 @@ HWY_ATTR void rows_in_place(const GemmTile& t, const Factor& next, float* worksp
     if (part == nullptr) ahead = {bytes_of(b), 0, 0};
     for (int64_t j = 0; j < t.n; j += kCols) {
       for (int64_t i = 0; i < t.m; i += high) {
-        low_tile_of<Kind>(kHeights<2>, std::min(high, t.m - i), units, bytes_of(a + i * t.a.stride + k), a_stride,
-                          ColumnsInPlace<Kind>{b + k * t.b.stride + j, t.b.stride, t.n - j}, ahead, k % kDepth > 0,
-                          Sums{sums.at + i * width + j, width});
+        tile_sums_of<Kind>(kHeights<2>, std::min(high, t.m - i), units, bytes_of(a + i * t.a.stride + k), a_stride,
+                           ColumnsInPlace<Kind>{b + k * t.b.stride + j, t.b.stride, t.n - j}, ahead, k % kDepth > 0,
+                           Sums{sums.at + i * width + j, width});
         if (in_order) ahead.at += units * ahead.step;
       }
       if (!in_order && part != nullptr) ahead.at += kCols * int64_t{sizeof(T)};
@@ -272,7 +272,7 @@ namespace sluice::cpu {
 HWY_EXPORT(gemm_few_rows_simd);
 
 bool has_few_rows(const GemmTile& t) {
-  // Measured: from here on what packing b costs is less than what packed panels save.
+  // Measured: with more rows packing b costs less than it saves.
   const int64_t most = t.b.transposed ? kFewRows : kFewRows / 2;
   return t.m <= most && t.k > 0 && t.k % 2 == 0 && t.a.dtype == t.b.dtype && !t.a.transposed && !t.c.accumulate;
 }
